@@ -1,0 +1,1 @@
+"""Spatial transformer networks in JAX and Flax."""

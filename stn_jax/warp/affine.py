@@ -1,0 +1,248 @@
+"""Affine transforms as 2x3 (or 3x4) matrices: build, compose, invert, read back.
+
+Convention
+    A theta maps *output* to *input* positions, both in normalised (x, y) with y downwards: it
+    says where the sampling window lies, and the picture does the opposite. So
+
+    - ``rotation(angle)`` turns the window clockwise and the picture counter-clockwise as one sees
+      it, for a positive angle, in degrees;
+    - ``translation((tx, ty))`` moves the window right and down, the picture left and up; 2 is the
+      whole width or height;
+    - ``scaling(s)`` makes the window s times as large: s < 1 magnifies.
+
+    All functions take and give batches: leading axes broadcast.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+class AffineParameters(NamedTuple):
+    """What :func:`decompose` reads from a theta; see :func:`from_parameters`."""
+
+    angle: jax.Array  # [...], degrees
+    scale: jax.Array  # [..., 2], along x and y
+    shear: jax.Array  # [...]
+    shift: jax.Array  # [..., 2], normalised
+
+
+def _float(x: ArrayLike) -> jax.Array:
+    """At least float32: half precision is too coarse to address pixels."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _matrix(a00, a01, tx, a10, a11, ty) -> jax.Array:
+    entries = jnp.broadcast_arrays(*(_float(a) for a in (a00, a01, tx, a10, a11, ty)))
+    entries = [e.astype(jnp.result_type(*entries)) for e in entries]
+    return jnp.stack(entries, -1).reshape(*entries[0].shape, 2, 3)
+
+
+def _checked(theta: ArrayLike, shapes=((2, 3), (3, 4))) -> jax.Array:
+    theta = _float(theta)
+    if theta.ndim < 2 or theta.shape[-2:] not in shapes:
+        expected = " or ".join(f"[..., {r}, {c}]" for r, c in shapes)
+        raise ValueError(f"theta has shape {theta.shape}; expected {expected}")
+    return theta
+
+
+def _pair(name: str, value: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    value = _float(value)
+    if value.ndim < 1 or value.shape[-1] != 2:
+        raise ValueError(f"{name} has shape {value.shape}; expected [..., 2], for x and y")
+    return value[..., 0], value[..., 1]
+
+
+def identity(rank: int = 2, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """The theta that changes nothing: ``[2, 3]``, or ``[3, 4]`` for ``rank=3``."""
+    if rank not in (2, 3):
+        raise ValueError(f"rank is {rank}; expected 2 (images) or 3 (volumes)")
+    return jnp.eye(rank, rank + 1, dtype=dtype)
+
+
+def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
+    """Rotates about the image's centre.
+
+    Args:
+      angle: ``[...]``, degrees; positive turns the picture counter-clockwise.
+      aspect: width / height of the image. Normalised coordinates are square: without it an
+        oblong image would be sheared.
+
+    Returns:
+      ``[..., 2, 3]``.
+    """
+    radians = jnp.deg2rad(_float(angle))
+    aspect = _float(aspect)
+    cos, sin = jnp.cos(radians), jnp.sin(radians)
+    return _matrix(cos, -sin / aspect, 0.0, sin * aspect, cos, 0.0)
+
+
+def translation(shift: ArrayLike) -> jax.Array:
+    """Moves the sampling window by ``shift`` ``[..., 2]`` = (tx, ty), normalised. ``[..., 2, 3]``."""
+    tx, ty = _pair("shift", shift)
+    return _matrix(1.0, 0.0, tx, 0.0, 1.0, ty)
+
+
+def scaling(scale: ArrayLike) -> jax.Array:
+    """Makes the sampling window ``scale`` ``[..., 2]`` = (sx, sy) times as large. ``[..., 2, 3]``.
+
+    A scalar scales both axes alike.
+    """
+    scale = _float(scale)
+    sx, sy = (scale, scale) if scale.ndim == 0 else _pair("scale", scale)
+    return _matrix(sx, 0.0, 0.0, 0.0, sy, 0.0)
+
+
+def shearing(shear: ArrayLike) -> jax.Array:
+    """Shears along x: the window's x grows by ``shear`` ``[...]`` times y. ``[..., 2, 3]``."""
+    return _matrix(1.0, shear, 0.0, 0.0, 1.0, 0.0)
+
+
+def from_parameters(
+    angle: ArrayLike = 0.0,
+    scale: ArrayLike = (1.0, 1.0),
+    shear: ArrayLike = 0.0,
+    shift: ArrayLike = (0.0, 0.0),
+) -> jax.Array:
+    """Builds a theta as translation * rotation * shear * scaling.
+
+    Args:
+      angle: ``[...]``, degrees.
+      scale: ``[..., 2]``, or a scalar for both axes.
+      shear: ``[...]``.
+      shift: ``[..., 2]``, normalised.
+
+    Returns:
+      ``[..., 2, 3]``; :func:`decompose` reads the parameters back.
+    """
+    return compose(translation(shift), rotation(angle), shearing(shear), scaling(scale))
+
+
+def compose(*thetas: ArrayLike) -> jax.Array:
+    """The theta of several warps in a row, first one first.
+
+    ``affine_transform(affine_transform(image, a), b)`` and ``affine_transform(image, compose(a,
+    b))`` look at the same places; the second interpolates once. As a matrix product it is a * b.
+
+    Args:
+      *thetas: one or more, all ``[..., 2, 3]`` or all ``[..., 3, 4]``.
+
+    Returns:
+      A theta of the broadcast leading axes.
+
+    Raises:
+      ValueError: a theta's shape is not one of these, or they are mixed.
+    """
+    if not thetas:
+        raise ValueError("compose needs at least one theta")
+    result = _checked(thetas[0])
+    for theta in thetas[1:]:
+        result = _compose_two(result, _checked(theta, (result.shape[-2:],)))
+    return result
+
+
+def _compose_two(a: jax.Array, b: jax.Array) -> jax.Array:
+    rank = a.shape[-2]
+    # By hand, not as a matrix product: see affine_grid.
+    product = sum(a[..., :, k, None] * b[..., None, k, :] for k in range(rank))
+    return jnp.concatenate(
+        [product[..., :rank], product[..., rank:] + a[..., rank:]], axis=-1
+    )
+
+
+def invert(theta: ArrayLike) -> jax.Array:
+    """The theta that undoes one: ``compose(theta, invert(theta))`` is the identity.
+
+    A singular theta (it folds the image onto a line or point) has no inverse; the result is then
+    not finite.
+
+    Args:
+      theta: ``[..., 2, 3]`` or ``[..., 3, 4]``.
+    """
+    theta = _checked(theta)
+    rank = theta.shape[-2]
+    a = theta[..., :rank]
+    if rank == 2:
+        adjugate = jnp.stack(
+            [
+                jnp.stack([a[..., 1, 1], -a[..., 0, 1]], -1),
+                jnp.stack([-a[..., 1, 0], a[..., 0, 0]], -1),
+            ],
+            -2,
+        )
+    else:
+        rows = [a[..., i, :] for i in range(3)]
+        adjugate = jnp.stack(
+            [jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -1
+        )
+    inverse = adjugate / _determinant(a)[..., None, None]
+    shift = -sum(inverse[..., :, k] * theta[..., None, k, rank] for k in range(rank))
+    return jnp.concatenate([inverse, shift[..., None]], axis=-1)
+
+
+def _determinant(a: jax.Array) -> jax.Array:
+    if a.shape[-1] == 2:
+        return a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0]
+    return jnp.sum(a[..., 0, :] * jnp.cross(a[..., 1, :], a[..., 2, :]), -1)
+
+
+def angle(theta: ArrayLike) -> jax.Array:
+    """The angle of the rotation nearest to a theta, in degrees, counter-clockwise positive.
+
+    Nearest in the Frobenius norm; with rows (a00 a01) and (a10 a11) it is
+    ``-atan2(a01 - a10, a00 + a11)``. It undoes :func:`rotation`, whatever the scale.
+
+    Args:
+      theta: ``[..., 2, 3]``.
+
+    Returns:
+      ``[...]`` in [-180, 180].
+    """
+    theta = _checked(theta, ((2, 3),))
+    return -jnp.rad2deg(
+        jnp.arctan2(theta[..., 0, 1] - theta[..., 1, 0], theta[..., 0, 0] + theta[..., 1, 1])
+    )
+
+
+def scale(theta: ArrayLike) -> jax.Array:
+    """The factor by which the sampling window is larger than the output: sqrt |det|, ``[...]``."""
+    theta = _checked(theta, ((2, 3),))
+    return jnp.sqrt(jnp.abs(_determinant(theta[..., :2])))
+
+
+def shift(theta: ArrayLike) -> jax.Array:
+    """Where the sampling window's centre lies: (x, y), normalised, ``[..., 2]``."""
+    return _checked(theta, ((2, 3),))[..., 2]
+
+
+def shear(theta: ArrayLike) -> jax.Array:
+    """The shear along x that :func:`decompose` finds, ``[...]``."""
+    return decompose(theta).shear
+
+
+def decompose(theta: ArrayLike) -> AffineParameters:
+    """Reads back the parameters that :func:`from_parameters` made a theta of.
+
+    The angle is that of the image of the x axis (a QR factorisation), which for a sheared or
+    unevenly scaled theta differs from :func:`angle`, the nearest rotation. scale_x comes out
+    positive; a mirrored theta has a negative scale_y.
+
+    Args:
+      theta: ``[..., 2, 3]``.
+
+    Returns:
+      :class:`AffineParameters`. A theta that folds the x axis has no angle; it gives NaN.
+    """
+    theta = _checked(theta, ((2, 3),))
+    a00, a01, a10, a11 = (theta[..., i, j] for i in (0, 1) for j in (0, 1))
+    scale_x = jnp.hypot(a00, a10)
+    scale_y = _determinant(theta[..., :2]) / scale_x
+    return AffineParameters(
+        angle=jnp.rad2deg(jnp.arctan2(a10, a00)),
+        scale=jnp.stack([scale_x, scale_y], -1),
+        shear=(a00 * a01 + a10 * a11) / (scale_x * scale_y),
+        shift=theta[..., 2],
+    )

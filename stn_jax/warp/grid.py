@@ -1,0 +1,133 @@
+"""Sampling grids, and the two ways to say where a pixel is.
+
+Convention
+    A position in normalised coordinates is (x, y), or (x, y, z) in a volume: x runs along the
+    width, y along the height (downwards), z along the depth. With ``align_corners=False`` -1 and
+    1 are the outer edges of the first and last pixel; with ``align_corners=True`` they are the
+    centres of these pixels. Pixel coordinates count from 0 at the centre of the first pixel.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def normalized_to_pixel(
+    coordinate: ArrayLike, size: int, *, align_corners: bool = False
+) -> jax.Array:
+    """Turns a normalised coordinate into a pixel coordinate along one axis.
+
+    Args:
+      coordinate: any shape, normalised (-1 to 1 spans the axis).
+      size: number of pixels along the axis.
+      align_corners: whether -1 and 1 are pixel centres (True) or outer edges (False).
+
+    Returns:
+      Pixel coordinates in the same shape; 0 is the centre of the first pixel.
+    """
+    coordinate = jnp.asarray(coordinate)
+    if align_corners:
+        return (coordinate + 1) / 2 * (size - 1)
+    return ((coordinate + 1) * size - 1) / 2
+
+
+def pixel_to_normalized(
+    coordinate: ArrayLike, size: int, *, align_corners: bool = False
+) -> jax.Array:
+    """Turns a pixel coordinate into a normalised one; undoes :func:`normalized_to_pixel`.
+
+    An axis of a single pixel has no extent between pixel centres: with ``align_corners=True`` and
+    ``size=1`` the answer is 0 everywhere.
+    """
+    coordinate = jnp.asarray(coordinate)
+    if align_corners:
+        return coordinate * (2 / (size - 1)) - 1 if size > 1 else jnp.zeros_like(coordinate)
+    return (2 * coordinate + 1) / size - 1
+
+
+def _axis_positions(size: int, align_corners: bool) -> np.ndarray:
+    """Normalised coordinates of the pixel centres of an axis, in float64."""
+    index = np.arange(size, dtype=np.float64)
+    if align_corners:
+        # A lone pixel sits in the middle, as in PyTorch.
+        return index * (2 / (size - 1)) - 1 if size > 1 else index
+    return (2 * index + 1) / max(size, 1) - 1
+
+
+def affine_grid(
+    theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
+) -> jax.Array:
+    """Builds the grid of input positions that an affine transform samples.
+
+    The counterpart of ``torch.nn.functional.affine_grid`` and of ONNX AffineGrid; the grid
+    generator of Jaderberg et al. 2015, Section 3.2. See the module's text for the convention.
+
+    Args:
+      theta: matrices ``[..., 2, 3]``, or ``[..., 3, 4]`` for volumes. They map *output*
+        coordinates to *input* coordinates (a backward warp).
+      shape: spatial shape of the output: ``(H, W)``, or ``(D, H, W)`` for volumes.
+      align_corners: whether -1 and 1 are the centres (True) or the outer edges (False) of the
+        corner pixels.
+
+    Returns:
+      Grid ``[..., H, W, 2]`` of (x, y), or ``[..., D, H, W, 3]`` of (x, y, z), in float32 (in
+      float64 when theta is).
+
+    Raises:
+      TypeError: theta is not of a floating-point type, or shape is not a sequence of ints.
+      ValueError: theta's last axes are not 2x3 or 3x4, or shape has not as many sizes as theta
+        has rows, or a negative one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from stn_jax import affine_grid
+      >>> affine_grid(jnp.array([[1.0, 0, 0], [0, 1, 0]]), (4, 4)).shape
+      (4, 4, 2)
+    """
+    theta = jnp.asarray(theta)
+    if not jnp.issubdtype(theta.dtype, jnp.floating):
+        raise TypeError(
+            f"theta has type {theta.dtype}; expected a floating-point array: cast it to float32"
+        )
+    if theta.ndim < 2 or theta.shape[-2:] not in ((2, 3), (3, 4)):
+        raise ValueError(
+            f"theta has shape {theta.shape}; expected [..., 2, 3] for images or [..., 3, 4] for "
+            "volumes"
+        )
+    rank = theta.shape[-2]
+    shape = _spatial_shape(shape, rank)
+    # Half precision has too few digits to address pixels.
+    theta = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
+
+    # Multiplied and added by hand: a matrix product would be rounded to TF32 or bfloat16 on
+    # accelerators, which moves the samples by visible fractions of a pixel.
+    grid = _over_grid(theta[..., rank], rank)
+    for column, axis in enumerate(reversed(range(rank))):  # x is the last spatial axis
+        base = jnp.asarray(_axis_positions(shape[axis], align_corners), theta.dtype)
+        base = jnp.expand_dims(base, [a for a in range(rank + 1) if a != axis])
+        grid = grid + base * _over_grid(theta[..., column], rank)
+    return jnp.broadcast_to(grid, (*theta.shape[:-2], *shape, rank))
+
+
+def _over_grid(column: jax.Array, rank: int) -> jax.Array:
+    """[..., n] -> [..., 1, 1, n], to broadcast over the spatial axes."""
+    return jnp.expand_dims(column, tuple(range(-1 - rank, -1)))
+
+
+def _spatial_shape(shape: Sequence[int], rank: int) -> tuple[int, ...]:
+    names = "(D, H, W)" if rank == 3 else "(H, W)"
+    try:
+        sizes = tuple(int(np.asarray(size).__index__()) for size in shape)
+    except TypeError:
+        raise TypeError(f"shape is {shape!r}; expected a tuple of ints {names}") from None
+    if len(sizes) != rank:
+        raise ValueError(
+            f"shape is {sizes}; expected the output's spatial shape {names}, without batch and "
+            "channels"
+        )
+    if min(sizes) < 0:
+        raise ValueError(f"shape is {sizes}; sizes must not be negative")
+    return sizes
