@@ -1,1 +1,36 @@
-"""Spatial transformer networks in JAX and Flax."""
+"""Spatial transformer networks in JAX and Flax.
+
+Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`. Flax modules:
+:class:`SpatialTransformer`, and the study's networks from :func:`create_model`. Matrices to warp
+by: :mod:`stn_jax.warp.affine`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from stn_jax.warp import affine_grid, affine_transform, grid_sample
+
+if TYPE_CHECKING:
+    from stn_jax.models import SpatialTransformer, create_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SpatialTransformer",
+    "affine_grid",
+    "affine_transform",
+    "create_model",
+    "grid_sample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Flax loads when a module is first asked for, so that the warps cost jax alone.
+    if name in ("SpatialTransformer", "create_model"):
+        from stn_jax import models
+
+        return getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

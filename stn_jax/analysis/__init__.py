@@ -1,0 +1,1 @@
+"""What a trained network does: poses, galleries, a user's own images."""

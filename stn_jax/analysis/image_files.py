@@ -1,0 +1,75 @@
+"""A user's own digits: from image files to what a network for MNIST sees."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stn_jax.data.sources import DataError
+
+# MNIST's digits fill a box of 20 pixels, and their centre of mass is the image's centre.
+BOX = 20
+MAX_PIXELS = 50_000_000
+
+
+def read_digit(path: str | Path, side: int = 28) -> np.ndarray:
+    """Reads an image of one digit and brings it into MNIST's form.
+
+    Dark ink on a light ground is inverted; the digit's box is scaled to 20 pixels and put where
+    its centre of mass is the image's centre. Transparent parts count as white paper.
+
+    Args:
+      path: an image file in any format that Pillow reads.
+      side: side of the result.
+
+    Returns:
+      ``[side, side, 1]``, uint8: a light digit on black.
+
+    Raises:
+      DataError: the file does not exist, is no image, is too large, or shows nothing.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"{path} has {image.width}x{image.height} pixels; expected at most "
+                    f"{MAX_PIXELS // 1_000_000} million: scale it down first"
+                )
+            rgba = image.convert("RGBA")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; expected an image file") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is not an image that can be read; expected PNG or JPEG") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
+    paper = Image.new("RGBA", rgba.size, "white")
+    gray = np.asarray(Image.alpha_composite(paper, rgba).convert("L"), np.float32)
+
+    edge = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    if np.median(edge) > (gray.min() + gray.max()) / 2:
+        gray = gray.max() - gray
+    ink = gray - gray.min()
+    if ink.max() < 32:
+        raise DataError(f"{path} shows nothing: all of it is nearly one shade")
+    ink /= ink.max()
+    rows, columns = np.nonzero(ink > 0.3)
+    ink = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    scale = BOX / max(ink.shape)
+    size = [max(1, round(length * scale)) for length in ink.shape]
+    small = Image.fromarray((ink * 255).astype(np.uint8)).resize(
+        (size[1], size[0]), Image.Resampling.LANCZOS
+    )
+    return _centred(np.asarray(small), side)[..., None]
+
+
+def _centred(digit: np.ndarray, side: int) -> np.ndarray:
+    """Puts a digit on a black square so that its centre of mass is the middle."""
+    mass = digit.astype(np.float64) / max(digit.sum(), 1)
+    top, left = (
+        int(np.clip(round(side / 2 - 0.5 - np.sum(mass * position)), 0, side - length))
+        for position, length in zip(np.indices(digit.shape), digit.shape, strict=True)
+    )
+    canvas = np.zeros((side, side), np.uint8)
+    canvas[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    return canvas

@@ -1,0 +1,82 @@
+"""What the commands share: reading flags, and turning errors into one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stn_jax.data.sources import DataError
+from stn_jax.training.config import Config, ConfigError
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """Runs a command. What the user can mend is said in one line, with exit code 2.
+
+    Returns:
+      0 when all went well; 2 for a wrong flag, configuration, folder or file; 1 where training
+      itself failed; 130 after Ctrl-C.
+    """
+    from stn_jax.training.loop import TrainingError
+
+    try:
+        command()
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
+    """Reads ``--config=FILE --config.KEY=VALUE --workdir=DIR`` from a command line.
+
+    Args:
+      argv: the command line, with the program's name first.
+      default: the config file to read where --config is not given.
+
+    Returns:
+      The configuration, and the workdir: where not given, runs/ and the config file's name.
+
+    Raises:
+      ConfigError: a flag or field is unknown, a value is out of range, a file does not exist.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    file = config_flags.DEFINE_config_file("config", str(default), flag_values=values)
+    workdir = flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
+    try:
+        rest = values(list(argv))[1:]
+        config = Config.from_dict(file.value.to_dict())
+    except ConfigError:
+        raise
+    except AttributeError as error:
+        # A misspelt field: ml_collections names the nearest one.
+        message = str(error).strip("\"'").replace("\\'", "").replace("\\n", ". ")
+        raise ConfigError(f"unknown configuration field {message}") from None
+    except (flags.Error, OSError) as error:
+        # The loader of config files reports each place where it looked; the first line will do.
+        raise ConfigError(str(error).splitlines()[0]) from None
+    if rest:
+        raise ConfigError(f"cannot make sense of {' '.join(rest)!r}; flags are --NAME=VALUE")
+    name = config_flags.get_config_filename(values["config"])
+    return config, workdir.value or os.path.join("runs", Path(name).stem)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps what XLA compiles in a folder of the user's, so that a second start is quick.
+
+    ``JAX_COMPILATION_CACHE_DIR`` names another folder, as everywhere in JAX.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(base, "stn_jax", "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

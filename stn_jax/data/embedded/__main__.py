@@ -1,0 +1,69 @@
+"""Makes the sample of MNIST from the four original files.
+
+    python -m stn_jax.data.embedded --manual_dir=DIR [--output=FILE]
+
+``DIR`` holds ``train-images-idx3-ubyte.gz`` and the three other files. The same files give the same
+bytes, as long as zlib compresses alike.
+"""
+
+import argparse
+import gzip
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from stn_jax.data import embedded
+
+# (split, beginning of the file names, number of digits, every how many are kept)
+_SPLITS = (("train", "train", 60_000, 6), ("test", "t10k", 10_000, 5))
+
+
+def make(manual_dir: pathlib.Path, output: pathlib.Path) -> None:
+    """Writes the sample.
+
+    Args:
+      manual_dir: folder with the four original files.
+      output: the npz file; it gets uint8 images ``[N, 28, 28, 1]`` and uint8 labels ``[N]`` of both
+        splits.
+
+    Raises:
+      OSError: a file cannot be read or written.
+      ValueError: a file is not the original.
+    """
+    arrays: dict[str, Any] = {}
+    for split, prefix, count, step in _SPLITS:
+        images = _read_idx(manual_dir / f"{prefix}-images-idx3-ubyte.gz", (count, 28, 28))
+        labels = _read_idx(manual_dir / f"{prefix}-labels-idx1-ubyte.gz", (count,))
+        arrays[f"{split}_images"] = images[::step, ..., None]
+        arrays[f"{split}_labels"] = labels[::step]
+    np.savez_compressed(output, **arrays)
+
+
+def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the uint8 array of an IDX file, which must have this shape."""
+    content = gzip.decompress(path.read_bytes())
+    # Two zero bytes, the type (8: uint8), the number of axes, their lengths in big-endian order.
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+    if not content.startswith(header) or len(content) != len(header) + np.prod(shape):
+        raise ValueError(f"{path} is not the original file: a uint8 array {list(shape)} expected")
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m stn_jax.data.embedded", description="Makes the embedded sample of MNIST."
+    )
+    parser.add_argument("--manual_dir", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=pathlib.Path, default=embedded.PATH, metavar="FILE")
+    arguments = parser.parse_args()
+    try:
+        make(arguments.manual_dir, arguments.output)
+    except (OSError, EOFError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.output}: {arguments.output.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

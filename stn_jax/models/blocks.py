@@ -1,0 +1,81 @@
+"""What classifiers are lists of. A block is any module that is called as ``block(x, train=...)``."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from stn_jax.models.layers import conv_general_dilated, max_pool
+
+
+class ConvBlock(nn.Module):
+    """Convolution, max-pooling by 2 if asked for, ReLU, dropout.
+
+    Attributes:
+      features: number of output channels.
+      kernel_size: side of the square kernel.
+      padding: "VALID" or "SAME".
+      pool: whether the map is halved by a 2x2 maximum.
+      dropout: share of the outputs that training sets to 0.
+      dtype: type to compute in; parameters stay float32.
+    """
+
+    features: int
+    kernel_size: int
+    padding: str = "VALID"
+    pool: bool = False
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """``[B, H, W, C]`` to ``[B, H', W', features]``."""
+        size = self.kernel_size
+        if self.padding == "VALID" and min(x.shape[1:3]) < size:
+            raise ValueError(
+                f"a map of {x.shape[1]}x{x.shape[2]} is too small for a {size}x{size} convolution "
+                "without padding; use larger images or a lower depth"
+            )
+        x = nn.Conv(
+            self.features,
+            (size, size),
+            padding=self.padding,
+            dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
+            name="conv",
+        )(x)
+        if self.pool:
+            x = max_pool(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+
+
+class Head(nn.Module):
+    """The end of a classifier: dense layers with ReLU and dropout, then logits.
+
+    Attributes:
+      classes: number of classes.
+      positions: None for one answer an image; a number for that many answers side by side (the
+        digits of a house number).
+      hidden: widths of the dense layers before the last.
+      dropout: share of each hidden layer that training sets to 0.
+      dtype: type to compute in; parameters stay float32, and so do the logits.
+    """
+
+    classes: int
+    positions: int | None = None
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """``[B, ...]`` to ``[B, classes]`` or ``[B, positions, classes]``."""
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.hidden):
+            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        shape = (self.classes,) if self.positions is None else (self.positions, self.classes)
+        x = nn.Dense(math.prod(shape), dtype=self.dtype, name="logits")(x)
+        return x.reshape(-1, *shape).astype(jnp.float32)

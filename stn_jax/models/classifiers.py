@@ -1,0 +1,64 @@
+"""The study's two classifiers, as lists of blocks and a head."""
+
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from stn_jax.models.blocks import ConvBlock, Head
+
+
+class Classifier(NamedTuple):
+    """A list of blocks and a head. Depth X of a network means: after X of the blocks."""
+
+    blocks: tuple[nn.Module, ...]
+    head: nn.Module
+
+
+def mnist(classes: int = 10, *, width: float = 1.0, dtype: Any = None) -> Classifier:
+    """The classifier for MNIST (arXiv 2001.05858, Section 3.1): two blocks.
+
+    Args:
+      classes: number of classes.
+      width: factor on the number of channels of every layer.
+      dtype: type to compute in.
+    """
+    features = _scaled(64, width)
+    return Classifier(
+        blocks=(
+            ConvBlock(features, 9, pool=True, dtype=dtype),
+            ConvBlock(features, 7, pool=True, dtype=dtype),
+        ),
+        head=Head(classes, dtype=dtype),
+    )
+
+
+def svhn(
+    classes: int = 11, positions: int | None = 5, *, width: float = 1.0, dtype: Any = None
+) -> Classifier:
+    """The classifier for SVHN (Jaderberg et al. 2015, Appendix A.3): eight blocks.
+
+    Args:
+      classes: number of classes; 11 with whole numbers (10 digits and "no digit").
+      positions: digits of a number, each with its own logits; None for single digits.
+      width: factor on the number of channels and units of every layer.
+      dtype: type to compute in.
+    """
+    features = (48, 64, 128, 160, 192, 192, 192, 192)
+    return Classifier(
+        blocks=tuple(
+            ConvBlock(
+                _scaled(f, width),
+                5,
+                padding="SAME",
+                pool=i % 2 == 0,
+                dropout=0.5 if i else 0.0,
+                dtype=dtype,
+            )
+            for i, f in enumerate(features)
+        ),
+        head=Head(classes, positions, (_scaled(3072, width),) * 3, 0.5, dtype),
+    )
+
+
+def _scaled(features: int, width: float) -> int:
+    return max(1, round(features * width))

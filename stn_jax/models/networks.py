@@ -1,0 +1,230 @@
+"""Networks: a classifier, and where in it a spatial transformer sits."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+from stn_jax.models import classifiers
+from stn_jax.models.classifiers import Classifier
+from stn_jax.models.localization import ConvLocalization, DenseLocalization
+from stn_jax.models.transformer import SpatialTransformer
+
+
+class Details(NamedTuple):
+    """What a network did on the way to its logits."""
+
+    theta: jax.Array | None  # [B, 2, 3], from warped to unwarped positions; None: no transformer
+    warped: jax.Array  # [B, H', W', C]: what the transformer gave; without one, the input
+
+
+class Stack(nn.Module):
+    """Blocks, one after the other, and a last module behind them."""
+
+    blocks: Sequence[nn.Module]
+    last: nn.Module
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        return self.last(_run(self.blocks, x, train), train=train)
+
+
+def _run(blocks: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Array:
+    for block in blocks:
+        x = block(x, train=train)
+    return x
+
+
+class Network(nn.Module):
+    """A classifier with, perhaps, a spatial transformer in it.
+
+    What is warped is the map after ``warp_depth`` blocks (0: the input). What the localization
+    network looks at is the map after ``look_depth`` blocks, computed by the classifier's own
+    layers, which are thereby shared: STN-CX is (X, X), STN-SLX is (0, X).
+
+    Attributes:
+      blocks: modules called as ``block(x, train=...)``.
+      head: module called alike, from the last map to logits.
+      transformer: None for a plain classifier.
+      warp_depth, look_depth: see above.
+    """
+
+    blocks: Sequence[nn.Module]
+    head: nn.Module
+    transformer: SpatialTransformer | None = None
+    warp_depth: int = 0
+    look_depth: int = 0
+
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, return_details: bool = False
+    ) -> jax.Array | tuple[jax.Array, Details]:
+        """Classifies a batch.
+
+        Args:
+          images: ``[B, H, W, C]``, normalised.
+          train: whether dropout is on (it then needs ``rngs={"dropout": key}``).
+          return_details: whether to return what the transformer did as well.
+
+        Returns:
+          Logits ``[B, classes]`` (``[B, positions, classes]`` for house numbers) in float32 or,
+          with return_details, these and :class:`Details`.
+        """
+        if not 0 <= self.warp_depth <= self.look_depth <= len(self.blocks):
+            raise ValueError(
+                f"warp_depth is {self.warp_depth} and look_depth {self.look_depth}; expected "
+                f"0 <= warp_depth <= look_depth <= {len(self.blocks)}, the number of blocks"
+            )
+        x = _run(self.blocks[: self.warp_depth], images, train)
+        theta = None
+        if self.transformer is not None:
+            shared = self.blocks[self.warp_depth : self.look_depth]
+            x, theta = self.transformer(
+                x, features=lambda y: _run(shared, y, train), return_theta=True, train=train
+            )
+        logits = self.head(_run(self.blocks[self.warp_depth :], x, train), train=train)
+        return (logits, Details(theta, x)) if return_details else logits
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A network of the study by its name: "cnn", or "stn-" with a kind and a depth.
+
+    Attributes:
+      kind: None (no transformer), "c" (warps the map that it looks at), "sl" (looks at shared
+        layers, warps the input) or "dl" (looks at layers of its own, warps the input).
+      depth: number of blocks before what the localization network looks at.
+    """
+
+    kind: str | None
+    depth: int
+
+    @classmethod
+    def parse(cls, name: str) -> "Variant":
+        """Reads "cnn", "stn-c0", "stn-sl1", "stn-dl2", ...; ValueError for anything else."""
+        match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d{1,3})", str(name))
+        if match is None:
+            raise ValueError(
+                f"variant is {name!r}; expected cnn, or stn-cX, stn-slX or stn-dlX with a depth X "
+                "(stn-c0, stn-sl1, ...)"
+            )
+        return cls(match[1], int(match[2] or 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+    """What a task asks of its networks (paper, Sections 3.1 and 3.2; the authors' code)."""
+
+    classifier: Callable[..., Classifier]
+    localization: Callable[[int, Any], nn.Module]
+    downsample: int
+    padding_mode: str
+
+
+def _dense(depth: int, dtype: Any) -> nn.Module:
+    return DenseLocalization((32, 32, 32), dtype)
+
+
+def _conv(depth: int, dtype: Any) -> nn.Module:
+    return ConvLocalization((20, 20), 5, 2, (20,), dtype)
+
+
+def _svhn(depth: int, dtype: Any) -> nn.Module:
+    if depth:
+        return DenseLocalization((32, 32), dtype)
+    return ConvLocalization((32, 32), 5, 1, (32, 32), dtype)
+
+
+def _svhn_cropped(classes: int = 10, **options: Any) -> Classifier:
+    return classifiers.svhn(classes, None, **options)
+
+
+_RECIPES = {
+    "rotated_mnist": _Recipe(classifiers.mnist, _dense, 1, "border"),
+    "translated_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
+    "scaled_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
+    "svhn": _Recipe(classifiers.svhn, _svhn, 1, "zeros"),
+    "svhn_cropped": _Recipe(_svhn_cropped, _svhn, 1, "zeros"),
+}
+
+
+def create_model(
+    task: str,
+    variant: str,
+    *,
+    classes: int | None = None,
+    width: float = 1.0,
+    iterations: int = 1,
+    mode: str = "bilinear",
+    padding_mode: str | None = None,
+    align_corners: bool = True,
+    downsample: int | None = None,
+    localization: nn.Module | None = None,
+    dtype: Any = None,
+) -> Network:
+    """Makes one of the study's networks.
+
+    Args:
+      task: "rotated_mnist", "translated_mnist", "scaled_mnist", "svhn" (whole house numbers) or
+        "svhn_cropped" (single digits).
+      variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX" for any depth X up to the number of blocks
+        (2 for MNIST, 8 for SVHN).
+      classes: number of classes; the task's own where None.
+      width: factor on the classifier's channels and units.
+      iterations: how many times the transformer looks.
+      mode, padding_mode, align_corners: of the warp. The defaults are the study's: bilinear,
+        "border" for MNIST and "zeros" for SVHN, corners aligned.
+      downsample: the warped array's sides are divided by this; the task's own where None.
+      localization: a localization network in place of the task's own, called as
+        ``localization(x, train=...)``.
+      dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
+
+    Returns:
+      A :class:`Network`; ``model.apply(variables, images)`` gives logits.
+
+    Raises:
+      ValueError: task or variant is unknown, or the depth is greater than the number of blocks.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import stn_jax
+      >>> model = stn_jax.create_model("rotated_mnist", "stn-sl1")
+      >>> images = jnp.zeros((2, 28, 28, 1))
+      >>> variables = model.init(jax.random.key(0), images)
+      >>> logits, details = model.apply(variables, images, return_details=True)
+      >>> logits.shape, details.theta.shape, details.warped.shape
+      ((2, 10), (2, 2, 3), (2, 28, 28, 1))
+    """
+    if task not in _RECIPES:
+        raise ValueError(f"task is {task!r}; expected one of {', '.join(_RECIPES)}")
+    recipe = _RECIPES[task]
+    kind, depth = dataclasses.astuple(Variant.parse(variant))
+    counted = {} if classes is None else {"classes": classes}
+    blocks, head = recipe.classifier(width=width, dtype=dtype, **counted)
+    if depth > len(blocks):
+        raise ValueError(
+            f"variant is {variant!r}, but the classifier of {task} has {len(blocks)} blocks; "
+            f"expected a depth from 0 to {len(blocks)}"
+        )
+    if kind is None:
+        return Network(blocks, head)
+    localization = localization or recipe.localization(depth, dtype)
+    if kind == "dl" and depth:
+        # A network that looks at layers of its own is one with a deeper localization network.
+        localization = Stack(tuple(block.clone() for block in blocks[:depth]), localization)
+    transformer = SpatialTransformer(
+        localization,
+        downsample=recipe.downsample if downsample is None else downsample,
+        iterations=iterations,
+        mode=mode,
+        padding_mode=padding_mode or recipe.padding_mode,
+        align_corners=align_corners,
+    )
+    return Network(
+        blocks,
+        head,
+        transformer,
+        warp_depth=depth if kind == "c" else 0,
+        look_depth=0 if kind == "dl" else depth,
+    )

@@ -1,0 +1,191 @@
+"""The configuration of a run: its fields, what they may be, and how they are read and compared."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from stn_jax.data.tasks import TASKS
+from stn_jax.models import create_model
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run: says which value, what was expected and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is trained, on what, and how. Defaults: the study's networks, a modern short schedule.
+
+    Attributes:
+      task: rotated_mnist or translated_mnist.
+      variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2.
+      dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
+        data set with square images: mnist, fashion_mnist, kmnist, ...
+      data_dir: TFDS's folder of prepared data; "" for its default.
+      manual_dir: folder with the data set's original files, so that nothing is downloaded.
+      cache_dir: folder of the decoded arrays; "" for the default.
+      seeds: one network is trained for each, all in one program.
+      epochs, batch_size: an epoch drops the examples that do not fill its last batch.
+      holdout: this many training examples, the last ones, are not trained on and take the test
+        set's place in the evaluation; to choose settings by.
+      learning_rate: the schedule's peak.
+      localization_rate: the localization network's learning rate, as a multiple of the others'.
+      schedule: one_cycle (rises, then falls along a cosine), step (a tenth after each third, as
+        in the paper) or constant.
+      warmup: share of the steps in which one_cycle rises.
+      momentum: Nesterov momentum of SGD.
+      weight_decay: L2 penalty on kernels.
+      clip_norm: gradients of a larger global norm are scaled down to it; 0 turns it off.
+      iterations: how many times the transformer looks.
+      align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
+      width: factor on the classifier's channels.
+      compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
+      steps_per_dispatch: training steps for each call of the device.
+      log_every: steps between lines of metrics.jsonl.
+      checkpoint_every: epochs between checkpoints; 0 writes none.
+      test_passes: passes over the test set, each freshly distorted.
+      test_batch_size: examples for each evaluation call; does not change results.
+      figures: whether to draw the gallery and the angle plot at the end.
+      tensorboard: whether to write TensorBoard files too.
+    """
+
+    task: str = "rotated_mnist"
+    variant: str = "stn-sl1"
+    dataset: str = "mnist"
+    data_dir: str = ""
+    manual_dir: str = ""
+    cache_dir: str = ""
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 16
+    batch_size: int = 256
+    holdout: int = 0
+    learning_rate: float = 0.1
+    localization_rate: float = 0.3
+    schedule: str = "one_cycle"
+    warmup: float = 0.25
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip_norm: float = 5.0
+    iterations: int = 1
+    align_corners: bool = True
+    padding_mode: str = ""
+    width: float = 1.0
+    compute_dtype: str = "float32"
+    steps_per_dispatch: int = 50
+    log_every: int = 50
+    checkpoint_every: int = 1
+    test_passes: int = 10
+    test_batch_size: int = 500
+    figures: bool = True
+    tensorboard: bool = False
+
+    # Fields that may change between a run and its continuation: they do not touch the training.
+    VOLATILE = frozenset(
+        "data_dir manual_dir cache_dir steps_per_dispatch log_every checkpoint_every test_passes "
+        "test_batch_size figures tensorboard".split()
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        _one_of(self, "task", tuple(TASKS))
+        _one_of(self, "schedule", ("one_cycle", "step", "constant"))
+        _one_of(self, "compute_dtype", ("float32", "bfloat16"))
+        _one_of(self, "padding_mode", ("", "zeros", "border", "reflection"))
+        if not self.dataset:
+            raise ConfigError("dataset is empty; expected mnist_sample or a TFDS name such as mnist")
+        for name in "epochs batch_size iterations steps_per_dispatch log_every".split():
+            _within(self, name, 1, math.inf)
+        for name in "test_passes test_batch_size".split():
+            _within(self, name, 1, math.inf)
+        for name in "holdout checkpoint_every weight_decay clip_norm localization_rate".split():
+            _within(self, name, 0, math.inf)
+        _within(self, "momentum", 0, 1, excluded=1)
+        _within(self, "warmup", 0, 1, excluded=1)
+        _within(self, "learning_rate", 0, math.inf, excluded=0)
+        _within(self, "width", 0, math.inf, excluded=0)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
+        try:
+            create_model(self.task, self.variant)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
+        """Makes a Config of a mapping; ConfigError where a field is unknown or wrong."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise ConfigError(f"{origin} has unknown fields: {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, workdir: str | Path) -> "Config":
+        """Reads a workdir's config.json; ConfigError where there is none or it is damaged."""
+        path = Path(workdir) / "config.json"
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{path} does not exist; expected the folder of a training run: "
+                "python train.py --workdir=... makes one"
+            ) from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is not readable as JSON: {error}") from None
+        return cls.from_dict(values, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON and for ml_collections."""
+        return dataclasses.asdict(self)
+
+    def differences(self, other: "Config") -> list[str]:
+        """What, of that which shapes the training, differs: ["epochs: 4 against 8", ...]."""
+        mine, others = self.to_dict(), other.to_dict()
+        return [
+            f"{name}: {mine[name]} against {others[name]}"
+            for name in mine
+            if name not in self.VOLATILE and mine[name] != others[name]
+        ]
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+    """The value in the field's type; only conversions that lose nothing."""
+    if field.name == "seeds":
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = (value,)
+        if isinstance(value, (tuple, list)) and all(type(seed) is int for seed in value):
+            return tuple(value)
+        raise ConfigError(f"seeds is {value!r}; expected whole numbers, such as 0,1,2")
+    expected = field.type
+    if expected is float and type(value) is int:
+        value = float(value)
+    if type(value) is not expected:
+        raise ConfigError(
+            f"{field.name} is {value!r}, of type {type(value).__name__}; expected "
+            f"{expected.__name__ if isinstance(expected, type) else expected}"
+        )
+    if expected is float and not math.isfinite(value):
+        raise ConfigError(f"{field.name} is {value}; expected a finite number")
+    return value
+
+
+def _one_of(config: Config, name: str, known: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in known:
+        shown = ", ".join(k or '""' for k in known)
+        raise ConfigError(f"{name} is {value!r}; expected one of {shown}")
+
+
+def _within(
+    config: Config, name: str, low: float, high: float, excluded: float | None = None
+) -> None:
+    value = getattr(config, name)
+    if not low <= value <= high or value == excluded:
+        bound = f"{low} or more" if excluded != low else f"more than {low}"
+        if high < math.inf:
+            bound += f" and {'less than' if excluded == high else 'at most'} {high}"
+        raise ConfigError(f"{name} is {value}; expected {bound}")

@@ -1,0 +1,198 @@
+"""Evaluation: every test example once in each pass, each pass freshly distorted."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stn_jax.analysis import pose
+from stn_jax.data.tasks import example_keys
+from stn_jax.models import Details
+from stn_jax.training.progress import Progress
+from stn_jax.training.run import Run, environment, mean_and_interval
+from stn_jax.training.step import distorted_batch
+from stn_jax.training.workdir import Workdir
+from stn_jax.warp import affine, affine_transform
+
+# The distortions of the test set come from this key, for all networks and all time.
+TEST_KEY = 2020
+
+
+class Predictions(NamedTuple):
+    """What the networks said, for each seed, pass and test example, in the test set's order."""
+
+    classes: np.ndarray  # [seeds, passes, N], the predicted class
+    confidence: np.ndarray  # [seeds, passes, N], its probability
+    theta: np.ndarray | None  # [seeds, passes, N, 2, 3], predicted; None: no transformer
+    applied: np.ndarray  # [passes, N, 2, 3]: the theta of the distortion
+    labels: np.ndarray  # [N]
+
+
+def predict(run: Run, params: Any, *, passes: int | None = None, quiet: bool = False) -> Predictions:
+    """Runs the networks over the test set.
+
+    Args:
+      run: what was trained.
+      params: its parameters, with the leading axis of seeds.
+      passes: number of passes; the config's where None.
+      quiet: whether to show no progress.
+    """
+    passes = passes or run.config.test_passes
+    total = len(run.test.images)
+    size = min(run.config.test_batch_size, total)
+
+    @jax.jit
+    def batch(params, data, images, key, indices):
+        images, applied = distorted_batch(run.task, data, example_keys(key, indices), images)
+        logits, details = run.model.apply({"params": params}, images, return_details=True)
+        probability = jax.nn.softmax(logits)
+        return probability.argmax(-1), probability.max(-1), details.theta, applied
+
+    by_seed = []
+    with Progress("test", passes * total * len(run.config.seeds), "images", quiet=quiet) as progress:
+        for seed in range(len(run.config.seeds)):
+            own = jax.tree.map(lambda x, seed=seed: x[seed], params)
+            outputs = []
+            for i in range(passes):
+                key = jax.random.fold_in(jax.random.key(TEST_KEY), i)
+                for start in range(0, total, size):
+                    # The last batch is filled up with the last image; what that gives is cut off.
+                    indices = np.arange(start, start + size)
+                    images = run.test.images[np.minimum(indices, total - 1)]
+                    out = jax.device_get(batch(own, run.data, images, key, jnp.asarray(indices)))
+                    count = min(size, total - start)
+                    outputs.append(jax.tree.map(lambda x, count=count: x[:count], out))
+                    progress.advance(count)
+            joined = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
+            by_seed.append(jax.tree.map(lambda x: x.reshape(passes, total, *x.shape[1:]), joined))
+    classes, confidence, theta, applied = jax.tree.map(lambda *x: np.stack(x), *by_seed)
+    return Predictions(classes, confidence, theta, applied[0], np.asarray(run.test.labels))
+
+
+def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
+    """The figures of a result: error by seed, mean, interval and, for rotations, the angles'."""
+    errors = 100 * (predictions.classes != predictions.labels).mean((1, 2))
+    by_seed = [round(float(error), 4) for error in errors]
+    mean, interval = mean_and_interval(by_seed)
+    summary: dict[str, Any] = {
+        "test_error_percent": by_seed,
+        "mean": mean,
+        "ci95": interval,
+        "test_examples": len(predictions.labels),
+        "test_passes": predictions.classes.shape[1],
+    }
+    if predictions.theta is not None and run.task.aligns_angle:
+        angles = [angles_of(predictions, seed) for seed in range(len(by_seed))]
+        summary["angle_spread_degrees"] = [pose.spread(*each) for each in angles]
+        summary["angle_slope"] = [pose.orthogonal_regression(*each[:2])[0] for each in angles]
+    return summary
+
+
+def angles_of(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Applied angles, predicted angles and labels of one seed, over all passes, flat."""
+    if predictions.theta is None:
+        raise ValueError("this network has no transformer, and so predicts no angle")
+    applied = np.asarray(affine.angle(predictions.applied)).reshape(-1)
+    predicted = np.asarray(affine.angle(predictions.theta[seed])).reshape(-1)
+    return applied, predicted, np.tile(predictions.labels, predictions.classes.shape[1])
+
+
+def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, Any]:
+    """Evaluates, writes result.json and (if the config says so) the figures.
+
+    Args:
+      run: what was trained.
+      params: its parameters, with the leading axis of seeds.
+      step: how far it was trained.
+      workdir: where it was trained.
+
+    Returns:
+      What result.json holds.
+    """
+    config = run.config
+    predictions = predict(run, params)
+    lines = workdir.metrics()
+    result = {
+        "task": config.task,
+        "variant": config.variant,
+        "dataset": config.dataset,
+        "evaluated_on": "held-out training examples" if config.holdout else "test set",
+        "seeds": list(config.seeds),
+        **summarise(run, predictions),
+        "train_examples": len(run.data.images),
+        "epochs": config.epochs,
+        "step": step,
+        "total_steps": run.total_steps,
+        "seconds": lines[-1]["seconds"] if lines else None,
+        **environment(),
+        "config": config.to_dict(),
+    }
+    workdir.write_json("result.json", result)
+    if config.figures:
+        draw(run, params, predictions, workdir)
+    return result
+
+
+def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> None:
+    """Draws the first seed's gallery and angle plot; says so where matplotlib is missing."""
+    if predictions.theta is None:
+        return
+    try:
+        from stn_jax.analysis import figures
+    except ModuleNotFoundError as error:
+        print(f"no figures: {error.name} is not installed", flush=True)
+        return
+    own = jax.tree.map(lambda x: x[0], params)
+    shown = _one_of_each_class(run.test.labels, run.test.images)
+    images, after = _tried(run, own, shown)
+    figures.gallery(images, after, workdir.figures / "gallery.png", _title(run))
+    if run.task.aligns_angle:
+        figures.angle_plot(*angles_of(predictions, 0), workdir.figures / "angles.png", _title(run))
+
+
+def _title(run: Run) -> str:
+    return f"{run.config.variant} on {run.config.task} ({run.config.dataset})"
+
+
+def _one_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
+    """One image of each of the first classes: ``[columns, H, W, C]``."""
+    classes = np.unique(labels)[:columns]
+    return images[[int(np.flatnonzero(labels == c)[0]) for c in classes]]
+
+
+def _tried(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[Any, Any]:
+    """Several distortions of each image, and what the network makes of them.
+
+    Returns:
+      Two arrays ``[turns, N, H', W', C]`` in [0, 1].
+    """
+    count = len(images)
+    keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(turns * count))
+    tiled = np.tile(images, (turns, 1, 1, 1))
+    seen, _ = jax.jit(distorted_batch, static_argnums=0)(run.task, run.data, keys, tiled)
+    _, details = run.model.apply({"params": params}, seen, return_details=True)
+    pair = to_show(run, seen), aligned(run, seen, details)
+    first, second = (x.reshape(turns, count, *x.shape[1:]) for x in pair)
+    return first, second
+
+
+def aligned(run: Run, seen: jax.Array, details: Details) -> np.ndarray:
+    """The input as the transformer aligns it, to look at: ``[B, H', W', C]`` in [0, 1].
+
+    Where a feature map was warped, it is what the same theta does to the input.
+    """
+    warped, transformer = details.warped, run.model.transformer
+    if run.model.warp_depth and transformer is not None:
+        warped = affine_transform(
+            seen,
+            details.theta,
+            padding_mode=transformer.padding_mode,
+            align_corners=transformer.align_corners,
+        )
+    return to_show(run, warped)
+
+
+def to_show(run: Run, images: jax.Array) -> np.ndarray:
+    """Normalised images as they were before: ``[B, H, W, C]`` in [0, 1]."""
+    return np.clip(np.asarray(images * run.data.deviation + run.data.mean), 0, 1)

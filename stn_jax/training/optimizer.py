@@ -1,0 +1,42 @@
+"""The optimizer: SGD with Nesterov momentum under a schedule, from optax."""
+
+from typing import Any
+
+import jax
+import optax
+
+from stn_jax.training.config import Config
+
+
+def make_schedule(config: Config, steps: int) -> optax.Schedule:
+    """The learning rate of the classifier as a function of the step, over a run of ``steps``."""
+    peak = config.learning_rate
+    if config.schedule == "constant":
+        return optax.constant_schedule(peak)
+    if config.schedule == "step":
+        return optax.piecewise_constant_schedule(peak, {steps // 3: 0.1, steps * 2 // 3: 0.1})
+    rise = max(1, round(steps * config.warmup))
+    return optax.warmup_cosine_decay_schedule(
+        peak / 25, peak, rise, max(steps, rise + 1), peak / 10_000
+    )
+
+
+def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
+    """SGD with the config's clipping, weight decay, momentum, schedule and localization rate."""
+    parts = [
+        optax.add_decayed_weights(config.weight_decay, _is_kernel),
+        optax.sgd(make_schedule(config, steps), config.momentum, nesterov=True),
+        optax.masked(optax.scale(config.localization_rate), _is_localization),
+    ]
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    return optax.chain(*parts)
+
+
+def _is_kernel(params: Any) -> Any:
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _is_localization(params: Any) -> Any:
+    """Whatever belongs to the transformer: its localization network and the layer to theta."""
+    return jax.tree.map_with_path(lambda path, _: path[0].key == "transformer", params)

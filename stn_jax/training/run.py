@@ -1,0 +1,137 @@
+"""From a configuration to what training and evaluation need: task, network, data."""
+
+import dataclasses
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from stn_jax.data import sources
+from stn_jax.data.tasks import TASKS, Task
+from stn_jax.models import Network, create_model
+from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.optimizer import make_optimizer
+from stn_jax.training.step import Data, State, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A configuration, and what it stands for."""
+
+    config: Config
+    task: Task
+    model: Network
+    data: Data  # on the device
+    test: sources.Split
+
+    @classmethod
+    def open(cls, config: Config) -> "Run":
+        """Loads the data (see :func:`stn_jax.data.sources.load`) and makes the network.
+
+        Raises:
+          ConfigError: the configuration does not fit the data.
+          DataError: the data cannot be had.
+        """
+        source = sources.load(
+            config.dataset,
+            data_dir=config.data_dir or None,
+            manual_dir=config.manual_dir or None,
+            cache_dir=config.cache_dir or None,
+        )
+        train, test = source.train, source.test
+        if config.holdout:
+            kept = len(train.images) - config.holdout
+            test = sources.Split(train.images[kept:], train.labels[kept:])
+            train = sources.Split(train.images[: max(kept, 0)], train.labels[: max(kept, 0)])
+        if config.batch_size > len(train.images):
+            raise ConfigError(
+                f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
+                f"training images ({config.holdout} held out); expected no more than that"
+            )
+        task = TASKS[config.task]
+        images = jnp.asarray(train.images)
+        data = Data(images, jnp.asarray(train.labels), *task.statistics(config.dataset, images))
+        model = create_model(
+            config.task,
+            config.variant,
+            classes=source.num_classes,
+            width=config.width,
+            iterations=config.iterations,
+            padding_mode=config.padding_mode or None,
+            align_corners=config.align_corners,
+            dtype=jnp.bfloat16 if config.compute_dtype == "bfloat16" else None,
+        )
+        return cls(config, task, model, data, test)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.data.images) // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        return make_optimizer(self.config, self.total_steps)
+
+    def init_state(self) -> State:
+        return init_state(self.model, self.optimizer, self.task, self.data, self.config.seeds)
+
+    def side(self) -> int:
+        """The side of the images that the network sees."""
+        keys = jnp.stack([jax.random.key(0)])
+        seen = jax.eval_shape(self.task.distort, keys, self.data.images[:1], self.data.images)
+        return seen.images.shape[1]
+
+
+def environment() -> dict[str, Any]:
+    """Device, versions and commit that a result was made with."""
+    device = jax.devices()[0]
+    kind = device.device_kind
+    if device.platform == "cpu":
+        kind = f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores"
+    packages = ("stn_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            from stn_jax import __version__
+
+            versions[package] = __version__
+    return {"device": kind, "devices": jax.device_count(), "versions": versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked where files differ from it; None outside a checkout."""
+    root = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
+    """The mean, and the half-width of its 95 % interval (Student's t); None for one value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None
+    from scipy.special import stdtrit
+
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return mean, float(stdtrit(len(values) - 1, 0.975) * error)

@@ -1,0 +1,746 @@
+"""Sampling: closed forms, a reference written from the definition, derivatives, bad input."""
+
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from stn_jax.warp import affine_grid, affine_transform, grid_sample
+
+PADDING_MODES = ("zeros", "border", "reflection")
+SETTINGS = list(itertools.product(("nearest", "bilinear", "bicubic"), PADDING_MODES, (False, True)))
+VOLUME_SETTINGS = [setting for setting in SETTINGS if setting[0] != "bicubic"]
+RANKED_SETTINGS = [(2, *s) for s in SETTINGS] + [(3, *s) for s in VOLUME_SETTINGS]
+KERNELS = [(2, "nearest"), (2, "bilinear"), (2, "bicubic"), (3, "nearest"), (3, "bilinear")]
+
+# Sizes for which float32 computes pixel positions without rounding: a power of two, and a power
+# of two and one for align_corners=True.
+EXACT_SHAPE = {(2, False): (4, 8), (2, True): (5, 9), (3, False): (2, 4, 8), (3, True): (3, 2, 5)}
+NUMPY_PADDING = {
+    ("zeros", False): "constant",
+    ("zeros", True): "constant",
+    ("border", False): "edge",
+    ("border", True): "edge",
+    ("reflection", False): "symmetric",
+    ("reflection", True): "reflect",
+}
+
+# One program compiles faster than its operations one by one, where a shape occurs only once.
+STATIC = ("mode", "padding_mode", "align_corners")
+jitted_sample = jax.jit(grid_sample, static_argnames=STATIC)
+jitted_transform = jax.jit(affine_transform, static_argnames=("shape", *STATIC))
+
+
+def random_image(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def options(setting):
+    return dict(zip(("mode", "padding_mode", "align_corners"), setting, strict=True))
+
+
+def pixels_to_normalized(position, shape, align_corners=False):
+    """(x, y[, z]) in pixels to what grid_sample takes; exact for the sizes above."""
+    sizes = np.array(shape[::-1])
+    position = np.asarray(position, np.float64)
+    return 2 * position / (sizes - 1) - 1 if align_corners else (2 * position + 1) / sizes - 1
+
+
+def shift_theta(pixels, shape, align_corners):
+    """The theta that looks ``pixels`` = (x, y[, z]) further on."""
+    steps = 2 / (np.array(shape[::-1]) - align_corners)
+    return np.concatenate([np.eye(len(shape)), (steps * pixels)[:, None]], axis=1)
+
+
+# Closed forms
+
+
+@pytest.mark.parametrize("setting", RANKED_SETTINGS)
+def test_the_identity_gives_the_image_back_up_to_rounding(setting):
+    rank, *setting = setting
+    image = random_image(*(3, 5, 7)[-rank:], 2)
+    warped = affine_transform(image, np.eye(rank, rank + 1), **options(setting))
+    assert warped.dtype == jnp.float32
+    np.testing.assert_allclose(warped, image, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("setting", RANKED_SETTINGS)
+def test_a_shift_by_whole_pixels_is_a_crop_of_the_padded_image(setting):
+    rank, *setting = setting
+    _, padding_mode, align_corners = setting
+    shape = EXACT_SHAPE[rank, align_corners]
+    image = random_image(*shape, 2)
+    shifts = [[0, 0, 0], [1, 0, 0], [0, -2, 1], [-3, 1, -1], [11, 6, 4], [-11, -6, -4]]
+    shifts = np.array(shifts)[:, :rank]
+    thetas = [shift_theta(pixels, shape, align_corners) for pixels in shifts]
+    warped = affine_transform(image, np.stack(thetas), **options(setting))
+    padding = [(11, 11)] * rank + [(0, 0)]
+    padded = np.pad(image, padding, mode=NUMPY_PADDING[padding_mode, align_corners])
+    for found, pixels in zip(warped, shifts, strict=True):
+        starts = 11 + pixels[::-1]
+        window = [slice(at, at + size) for at, size in zip(starts, shape, strict=True)]
+        np.testing.assert_array_equal(found, padded[tuple(window)])
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_quarter_turns_are_rot90(mode, align_corners):
+    image = random_image(*EXACT_SHAPE[2, align_corners], 2)
+    turns = np.array([[[0, -1, 0], [1, 0, 0]], [[0, 1, 0], [-1, 0, 0]]], np.float32)
+    shape = image.shape[1::-1]
+    warped = jitted_transform(image, turns, shape, mode=mode, align_corners=align_corners)
+    np.testing.assert_array_equal(warped[0], np.rot90(image))
+    np.testing.assert_array_equal(warped[1], np.rot90(image, 3))
+
+
+def test_nearest_sends_halves_to_the_even_pixel():
+    image = np.arange(1.0, 9)[None, :, None]
+    x = np.array([-0.5, 0.5, 1.5, 2.5, 3.5, 6.5, 7.5])
+    grid = np.stack([(2 * x + 1) / 8 - 1, np.zeros(7)], axis=-1)[None]
+    sampled = jitted_sample(image, grid, mode="nearest")
+    assert sampled[0, :, 0].tolist() == [1, 1, 3, 3, 5, 7, 0]
+
+
+def test_bilinear_halfway_is_the_mean_of_the_neighbours():
+    image = random_image(4, 8, 3)
+    grid = pixels_to_normalized([[[2.5, 1], [2, 1.5], [2.5, 1.5]]], (4, 8))
+    expected = [image[1, 2:4].mean(0), image[1:3, 2].mean(0), image[1:3, 2:4].mean((0, 1))]
+    np.testing.assert_allclose(jitted_sample(image, grid)[0], expected, rtol=0, atol=1e-7)
+
+
+def test_bicubic_halfway_weighs_four_pixels_by_the_kernel_with_a_of_minus_three_quarters():
+    image = random_image(4, 8, 3)
+    grid = pixels_to_normalized([[[3.5, 2]]], (4, 8))
+    weights = np.array([-3, 19, 19, -3]) / 32  # Keys' kernel at 3/2, 1/2, 1/2, 3/2
+    found = jitted_sample(image, grid, mode="bicubic")[0, 0]
+    np.testing.assert_allclose(found, weights @ image[2, 2:6], rtol=0, atol=1e-6)
+
+
+# The definition, in float64
+
+
+def reference(image, grid, setting):
+    """Each sample is the sum over the endlessly padded image times a kernel around the position."""
+    *sizes, _ = image.shape
+    result = np.broadcast_to(np.asarray(image, np.float64), (*grid.shape[:-1], *image.shape))
+    for axis, size in enumerate(sizes):
+        weights = reference_weights(np.asarray(grid[..., -1 - axis], np.float64), size, setting)
+        result = np.einsum("...i,...ijk->...jk", weights, result.reshape(*weights.shape, -1, 1))
+        result = result.reshape(*grid.shape[:-1], *image.shape[axis + 1 :])
+    return result
+
+
+def reference_weights(coordinate, size, setting):
+    """How much each pixel of an axis counts at each position: [..., size]."""
+    mode, padding_mode, align_corners = setting
+    weights = np.zeros((*coordinate.shape, size))
+    for place, value in np.ndenumerate(coordinate):
+        x = (value + 1) / 2 * (size - 1) if align_corners else ((value + 1) * size - 1) / 2
+        if mode == "nearest" and padding_mode == "reflection":
+            x = fold(x, size, align_corners)  # before rounding, which decides the ties
+        near = int(np.rint(x))
+        for k in range(near - 3, near + 4):
+            pixel = k
+            if padding_mode == "border":
+                pixel = min(max(k, 0), size - 1)
+            elif padding_mode == "reflection":
+                pixel = int(fold(k, size, align_corners))
+            if 0 <= pixel < size:
+                weights[*place, pixel] += (k == near) if mode == "nearest" else kernel(mode, x - k)
+    return weights
+
+
+def fold(x, size, align_corners):
+    low, high = (0, size - 1) if align_corners else (-0.5, size - 0.5)
+    if low == high:
+        return low
+    while not low <= x <= high:
+        x = 2 * low - x if x < low else 2 * high - x
+    return x
+
+
+def kernel(mode, distance, a=-0.75):
+    d = abs(distance)
+    if mode == "bilinear":
+        return max(0, 1 - d)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0
+
+
+# Multiples of 1/64: pixel positions are free of rounding, and kinks are hit often.
+coordinates = st.integers(-200, 200).map(lambda n: n / 64)
+
+
+def grids(rank=2):
+    shape = (1, 2, 3)[-rank:]
+    return st.lists(coordinates, min_size=6 * rank, max_size=6 * rank).map(
+        lambda values: np.float32(values).reshape(*shape, rank)
+    )
+
+
+def images(rank=2, align_corners=False):
+    shape = EXACT_SHAPE[rank, align_corners]
+    return st.integers(0, 2**32 - 1).map(lambda seed: random_image(*shape, 2, seed=seed))
+
+
+few = hypothesis_settings(deadline=None, max_examples=15, derandomize=True)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("rank", "mode"), KERNELS)
+@few
+@given(st.data())
+def test_samples_are_the_padded_image_times_the_kernel(rank, mode, align_corners, data):
+    image = data.draw(images(rank, align_corners))
+    grid = data.draw(grids(rank))
+    for padding_mode in PADDING_MODES:
+        setting = (mode, padding_mode, align_corners)
+        found = grid_sample(image, grid, **options(setting))
+        np.testing.assert_allclose(found, reference(image, grid, setting), rtol=0, atol=2e-6)
+
+
+@few
+@given(images(), images(), st.floats(-3, 3), st.floats(-3, 3), grids(), st.sampled_from(SETTINGS))
+def test_sampling_is_linear_in_the_image(one, two, a, b, grid, setting):
+    sample = functools.partial(grid_sample, grid=grid, **options(setting))
+    mixed = sample(np.float32(a * one + b * two))
+    np.testing.assert_allclose(mixed, a * sample(one) + b * sample(two), rtol=0, atol=1e-5)
+
+
+@few
+@given(
+    st.floats(-1, 1, width=32),
+    grids(),
+    st.sampled_from([s for s in SETTINGS if s[1] != "zeros"]),
+)
+def test_a_constant_image_stays_constant_unless_zeros_surround_it(value, grid, setting):
+    found = grid_sample(np.full((4, 8, 2), value, np.float32), grid, **options(setting))
+    np.testing.assert_allclose(found, value, rtol=0, atol=1e-6)
+
+
+@few
+@given(images(), grids(), st.sampled_from([s for s in SETTINGS if s[0] != "bicubic"]))
+def test_nearest_and_bilinear_stay_between_the_darkest_and_the_brightest_pixel(
+    image, grid, setting
+):
+    found = grid_sample(image, grid, **options(setting))
+    seen = np.append(image, 0) if setting[1] == "zeros" else image
+    assert found.min() >= seen.min() - 1e-6
+    assert found.max() <= seen.max() + 1e-6
+
+
+@few
+@given(images(), grids(), st.sampled_from([s for s in SETTINGS if s[0] != "nearest"]))
+def test_a_mirrored_image_at_mirrored_positions_gives_the_same(image, grid, setting):
+    # Without "nearest", where a half would go to another pixel.
+    found = grid_sample(image[:, ::-1], grid * np.float32([-1, 1]), **options(setting))
+    expected = grid_sample(image, grid, **options(setting))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+@few
+@given(images(), grids(), st.sampled_from(SETTINGS))
+def test_a_transposed_image_at_swapped_coordinates_gives_the_same(image, grid, setting):
+    found = grid_sample(image.swapaxes(0, 1), grid[..., ::-1], **options(setting))
+    expected = grid_sample(image, grid, **options(setting))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+# SciPy
+
+
+@pytest.mark.parametrize(
+    ("padding_mode", "align_corners", "scipy_mode"),
+    [
+        ("zeros", False, "grid-constant"),
+        ("zeros", True, "grid-constant"),
+        ("border", False, "nearest"),
+        ("border", True, "nearest"),
+        ("reflection", False, "reflect"),
+        ("reflection", True, "mirror"),
+    ],
+)
+def test_bilinear_is_order_one_of_map_coordinates(padding_mode, align_corners, scipy_mode):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    shape = (5, 7)
+    image = random_image(*shape, 1)
+    position = np.random.default_rng(1).uniform(-6, 12, (2, 50))  # x, y in pixels
+    grid = pixels_to_normalized(position.T[None], shape, align_corners)
+    found = grid_sample(image, grid, padding_mode=padding_mode, align_corners=align_corners)
+    expected = ndimage.map_coordinates(
+        np.float64(image[..., 0]), position[::-1], order=1, mode=scipy_mode
+    )
+    np.testing.assert_allclose(found[0, :, 0], expected, rtol=0, atol=1e-5)
+
+
+def test_inside_the_image_the_padding_does_not_matter_and_map_coordinates_agrees():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    image = random_image(5, 7, 1)
+    position = np.random.default_rng(2).uniform(0, 1, (2, 50)) * [[6], [4]]
+    expected = ndimage.map_coordinates(
+        np.float64(image[..., 0]), position[::-1], order=1, mode="constant"
+    )
+    for padding_mode, align_corners in itertools.product(PADDING_MODES, (False, True)):
+        found = grid_sample(
+            image,
+            pixels_to_normalized(position.T[None], (5, 7), align_corners),
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+        )
+        np.testing.assert_allclose(found[0, :, 0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_affine_transform_agrees_with_scipy_once_theta_is_in_pixels(align_corners):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    image = random_image(5, 7, 1)
+    theta = np.array([[0.8, -0.5, 0.1], [0.6, 0.7, -0.2]])
+    # A pixel p is at p / half - centre / half in normalised coordinates, for (y, x) as SciPy has.
+    centre = np.array([2, 3])
+    half = centre if align_corners else np.array([5, 7]) / 2
+    matrix = theta[::-1, 1::-1] * half[:, None] / half
+    offset = centre + theta[::-1, 2] * half - matrix @ centre
+    expected = ndimage.affine_transform(
+        np.float64(image[..., 0]), matrix, offset, order=1, mode="grid-constant"
+    )
+    found = affine_transform(image, theta, align_corners=align_corners)
+    np.testing.assert_allclose(found[..., 0], expected, rtol=0, atol=1e-5)
+
+
+# Types
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize(("rank", "mode"), KERNELS)
+def test_half_precision_images_are_computed_in_float32_and_rounded_once(rank, mode, dtype):
+    image = jnp.asarray(random_image(*(3, 5, 7)[-rank:], 2), dtype)
+    theta = random_image(rank, rank + 1, seed=1)
+    found = affine_transform(image, theta, mode=mode, padding_mode="reflection")
+    wide = affine_transform(image.astype("float32"), theta, mode=mode, padding_mode="reflection")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, wide.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_positions_are_float32_whatever_comes_in(dtype):
+    theta = jnp.asarray(random_image(2, 3), dtype)
+    grid = affine_grid(theta, (5, 7))
+    assert grid.dtype == jnp.float32
+    np.testing.assert_array_equal(grid, affine_grid(theta.astype("float32"), (5, 7)))
+    image, coarse = random_image(5, 7, 2), grid.astype(dtype)
+    found = grid_sample(image, coarse)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, grid_sample(image, coarse.astype("float32")))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_half_precision_theta_finds_every_pixel_of_a_wide_image(dtype):
+    image = jnp.arange(5000).astype(dtype).reshape(1, 5000, 1)
+    warped = jitted_transform(image, jnp.eye(2, 3, dtype=dtype), mode="nearest")
+    np.testing.assert_array_equal(warped, image)
+
+
+def test_gradients_come_in_the_types_of_the_arguments():
+    image, theta = jnp.zeros((5, 7, 2), jnp.bfloat16), jnp.zeros((2, 3), jnp.float16)
+    gradients = jax.grad(lambda *a: affine_transform(*a).sum().astype("float32"), (0, 1))
+    found = jax.eval_shape(gradients, image, theta)
+    assert [g.dtype for g in found] == [jnp.bfloat16, jnp.float16]
+
+
+def test_a_float64_theta_does_not_widen_the_image():
+    with jax.enable_x64(True):
+        image, theta = np.zeros((5, 7, 2), np.float32), np.eye(2, 3)
+        assert affine_grid(theta, (5, 7)).dtype == jnp.float64
+        assert jax.eval_shape(affine_transform, image, theta).dtype == jnp.float32
+        assert jax.eval_shape(affine_transform, np.float64(image), theta).dtype == jnp.float64
+
+
+# Leading axes
+
+LEADING_AXES = [
+    ((), (3,)),
+    ((3,), ()),
+    ((1,), (3,)),
+    ((3,), (1,)),
+    ((2, 3), (3,)),
+    ((3,), (2, 3)),
+    ((2, 1), (1, 3)),
+    ((1, 1), (1,)),
+    ((2, 1, 1), (1, 3, 1)),
+]
+RANKED_LEADING_AXES = [(2, *leads) for leads in LEADING_AXES] + [(3, (2, 1), (3,))]
+
+
+def random_pair(rank, image_lead, theta_lead):
+    shape = (2, 3, 4)[-rank:]
+    image = random_image(*image_lead, *shape, 2)
+    return image, random_image(*theta_lead, rank, rank + 1, seed=1)
+
+
+@pytest.mark.parametrize(("rank", "image_lead", "theta_lead"), RANKED_LEADING_AXES)
+def test_leading_axes_broadcast_as_a_loop_would(rank, image_lead, theta_lead):
+    image, theta = random_pair(rank, image_lead, theta_lead)
+    found = jitted_transform(image, theta)
+    lead = np.broadcast_shapes(image_lead, theta_lead)
+    core = image.shape[-rank - 1 :]
+    assert found.shape == (*lead, *core)
+    images_ = np.broadcast_to(image, (*lead, *core))
+    thetas = np.broadcast_to(theta, (*lead, rank, rank + 1))
+    for place in np.ndindex(*lead):
+        one = jitted_transform(images_[place], thetas[place])
+        np.testing.assert_allclose(found[place], one, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("image_lead", "theta_lead"), [((), (3,)), ((3,), (1,)), ((2, 1), (1, 3))])
+def test_gradients_of_broadcast_arguments_are_summed(image_lead, theta_lead):
+    image, theta = random_pair(2, image_lead, theta_lead)
+    lead = np.broadcast_shapes(image_lead, theta_lead)
+    weight = random_image(*lead, 3, 4, 2, seed=2)
+
+    def loss(image, theta):
+        return (weight * affine_transform(image, theta)).sum()
+
+    def copying_loss(image, theta):
+        image = jnp.broadcast_to(image, (*lead, 3, 4, 2))
+        return loss(image, jnp.broadcast_to(theta, (*lead, 2, 3)))
+
+    found = jax.jit(jax.grad(loss, (0, 1)))(image, theta)
+    expected = jax.jit(jax.grad(copying_loss, (0, 1)))(image, theta)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+
+
+def arrays_in(jaxpr):
+    """The shapes and types of everything that a jaxpr computes."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval for variable in equation.outvars)
+        leaves = jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns"))
+        for leaf in leaves:
+            if hasattr(leaf, "eqns"):
+                yield from arrays_in(leaf)
+
+
+def value_and_gradients(image, theta, mode, shape):
+    output, pull_back = jax.vjp(
+        functools.partial(affine_transform, shape=shape, mode=mode), image, theta
+    )
+    return output, pull_back(output)
+
+
+@pytest.mark.parametrize("lead", [(), (1,)])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_many_thetas_do_not_copy_the_image(mode, lead):
+    image = jnp.zeros((*lead, 64, 64, 8))
+    thetas = jnp.zeros((16, 2, 3))
+    fn = functools.partial(value_and_gradients, mode=mode, shape=(4, 4))
+    computed = list(arrays_in(jax.make_jaxpr(fn)(image, thetas)))
+    assert len(computed) > 20
+    assert max(array.size for array in computed) == image.size
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_one_theta_computes_its_positions_once_for_all_images(mode):
+    images_ = jnp.zeros((50, 4, 4, 3))
+    fn = functools.partial(affine_transform, mode=mode)
+    computed = list(arrays_in(jax.make_jaxpr(fn)(images_, jnp.zeros((2, 3)))))
+    integers = [array for array in computed if jnp.issubdtype(array.dtype, jnp.integer)]
+    assert integers
+    assert max(array.size for array in integers) <= 4 * 4 * 2
+
+
+def test_the_compiled_program_holds_one_image_for_many_thetas():
+    image, thetas = jnp.zeros((1, 64, 64, 8)), jnp.zeros((16, 2, 3))
+    fn = functools.partial(value_and_gradients, mode="bilinear", shape=(4, 4))
+    memory = jax.jit(fn).lower(image, thetas).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * image.nbytes
+
+
+# What is outside, infinite or not a number
+
+
+@pytest.mark.parametrize(("rank", "mode"), KERNELS)
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_pixels_that_the_kernel_does_not_touch_do_not_leak(rank, mode, padding_mode):
+    inner = (slice(2, 6),) * rank
+    clean = np.zeros((*(8,) * rank, 2), np.float32)
+    clean[inner] = random_image(*(4,) * rank, 2)
+    outer = np.ones(clean.shape, bool)
+    outer[inner] = False
+    images_ = np.stack([np.where(outer, bad, clean) for bad in (0, np.inf, -np.inf, np.nan)])
+    positions = [[3.25] * 3, [3.5, 3.75, 3.125]]
+    if padding_mode == "zeros":
+        positions += [[-2.5] * 3, [3.25, 9.5, 3.25], [1e6] * 3]
+    else:
+        positions += [[4.5] * 3, [3.25, 4.5, 3.25], [4.875] * 3]
+    grid = pixels_to_normalized(np.array(positions)[:, :rank], (8,) * rank)
+    grids_ = np.stack([np.float32(grid.reshape(5, *(1,) * (rank - 1), rank))] * 4)
+    sample = functools.partial(grid_sample, mode=mode, padding_mode=padding_mode)
+    found, pull_back = jax.vjp(sample, np.float32(images_), grids_)
+    d_images, d_grids = pull_back(jnp.ones_like(found))
+    for array in (found, d_images, d_grids):
+        assert np.isfinite(array).all()
+        for bad in (1, 2, 3):
+            np.testing.assert_array_equal(array[bad], array[0])
+    assert found[0, :2].all()
+    assert not np.asarray(d_images[0])[outer].any()
+
+
+NAN_IS_PIXEL_0 = pytest.mark.xfail(
+    strict=True, reason="mode nearest takes pixel 0 for a position that is NaN"
+)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    ("mode", "padding_mode"),
+    [
+        pytest.param(
+            mode,
+            padding_mode,
+            marks=[NAN_IS_PIXEL_0] if mode == "nearest" and padding_mode != "zeros" else [],
+        )
+        for mode, padding_mode in itertools.product(
+            ("nearest", "bilinear", "bicubic"), PADDING_MODES
+        )
+    ],
+)
+def test_a_position_that_is_nan_gives_nan_there_and_only_there(mode, padding_mode, axis):
+    grid = np.zeros((1, 3, 2), np.float32)
+    grid[0, 1, axis] = np.nan
+    found = grid_sample(random_image(4, 8, 2), grid, mode=mode, padding_mode=padding_mode)
+    assert np.isfinite(found[0, ::2]).all()
+    if (mode, padding_mode) == ("nearest", "zeros"):
+        assert not found[0, 1].any()  # outside
+    else:
+        assert np.isnan(found[0, 1]).all()
+
+
+@pytest.mark.parametrize("far", [1e20, 3e38, np.inf])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+def test_infinitely_far_is_outside_or_at_the_edge(mode, padding_mode, far):
+    image = random_image(4, 8, 2)
+    row = (np.float32(1.5) + 0.5) / 4 * 2 - 1  # between the rows 1 and 2
+    grid = np.float32([[[far, row], [-far, row], [far, -far]]])
+    found, pull_back = jax.vjp(
+        lambda grid: grid_sample(image, grid, mode=mode, padding_mode=padding_mode), grid
+    )
+    (d_grid,) = pull_back(jnp.ones_like(found))
+    if padding_mode == "zeros":
+        assert not found.any()
+        assert not d_grid.any()
+        return
+    half = {"nearest": [0, 0, 1, 0], "bilinear": [0, 0.5, 0.5, 0]}
+    weights = np.array(half.get(mode, [-3 / 32, 19 / 32, 19 / 32, -3 / 32]))
+    expected = [weights @ image[:, -1], weights @ image[:, 0], image[0, -1]]
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-6)
+    assert not d_grid[..., 0].any()
+    assert np.isfinite(d_grid).all()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_a_huge_finite_theta_still_reflects_into_the_image(mode):
+    theta = 1e30 * np.eye(2, 3)
+    ones = np.ones((4, 8, 1), np.float32)
+    warped = affine_transform(ones, theta, mode=mode, padding_mode="reflection")
+    np.testing.assert_allclose(warped, 1, rtol=0, atol=1e-6)
+
+
+# Empty arrays
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("image_shape", "grid_shape", "expected"),
+    [
+        ((0, 4, 8, 3), (0, 2, 5, 2), (0, 2, 5, 3)),
+        ((0, 4, 8, 3), (2, 5, 2), (0, 2, 5, 3)),
+        ((1, 4, 8, 3), (0, 2, 5, 2), (0, 2, 5, 3)),
+        ((6, 4, 8, 3), (0, 5, 2), (6, 0, 5, 3)),
+        ((4, 8, 3), (2, 0, 2), (2, 0, 3)),
+        ((4, 8, 0), (7, 2, 5, 2), (7, 2, 5, 0)),
+        ((0, 3, 4, 8, 1), (2, 5, 6, 3), (0, 2, 5, 6, 1)),
+        ((0, 0, 3), (0, 5, 2), (0, 5, 3)),
+    ],
+)
+def test_empty_in_empty_out(image_shape, grid_shape, expected, dtype):
+    image, grid = jnp.ones(image_shape, dtype), jnp.ones(grid_shape)
+    found = grid_sample(image, grid)
+    assert (found.shape, found.dtype) == (expected, dtype)
+    gradients = jax.grad(lambda *a: grid_sample(*a).sum().astype("float32"), (0, 1))(image, grid)
+    assert [g.shape for g in gradients] == [image_shape, grid_shape]
+    assert not any(g.any() for g in gradients)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (3, 0), (0, 0)])
+def test_affine_transform_to_an_empty_shape_is_empty(rows, columns):
+    warped = affine_transform(random_image(6, 4, 8, 2), np.eye(2, 3), (rows, columns))
+    assert warped.shape == (6, rows, columns, 2)
+
+
+# Derivatives, and other transformations of the function
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_vmap_over_any_axis_is_the_loop(axis):
+    images_, grids_ = random_image(3, 4, 8, 2), random_image(3, 2, 3, 2, seed=1)
+    moved = np.moveaxis(images_, 0, axis), np.moveaxis(grids_, 0, axis)
+    paired = jax.jit(jax.vmap(grid_sample, in_axes=axis, out_axes=axis))(*moved)
+    expected = [grid_sample(*pair) for pair in zip(images_, grids_, strict=True)]
+    np.testing.assert_allclose(paired, np.stack(expected, axis), rtol=0, atol=1e-6)
+    shared = jax.jit(jax.vmap(grid_sample, (None, axis), axis))(images_[0], moved[1])
+    expected = [grid_sample(images_[0], grid) for grid in grids_]
+    np.testing.assert_allclose(shared, np.stack(expected, axis), rtol=0, atol=1e-6)
+
+
+def test_first_and_second_derivatives_agree_with_finite_differences():
+    # Of bicubic here, the only mode that is curved along an axis.
+    with jax.enable_x64(True):
+        image = np.float64(random_image(4, 8, 1))
+        pixel = [[[1.2, 0.7], [-0.4, 3.3], [6.6, -5.2]]]
+        sample = functools.partial(grid_sample, mode="bicubic", padding_mode="border")
+        arguments = (image, pixels_to_normalized(pixel, (4, 8)))
+        check_grads(jax.jit(sample), arguments, order=2, eps=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_forward_and_reverse_mode_are_transposes_of_each_other(mode):
+    rng = np.random.default_rng(4)
+    warp = functools.partial(affine_transform, mode=mode, padding_mode="reflection")
+    with jax.enable_x64(True):
+        arguments, tangents = (
+            (rng.normal(size=(4, 8, 2)), rng.normal(size=(3, 2, 3))) for _ in range(2)
+        )
+        cotangent = rng.normal(size=(3, 4, 8, 2))
+        _, pushed = jax.jit(functools.partial(jax.jvp, warp))(arguments, tangents)
+        pulled = jax.jit(lambda a, c: jax.vjp(warp, *a)[1](c))(arguments, cotangent)
+        expected = sum(np.vdot(a, b) for a, b in zip(tangents, pulled, strict=True))
+        np.testing.assert_allclose(np.vdot(cotangent, pushed), expected, rtol=1e-12)
+
+
+def test_nearest_has_no_gradient_to_the_grid():
+    image, grid = random_image(4, 8, 2), random_image(2, 3, 2, seed=1)
+    assert not jax.grad(lambda grid: grid_sample(image, grid, mode="nearest").sum())(grid).any()
+
+
+def test_the_hessian_of_bilinear_is_the_twist_of_the_four_neighbours():
+    image = np.float64(random_image(4, 8, 1))
+    position = pixels_to_normalized([2.25, 1.5], (4, 8))
+    with jax.enable_x64(True):
+        hessian = jax.jit(jax.hessian(lambda p: grid_sample(image, p[None, None])[0, 0, 0]))
+        (a, b), (c, d) = image[1:3, 2:4, 0]
+        twist = (a - b - c + d) * 4 * 2  # half the width and half the height in pixels
+        expected = [[0, twist], [twist, 0]]
+        np.testing.assert_allclose(hessian(position), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rank", "align_corners"), [(2, False), (2, True), (3, False)], ids=str)
+def test_at_the_identity_the_gradient_to_theta_is_the_slope_towards_the_next_pixel(
+    rank, align_corners
+):
+    shape = EXACT_SHAPE[rank, align_corners]
+    image, weight = np.random.default_rng(5).normal(size=(2, *shape, 1))
+    identity = np.eye(rank, rank + 1)
+    with jax.enable_x64(True):
+
+        @jax.jit
+        @jax.value_and_grad
+        def loss(theta):
+            return (weight * affine_transform(image, theta, align_corners=align_corners)).sum()
+
+        value, gradient = loss(identity)
+        assert np.all(gradient != 0)
+        step = 2.0**-12  # less than a pixel, in which bilinear is a straight line
+        for row in range(rank):
+            ahead = identity.copy()
+            ahead[row, rank] += step
+            difference = (loss(ahead)[0] - value) / step
+            np.testing.assert_allclose(gradient[row, rank], difference, rtol=1e-9)
+
+
+# Bad input
+
+IMAGE, GRID, THETA = np.zeros((4, 8, 3)), np.zeros((4, 8, 2)), np.eye(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "grid", "kind", "message"),
+    [
+        (np.zeros((4, 8, 3), np.uint8), GRID, TypeError, "image has type uint8; expected a float"),
+        (np.zeros((4, 8, 3), bool), GRID, TypeError, "image has type bool; expected a floating"),
+        (IMAGE, np.zeros((4, 8, 2), int), TypeError, "grid has type int32; expected a floating"),
+        (IMAGE, np.float32(0), ValueError, "grid has shape (); expected [..., H_out, W_out, 2]"),
+        (IMAGE, np.zeros((4, 8, 4)), ValueError, "grid has shape (4, 8, 4); expected [..., H_out"),
+        (IMAGE, np.zeros((8, 2)), ValueError, "grid has shape (8, 2); expected [..., H_out, W_out"),
+        (IMAGE, np.zeros((4, 8, 3)), ValueError, "grid has shape (4, 8, 3); expected"),
+        (IMAGE[0], GRID, ValueError, "image has shape (8, 3); expected [..., H, W, C] (channels"),
+        (
+            IMAGE,
+            np.zeros((2, 4, 8, 3)),
+            ValueError,
+            "image has shape (4, 8, 3); expected [..., D, H, W, C] (channels last)",
+        ),
+        (
+            np.zeros((5, 4, 8, 3)),
+            np.zeros((7, 4, 8, 2)),
+            ValueError,
+            "image (5, 4, 8, 3) and grid (7, 4, 8, 2) do not broadcast: (5,) against (7,)",
+        ),
+        (
+            np.zeros((0, 8, 3)),
+            GRID,
+            ValueError,
+            "image has shape (0, 8, 3); there is no pixel to sample from",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(image, grid, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        grid_sample(image, grid)
+
+
+@pytest.mark.parametrize("fn", [grid_sample, affine_transform])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"mode": "linear"}, "mode is 'linear'; expected one of nearest, bilinear, bicubic"),
+        ({"mode": None}, "mode is None; expected one of nearest, bilinear, bicubic"),
+        (
+            {"padding_mode": "constant"},
+            "padding_mode is 'constant'; expected one of zeros, border, reflection",
+        ),
+    ],
+)
+def test_unknown_modes_are_named_with_the_known_ones(fn, bad, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fn(IMAGE, GRID if fn is grid_sample else THETA, **bad)
+
+
+def test_volumes_have_no_bicubic():
+    with pytest.raises(ValueError, match="mode is 'bicubic', which volumes do not have"):
+        affine_transform(np.zeros((3, 4, 8, 1)), np.eye(3, 4), mode="bicubic")
+
+
+@pytest.mark.parametrize(
+    ("image", "theta", "shape", "kind", "message"),
+    [
+        (IMAGE, np.eye(2, 3, dtype=int), None, TypeError, "theta has type int32; expected a float"),
+        (IMAGE, np.eye(3), None, ValueError, "image has shape (4, 8, 3); expected [..., D, H, W"),
+        (IMAGE, np.eye(3), (4, 8), ValueError, "theta has shape (3, 3); expected [..., 2, 3] for"),
+        (IMAGE, np.zeros(6), None, ValueError, "theta has shape (6,); expected [..., 2, 3] for"),
+        (IMAGE[0], THETA, None, ValueError, "image has shape (8, 3); expected [..., H, W, C]"),
+        (IMAGE, THETA, (4,), ValueError, "shape is (4,); expected the output's spatial shape"),
+        (np.zeros((2, 0, 3)), THETA, (4, 8), ValueError, "there is no pixel to sample from"),
+    ],
+)
+def test_affine_transform_names_what_does_not_fit(image, theta, shape, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        affine_transform(image, theta, shape)

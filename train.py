@@ -1,0 +1,36 @@
+"""Trains a network and evaluates it.
+
+python train.py [--config=configs/quickstart.py] [--workdir=runs/NAME] [--config.KEY=VALUE ...]
+
+The same command again goes on from the last checkpoint. The workdir then holds config.json,
+metrics.jsonl, checkpoints/, figures/ and result.json. The fields of the configuration:
+"""
+
+import sys
+from pathlib import Path
+
+from stn_jax.command_line import enable_compilation_cache, exit_code, read_config
+from stn_jax.training import Config, train
+
+DEFAULT = Path(__file__).parent / "configs" / "quickstart.py"
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__, Config.__doc__, sep="\n")
+        return
+    config, workdir = read_config(sys.argv, DEFAULT)
+    enable_compilation_cache()
+    result = train(config, workdir)
+    print_result(result, workdir)
+
+
+def print_result(result: dict, workdir: str) -> None:
+    errors = ", ".join(f"{error:.2f}" for error in result["test_error_percent"])
+    interval = "" if result["ci95"] is None else f" +- {result['ci95']:.2f} (95 %)"
+    print(f"{result['variant']} on {result['task']}: test error {errors} %, ", end="")
+    print(f"mean {result['mean']:.2f} %{interval}; see {workdir}/result.json and figures/")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
