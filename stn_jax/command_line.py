@@ -76,7 +76,7 @@ def enable_compilation_cache() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(base, "stn_jax", "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

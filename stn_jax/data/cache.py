@@ -216,8 +216,9 @@ def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> 
             if actual != size:
                 raise _damaged(path, f"it has {actual} bytes instead of {size}")
             file.seek(0)
-            if zlib.crc32(file.read(offset)) != entry["header_crc32"]:
-                raise _damaged(path, "its header has changed")
+            header = file.read(offset)
+            if zlib.crc32(header) != entry["header_crc32"] or repr(shape).encode() not in header:
+                raise _damaged(path, f"its header is not the one of {dtype.name} {list(shape)}")
             return np.memmap(file, dtype, "r", offset, shape)
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error

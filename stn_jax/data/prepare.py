@@ -62,7 +62,7 @@ def prepare(
     _check_writable(cache_dir, "cache_dir")
     if not builder.is_prepared():
         if None in feature.shape:  # said before hours of downloading
-            raise DataError(f"{name} has images of different sizes; supported are images of one")
+            raise DataError(f"{name} has images of different sizes, which is not supported")
         builder = _download(name, builder, data_dir, manual_dir)
     splits = {}
     for split in ("train", "test"):
@@ -92,10 +92,12 @@ def _builder(name: str, data_dir: pathlib.Path | None) -> Any:
         hint = f"; did you mean {close}?" if close else ", nor a name close to it"
         raise DataError(f"TFDS does not know the data set {dataset}{hint}") from error
     except Exception as error:
-        configs = list(tfds.builder_cls(dataset).builder_configs) if config else []
-        if config and config not in configs:
-            some = _some(configs) or "none"
-            raise DataError(f"{dataset} has no configuration {config}; it has {some}") from error
+        if config and dataset in tfds.list_builders(with_community_datasets=False):
+            configs = list(tfds.builder_cls(dataset).builder_configs)
+            if config not in configs:
+                some = _some(configs) or "none"
+                message = f"{dataset} has no configuration {config}; it has {some}"
+                raise DataError(message) from error
         raise DataError(f"TFDS cannot offer {name}: {_line(error)}") from error
 
 
@@ -213,7 +215,12 @@ def _examples(name: str, builder: Any, split: str) -> tuple[int, Iterator[Any]]:
         dataset = builder.as_dataset(split=split, read_config=one_by_one)
         return builder.info.splits[split].num_examples, iter(tfds.as_numpy(dataset))
     except ValueError as error:
-        raise DataError(f"{name} lacks a split: {_line(error)}") from error
+        raise DataError(
+            f"{name} needs examples in the splits train and test: {_line(error)}"
+        ) from error
+    except ImportError:
+        _require(name, "array_record")
+        raise
     starts = range(0, len(source), _BATCH)
     # Twice as fast as one at a time.
     batches = (source.__getitems__(range(i, min(i + _BATCH, len(source)))) for i in starts)
@@ -229,7 +236,7 @@ def _batches(
         if len(shapes) > 1:
             raise DataError(
                 f"{name} has images of different sizes, {list(shapes[0])} and {list(shapes[1])}"
-                " among them; supported are images of one size"
+                " among them, which is not supported"
             )
         images = np.stack([example[image_key] for example in batch])
         _check_images(name, images.shape[1:], images.dtype)
@@ -297,7 +304,7 @@ def _stop(signum: int, frame: Any) -> None:
     """Stops the work by an exception, so that nothing unfinished stays behind."""
     # A second signal must not disturb the tidying up.
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)
     raise KeyboardInterrupt
 
 

@@ -98,14 +98,15 @@ def _cache_root(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 def _load_sample() -> Source:
     try:
-        with np.load(embedded.PATH, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        # Opened here, since np.load leaves a damaged file open.
+        with open(embedded.PATH, "rb") as file, np.load(file, allow_pickle=False) as npz:
+            arrays = {key: npz[key] for key in npz.files}
         splits = {}
         for split in ("train", "test"):
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int32)
             images.flags.writeable = labels.flags.writeable = False
             splits[split] = Split(images, labels)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{embedded.PATH} is missing or damaged ({error}); install stn_jax again"
         ) from error

@@ -1,4 +1,4 @@
-"""What classifiers are lists of. A block is any module that is called as ``block(x, train=...)``."""
+"""What classifiers are lists of: any module that is called as ``block(x, train=...)``."""
 
 import math
 from typing import Any

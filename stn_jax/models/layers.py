@@ -125,16 +125,17 @@ def _banded(x: jax.Array, kernel: jax.Array) -> jax.Array:
         kernel_height, width * channels, out_width * features
     )
     rows = x.reshape(batch, height, width * channels)
-    out = sum(
+    products = [
         rows[:, i : i + out_height].reshape(batch * out_height, -1) @ band[i]
         for i in range(kernel_height)
-    )
+    ]
+    out = functools.reduce(jnp.add, products)
     return out.reshape(batch, out_height, out_width, features)
 
 
 def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """As one product of all patches with the kernel."""
-    batch, height, width, channels = x.shape
+    batch, height, width, _ = x.shape
     kernel_height, kernel_width, _, features = kernel.shape
     out_height, out_width = height - kernel_height + 1, width - kernel_width + 1
     patches = jnp.stack(

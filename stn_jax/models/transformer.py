@@ -82,15 +82,12 @@ class SpatialTransformer(nn.Module):
         to_delta = nn.Dense(
             rank * (rank + 1), kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="theta"
         )
-        theta = view = None
+        theta, view = affine.identity(rank), image
         for i in range(self.iterations):
-            seen = image if view is None else view
-            vector = self.localization(
-                seen if features is None else features(seen), **localization_options
-            )
+            seen = view if features is None else features(view)
+            vector = self.localization(seen, **localization_options)
             delta = to_delta(vector.astype(jnp.float32)).reshape(-1, rank, rank + 1)
-            step = affine.identity(rank) + delta
-            theta = step if theta is None else affine.compose(theta, step)
+            theta = affine.compose(theta, affine.identity(rank) + delta)
             last = i == self.iterations - 1
             view = affine_transform(
                 image,

@@ -83,8 +83,8 @@ class Config:
 
     # Fields that may change between a run and its continuation: they do not touch the training.
     VOLATILE = frozenset(
-        "data_dir manual_dir cache_dir steps_per_dispatch log_every checkpoint_every test_passes "
-        "test_batch_size figures tensorboard".split()
+        ("data_dir", "manual_dir", "cache_dir", "steps_per_dispatch", "log_every")
+        + ("checkpoint_every", "test_passes", "test_batch_size", "figures", "tensorboard")
     )
 
     def __post_init__(self) -> None:
@@ -95,12 +95,20 @@ class Config:
         _one_of(self, "compute_dtype", ("float32", "bfloat16"))
         _one_of(self, "padding_mode", ("", "zeros", "border", "reflection"))
         if not self.dataset:
-            raise ConfigError("dataset is empty; expected mnist_sample or a TFDS name such as mnist")
-        for name in "epochs batch_size iterations steps_per_dispatch log_every".split():
+            raise ConfigError(
+                "dataset is empty; expected mnist_sample or a TFDS name such as mnist"
+            )
+        for name in ["epochs", "batch_size", "iterations", "steps_per_dispatch", "log_every"]:
             _within(self, name, 1, math.inf)
-        for name in "test_passes test_batch_size".split():
+        for name in ["test_passes", "test_batch_size"]:
             _within(self, name, 1, math.inf)
-        for name in "holdout checkpoint_every weight_decay clip_norm localization_rate".split():
+        for name in [
+            "holdout",
+            "checkpoint_every",
+            "weight_decay",
+            "clip_norm",
+            "localization_rate",
+        ]:
             _within(self, name, 0, math.inf)
         _within(self, "momentum", 0, 1, excluded=1)
         _within(self, "warmup", 0, 1, excluded=1)

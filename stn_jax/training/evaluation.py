@@ -29,7 +29,9 @@ class Predictions(NamedTuple):
     labels: np.ndarray  # [N]
 
 
-def predict(run: Run, params: Any, *, passes: int | None = None, quiet: bool = False) -> Predictions:
+def predict(
+    run: Run, params: Any, *, passes: int | None = None, quiet: bool = False
+) -> Predictions:
     """Runs the networks over the test set.
 
     Args:
@@ -45,12 +47,14 @@ def predict(run: Run, params: Any, *, passes: int | None = None, quiet: bool = F
     @jax.jit
     def batch(params, data, images, key, indices):
         images, applied = distorted_batch(run.task, data, example_keys(key, indices), images)
-        logits, details = run.model.apply({"params": params}, images, return_details=True)
+        logits, details = run.apply(params, images)
         probability = jax.nn.softmax(logits)
         return probability.argmax(-1), probability.max(-1), details.theta, applied
 
     by_seed = []
-    with Progress("test", passes * total * len(run.config.seeds), "images", quiet=quiet) as progress:
+    with Progress(
+        "test", passes * total * len(run.config.seeds), "images", quiet=quiet
+    ) as progress:
         for seed in range(len(run.config.seeds)):
             own = jax.tree.map(lambda x, seed=seed: x[seed], params)
             outputs = []
@@ -171,7 +175,7 @@ def _tried(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[A
     keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(turns * count))
     tiled = np.tile(images, (turns, 1, 1, 1))
     seen, _ = jax.jit(distorted_batch, static_argnums=0)(run.task, run.data, keys, tiled)
-    _, details = run.model.apply({"params": params}, seen, return_details=True)
+    _, details = run.apply(params, seen)
     pair = to_show(run, seen), aligned(run, seen, details)
     first, second = (x.reshape(turns, count, *x.shape[1:]) for x in pair)
     return first, second
@@ -183,7 +187,7 @@ def aligned(run: Run, seen: jax.Array, details: Details) -> np.ndarray:
     Where a feature map was warped, it is what the same theta does to the input.
     """
     warped, transformer = details.warped, run.model.transformer
-    if run.model.warp_depth and transformer is not None:
+    if run.model.warp_depth and transformer is not None and details.theta is not None:
         warped = affine_transform(
             seen,
             details.theta,

@@ -67,7 +67,7 @@ def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str
     images = np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
     params = jax.tree.map(lambda x: x[0], state["params"])
-    logits, details = run.model.apply({"params": params}, seen, return_details=True)
+    logits, details = run.apply(params, seen)
     probability = np.asarray(jax.nn.softmax(logits))
     lines = []
     for i, file in enumerate(files):

@@ -68,18 +68,19 @@ def fit(run: Run, workdir: Workdir) -> State:
         run.model, run.optimizer, run.task, seeds=config.seeds, batch_size=config.batch_size
     )
     images = config.batch_size * len(config.seeds)
-    with Progress(
-        "train", run.total_steps * images, "images", start=step * images
-    ) as progress, log:
+    with (
+        Progress("train", run.total_steps * images, "images", start=step * images) as progress,
+        log,
+    ):
         while step < run.total_steps:
             end = _next_stop(run, step)
             state, sums = train_steps(state, run.data, jnp.int32(end - step))
             log.add(sums, end - step)
-            save = checkpoints is not None and _checkpoint_due(run, end)
+            save = checkpoints if _checkpoint_due(run, end) else None
             if end % config.log_every == 0 or save or end == run.total_steps:
                 log.write(end, checkpoints)
             if save:
-                checkpoints.save(state)
+                save.save(state)
             progress.advance((end - step) * images, log.note)
             step = end
     if checkpoints is not None:
@@ -99,7 +100,7 @@ def _next_stop(run: Run, step: int) -> int:
 
 def _checkpoint_due(run: Run, step: int) -> bool:
     every = run.config.checkpoint_every * run.steps_per_epoch
-    return step % every == 0 or step == run.total_steps
+    return step == run.total_steps or bool(every and step % every == 0)
 
 
 class _Log:

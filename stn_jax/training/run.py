@@ -16,7 +16,7 @@ import optax
 
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, Task
-from stn_jax.models import Network, create_model
+from stn_jax.models import Details, Network, create_model
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.optimizer import make_optimizer
 from stn_jax.training.step import Data, State, init_state
@@ -86,6 +86,11 @@ class Run:
     def init_state(self) -> State:
         return init_state(self.model, self.optimizer, self.task, self.data, self.config.seeds)
 
+    def apply(self, params: Any, images: jax.Array) -> tuple[jax.Array, Details]:
+        """Logits of one seed's network and what it did, for normalised images, as in evaluation."""
+        result: Any = self.model.apply({"params": params}, images, return_details=True)
+        return result
+
     def side(self) -> int:
         """The side of the images that the network sees."""
         keys = jnp.stack([jax.random.key(0)])
@@ -108,7 +113,12 @@ def environment() -> dict[str, Any]:
             from stn_jax import __version__
 
             versions[package] = __version__
-    return {"device": kind, "devices": jax.device_count(), "versions": versions, "commit": _commit()}
+    return {
+        "device": kind,
+        "devices": jax.device_count(),
+        "versions": versions,
+        "commit": _commit(),
+    }
 
 
 def _commit() -> str | None:

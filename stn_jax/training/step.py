@@ -93,7 +93,9 @@ def make_train_steps(
         dropout = jax.random.fold_in(key, batch_size)
 
         def loss_fn(params):
-            logits = model.apply({"params": params}, images, train=True, rngs={"dropout": dropout})
+            logits: Any = model.apply(
+                {"params": params}, images, train=True, rngs={"dropout": dropout}
+            )
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
             return loss, (logits.argmax(-1) != labels).mean()
 

@@ -25,12 +25,12 @@ class Workdir:
         Raises:
           ConfigError: the folder holds a run of another configuration, or cannot be written.
         """
-        if (self.path / "config.json").exists():
-            if differences := Config.load(self.path).differences(config):
-                raise ConfigError(
-                    f"{self.path} holds a run of another configuration ({'; '.join(differences)}): "
-                    "name another folder with --workdir, or delete this one"
-                )
+        exists = (self.path / "config.json").exists()
+        if exists and (differences := Config.load(self.path).differences(config)):
+            raise ConfigError(
+                f"{self.path} holds a run of another configuration ({'; '.join(differences)}): "
+                "name another folder with --workdir, or delete this one"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("config.json", config.to_dict())

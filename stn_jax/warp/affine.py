@@ -13,6 +13,8 @@ Convention
     All functions take and give batches: leading axes broadcast.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,7 +31,7 @@ class AffineParameters(NamedTuple):
     shift: jax.Array  # [..., 2], normalised
 
 
-def _float(x: ArrayLike) -> jax.Array:
+def _float(x: ArrayLike | Sequence[float]) -> jax.Array:
     """At least float32: half precision is too coarse to address pixels."""
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -49,7 +51,7 @@ def _checked(theta: ArrayLike, shapes=((2, 3), (3, 4))) -> jax.Array:
     return theta
 
 
-def _pair(name: str, value: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def _pair(name: str, value: ArrayLike | Sequence[float]) -> tuple[jax.Array, jax.Array]:
     value = _float(value)
     if value.ndim < 1 or value.shape[-1] != 2:
         raise ValueError(f"{name} has shape {value.shape}; expected [..., 2], for x and y")
@@ -80,13 +82,13 @@ def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     return _matrix(cos, -sin / aspect, 0.0, sin * aspect, cos, 0.0)
 
 
-def translation(shift: ArrayLike) -> jax.Array:
-    """Moves the sampling window by ``shift`` ``[..., 2]`` = (tx, ty), normalised. ``[..., 2, 3]``."""
+def translation(shift: ArrayLike | Sequence[float]) -> jax.Array:
+    """Moves the sampling window by ``shift`` ``[..., 2]``, normalised (x, y). ``[..., 2, 3]``."""
     tx, ty = _pair("shift", shift)
     return _matrix(1.0, 0.0, tx, 0.0, 1.0, ty)
 
 
-def scaling(scale: ArrayLike) -> jax.Array:
+def scaling(scale: ArrayLike | Sequence[float]) -> jax.Array:
     """Makes the sampling window ``scale`` ``[..., 2]`` = (sx, sy) times as large. ``[..., 2, 3]``.
 
     A scalar scales both axes alike.
@@ -103,9 +105,9 @@ def shearing(shear: ArrayLike) -> jax.Array:
 
 def from_parameters(
     angle: ArrayLike = 0.0,
-    scale: ArrayLike = (1.0, 1.0),
+    scale: ArrayLike | Sequence[float] = 1.0,
     shear: ArrayLike = 0.0,
-    shift: ArrayLike = (0.0, 0.0),
+    shift: ArrayLike | Sequence[float] = (0.0, 0.0),
 ) -> jax.Array:
     """Builds a theta as translation * rotation * shear * scaling.
 
@@ -147,10 +149,12 @@ def compose(*thetas: ArrayLike) -> jax.Array:
 def _compose_two(a: jax.Array, b: jax.Array) -> jax.Array:
     rank = a.shape[-2]
     # By hand, not as a matrix product: see affine_grid.
-    product = sum(a[..., :, k, None] * b[..., None, k, :] for k in range(rank))
-    return jnp.concatenate(
-        [product[..., :rank], product[..., rank:] + a[..., rank:]], axis=-1
-    )
+    product = _total([a[..., :, k, None] * b[..., None, k, :] for k in range(rank)])
+    return jnp.concatenate([product[..., :rank], product[..., rank:] + a[..., rank:]], axis=-1)
+
+
+def _total(terms: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def invert(theta: ArrayLike) -> jax.Array:
@@ -175,11 +179,9 @@ def invert(theta: ArrayLike) -> jax.Array:
         )
     else:
         rows = [a[..., i, :] for i in range(3)]
-        adjugate = jnp.stack(
-            [jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -1
-        )
+        adjugate = jnp.stack([jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -1)
     inverse = adjugate / _determinant(a)[..., None, None]
-    shift = -sum(inverse[..., :, k] * theta[..., None, k, rank] for k in range(rank))
+    shift = -_total([inverse[..., :, k] * theta[..., None, k, rank] for k in range(rank)])
     return jnp.concatenate([inverse, shift[..., None]], axis=-1)
 
 

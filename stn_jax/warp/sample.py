@@ -179,7 +179,7 @@ def _map_broadcast(
 class _Tap(NamedTuple):
     """One of the pixels along one axis that a sample is made of."""
 
-    index: jax.Array  # int32, always within the image
+    pixel: jax.Array  # int32, always within the image
     weight: jax.Array | None  # None stands for 1
     inside: jax.Array | None  # False where the tap falls outside and counts 0; None: always inside
 
@@ -195,9 +195,11 @@ def _sample(
         for axis, size in enumerate(sizes)  # the grid names x first, and x is the last axis
     ]
     pixels = image.reshape(math.prod(sizes), channels)
-    total = None
+    terms = []
     for taps in itertools.product(*axes):
-        flat = functools.reduce(lambda a, b: a * b[1] + b[0], _indices(taps, sizes), 0)
+        flat = jnp.int32(0)
+        for tap, size in zip(taps, sizes, strict=True):
+            flat = flat * size + tap.pixel
         value = pixels.at[flat].get(mode="promise_in_bounds").astype(compute)
         # A product with 0 would let an infinity or NaN at the clamped index through.
         inside = [tap.inside for tap in taps if tap.inside is not None]
@@ -206,12 +208,8 @@ def _sample(
         weights = [tap.weight for tap in taps if tap.weight is not None]
         if weights:
             value = value * math.prod(weights[1:], start=weights[0]).astype(compute)[..., None]
-        total = value if total is None else total + value
-    return total.astype(image.dtype)
-
-
-def _indices(taps: Sequence[_Tap], sizes: Sequence[int]) -> list[tuple[jax.Array, int]]:
-    return [(tap.index, size) for tap, size in zip(taps, sizes, strict=True)]
+        terms.append(value)
+    return functools.reduce(jnp.add, terms).astype(image.dtype)
 
 
 def _taps(
@@ -226,7 +224,9 @@ def _taps(
         t = x - low
         weights = [_cubic_far(t + 1), _cubic_near(t), _cubic_near(1 - t), _cubic_far(2 - t)]
         return [
-            _bounded_tap(_pad(low + k - 1, size, padding_mode, align_corners), size, w, padding_mode)
+            _bounded_tap(
+                _pad(low + k - 1, size, padding_mode, align_corners), size, w, padding_mode
+            )
             for k, w in enumerate(weights)
         ]
     x = _pad(x, size, padding_mode, align_corners)
@@ -254,10 +254,8 @@ def _pad(x: jax.Array, size: int, padding_mode: str, align_corners: bool) -> jax
     """Moves pixel coordinates from outside to where the padding takes its value."""
     if padding_mode == "reflection":
         low, span = (0.0, size - 1.0) if align_corners else (-0.5, float(size))
-        if span == 0:
-            x = x * 0  # a lone pixel; NaN stays NaN
-        else:
-            x = span - jnp.abs(jnp.mod(jnp.abs(x - low), 2 * span) - span) + low
+        period = 2 * span or 1.0  # a lone pixel reflects onto itself
+        x = span - jnp.abs(jnp.mod(jnp.abs(x - low), period) - span) + low
     return x if padding_mode == "zeros" else jnp.clip(x, 0, size - 1)
 
 

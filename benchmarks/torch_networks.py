@@ -1,0 +1,418 @@
+"""The study's networks in PyTorch, channels first, with weights that travel to and from Flax.
+
+What ``stn_jax.create_model`` makes, written again with ``torch.nn`` alone: the benchmarks time it
+and the tests compare outputs and gradients. The submodules carry the names that they have in Flax,
+so that a parameter's place in the Flax tree can be read from its name here.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+Shape = tuple[int, int, int]  # channels, height, width
+
+
+class FlatLinear(nn.Linear):
+    """A dense layer behind a map of a known shape, which it flattens."""
+
+    def __init__(self, map_shape: Shape, features: int):
+        super().__init__(math.prod(map_shape), features)
+        self.map_shape = map_shape
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(1))
+
+
+def _dense(map_shape: Shape, widths: Sequence[int]) -> nn.ModuleList:
+    first = FlatLinear(map_shape, widths[0])
+    return nn.ModuleList([first, *(nn.Linear(*pair) for pair in itertools.pairwise(widths))])
+
+
+class ConvBlock(nn.Module):
+    """Convolution, max-pooling by 2 if asked for, ReLU, dropout."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        features: int,
+        kernel_size: int,
+        *,
+        same: bool = False,
+        pool: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            shape[0], features, kernel_size, padding=kernel_size // 2 if same else 0
+        )
+        self.pool = pool
+        self.dropout = nn.Dropout(dropout)
+        sides = (side - (0 if same else kernel_size - 1) for side in shape[1:])
+        height, width = (side // 2 if pool else side for side in sides)
+        self.shape: Shape = (features, height, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        if self.pool:
+            x = functional.max_pool2d(x, 2)
+        return self.dropout(functional.relu(x))
+
+
+class Head(nn.Module):
+    """Dense layers with ReLU and dropout, then logits."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        classes: int,
+        positions: int | None = None,
+        hidden: Sequence[int] = (),
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.answer = (classes,) if positions is None else (positions, classes)
+        *dense, logits = _dense(shape, (*hidden, math.prod(self.answer)))
+        self.dense = nn.ModuleList(dense)
+        self.logits = logits
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.dense:
+            x = self.dropout(functional.relu(layer(x)))
+        return self.logits(x).unflatten(-1, self.answer)
+
+
+class DenseLocalization(nn.Module):
+    """Dense layers with ReLU."""
+
+    def __init__(self, shape: Shape, widths: Sequence[int]):
+        super().__init__()
+        self.dense = _dense(shape, widths)
+        self.features = widths[-1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.dense:
+            x = functional.relu(layer(x))
+        return x
+
+
+class ConvLocalization(nn.Module):
+    """Convolutions of 5x5, each with max-pooling by 2 where 5x5 are left, and ReLU; then dense."""
+
+    def __init__(self, shape: Shape, features: Sequence[int], pools: int, widths: Sequence[int]):
+        super().__init__()
+        self.conv = nn.ModuleList()
+        self.pool = []
+        for i, n in enumerate(features):
+            self.conv.append(nn.Conv2d(shape[0], n, 5))
+            height, width = (side - 4 for side in shape[1:])
+            self.pool.append(i < pools and min(height, width) >= 10)
+            shape = (n, height // 2, width // 2) if self.pool[i] else (n, height, width)
+        self.dense = DenseLocalization(shape, widths)
+        self.features = self.dense.features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv, pool in zip(self.conv, self.pool, strict=True):
+            x = conv(x)
+            x = functional.relu(functional.max_pool2d(x, 2) if pool else x)
+        return self.dense(x)
+
+
+class Stack(nn.Module):
+    """Blocks, and a localization network behind them."""
+
+    def __init__(self, blocks: Sequence[nn.Module], last: nn.Module, features: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.last = last
+        self.features = features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
+class SpatialTransformer(nn.Module):
+    """Look, decide on a pose, warp; with several iterations look again and compose the poses."""
+
+    def __init__(
+        self,
+        localization: nn.Module,
+        features: int,
+        *,
+        size: tuple[int, int],
+        iterations: int,
+        mode: str,
+        padding_mode: str,
+        align_corners: bool,
+    ):
+        super().__init__()
+        self.localization = localization
+        self.theta = nn.Linear(features, 6)
+        nn.init.zeros_(self.theta.weight)
+        nn.init.zeros_(self.theta.bias)
+        self.identity: torch.Tensor
+        self.register_buffer("identity", torch.eye(2, 3), persistent=False)
+        self.size = size
+        self.iterations = iterations
+        self.mode = mode
+        self.padding_mode = padding_mode
+        self.align_corners = align_corners
+
+    def forward(
+        self, image: torch.Tensor, features: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        theta = self._look(features(image))
+        for _ in range(self.iterations - 1):
+            view = self._warp(image, theta, image.shape[-2:])
+            step = self._look(features(view))
+            moved = theta[..., :2] @ step
+            theta = torch.cat([moved[..., :2], moved[..., 2:] + theta[..., 2:]], -1)
+        return self._warp(image, theta, self.size), theta
+
+    def _look(self, seen: torch.Tensor) -> torch.Tensor:
+        return self.identity + self.theta(self.localization(seen)).unflatten(-1, (2, 3))
+
+    def _warp(self, image: torch.Tensor, theta: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        grid = functional.affine_grid(
+            theta, [*image.shape[:2], *size], align_corners=self.align_corners
+        )
+        return functional.grid_sample(
+            image,
+            grid,
+            mode=self.mode,
+            padding_mode=self.padding_mode,
+            align_corners=self.align_corners,
+        )
+
+
+class Network(nn.Module):
+    """A classifier with, perhaps, a spatial transformer in it; see ``stn_jax.models.Network``."""
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        head: nn.Module,
+        transformer: SpatialTransformer | None,
+        warp_depth: int,
+        look_depth: int,
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
+        self.transformer = transformer
+        self.warp_depth = warp_depth
+        self.look_depth = look_depth
+
+    def forward(
+        self, images: torch.Tensor, return_details: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor | None, torch.Tensor]]:
+        """``[B, C, H, W]`` to logits; with return_details also theta and the warped array."""
+        x = self._run(images, 0, self.warp_depth)
+        theta = None
+        if self.transformer is not None:
+            x, theta = self.transformer(x, lambda y: self._run(y, self.warp_depth, self.look_depth))
+        logits = self.head(self._run(x, self.warp_depth, len(self.blocks)))
+        return (logits, (theta, x)) if return_details else logits
+
+    def _run(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        for block in self.blocks[start:stop]:
+            x = block(x)
+        return x
+
+
+class _Task(NamedTuple):
+    image_shape: Shape
+    classes: int
+    positions: int | None
+    downsample: int
+    padding_mode: str
+
+
+_TASKS = {
+    "rotated_mnist": _Task((1, 28, 28), 10, None, 1, "border"),
+    "translated_mnist": _Task((1, 60, 60), 10, None, 2, "border"),
+    "svhn": _Task((3, 64, 64), 11, 5, 1, "zeros"),
+    "svhn_cropped": _Task((3, 32, 32), 10, None, 1, "zeros"),
+}
+
+
+def create(
+    task: str,
+    variant: str,
+    *,
+    classes: int | None = None,
+    width: float = 1.0,
+    iterations: int = 1,
+    mode: str = "bilinear",
+    padding_mode: str | None = None,
+    align_corners: bool = True,
+    downsample: int | None = None,
+    image_shape: Shape | None = None,
+) -> Network:
+    """Makes one of the study's networks.
+
+    Args:
+      task: "rotated_mnist", "translated_mnist", "svhn" or "svhn_cropped".
+      variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX".
+      classes, width, iterations, mode, padding_mode, align_corners, downsample: as in
+        ``stn_jax.create_model``.
+      image_shape: channels, height and width of the images; the task's own where None.
+
+    Returns:
+      A module from images ``[B, C, H, W]`` to logits ``[B, 10]`` or ``[B, 5, 11]``.
+    """
+    recipe = _TASKS[task]
+    match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d+)", variant)
+    if match is None:
+        raise ValueError(f"variant is {variant!r}; expected cnn, stn-cX, stn-slX or stn-dlX")
+    kind, depth = match[1], int(match[2] or 0)
+    images = image_shape or recipe.image_shape
+    warp_depth = depth if kind == "c" else 0
+    look_depth = 0 if kind == "dl" else depth
+
+    looked_at, blocks = _blocks(task, images, depth, width)
+    warped = looked_at if kind == "c" else images
+    if kind is not None:
+        factor = downsample or recipe.downsample
+        warped = (warped[0], warped[1] // factor, warped[2] // factor)
+    last, rest = _blocks(task, warped, None, width, start=warp_depth)
+    head = _head(task, last, classes or recipe.classes, width)
+    if kind is None:
+        return Network(rest, head, None, 0, 0)
+
+    localization = _localization(task, looked_at, depth)
+    features = localization.features
+    transformer = SpatialTransformer(
+        Stack(blocks, localization, features) if kind == "dl" and depth else localization,
+        features,
+        size=warped[1:],
+        iterations=iterations,
+        mode=mode,
+        padding_mode=padding_mode or recipe.padding_mode,
+        align_corners=align_corners,
+    )
+    return Network([*blocks[:warp_depth], *rest], head, transformer, warp_depth, look_depth)
+
+
+def _blocks(
+    task: str, shape: Shape, stop: int | None, width: float, start: int = 0
+) -> tuple[Shape, list[ConvBlock]]:
+    """Some of the classifier's blocks, and the shape of the map behind them."""
+    recipes: list[tuple[int, int, dict[str, Any]]] = (
+        [(64, 9, {"pool": True}), (64, 7, {"pool": True})]
+        if task.endswith("mnist")
+        else [
+            (n, 5, {"same": True, "pool": i % 2 == 0, "dropout": 0.5 if i else 0.0})
+            for i, n in enumerate((48, 64, 128, 160, 192, 192, 192, 192))
+        ]
+    )
+    blocks = []
+    for features, kernel_size, options in recipes[start:stop]:
+        blocks.append(ConvBlock(shape, _scaled(features, width), kernel_size, **options))
+        shape = blocks[-1].shape
+    return shape, blocks
+
+
+def _head(task: str, shape: Shape, classes: int, width: float) -> Head:
+    if task.endswith("mnist"):
+        return Head(shape, classes)
+    return Head(shape, classes, _TASKS[task].positions, (_scaled(3072, width),) * 3, 0.5)
+
+
+def _localization(task: str, shape: Shape, depth: int) -> DenseLocalization | ConvLocalization:
+    if task == "rotated_mnist":
+        return DenseLocalization(shape, (32, 32, 32))
+    if task == "translated_mnist":
+        return ConvLocalization(shape, (20, 20), 2, (20,))
+    if depth:
+        return DenseLocalization(shape, (32, 32))
+    return ConvLocalization(shape, (32, 32), 1, (32, 32))
+
+
+def _scaled(features: int, width: float) -> int:
+    return max(1, round(features * width))
+
+
+def load_flax(module: nn.Module, params: Mapping[str, Any]) -> None:
+    """Copies a Flax parameter tree into the module.
+
+    Raises:
+      ValueError: tree and module have not the same leaves, or a leaf has another shape.
+    """
+    leaves = _flatten(params)
+    places = list(_places(module))
+    if different := leaves.keys() ^ {path for path, _, _ in places}:
+        names = sorted("/".join(path) for path in different)
+        raise ValueError(f"in the tree or in the module, but not in both: {', '.join(names)}")
+    for path, layer, parameter in places:
+        value = torch.tensor(np.asarray(leaves[path]), dtype=parameter.dtype)
+        shape = _to_flax(parameter, layer).shape
+        if value.shape != shape:
+            name = "/".join(path)
+            raise ValueError(f"{name} has shape {[*value.shape]}; expected {[*shape]}")
+        with torch.no_grad():
+            parameter.copy_(_from_flax(value, layer))
+
+
+def to_flax(module: nn.Module, *, gradients: bool = False) -> dict[str, Any]:
+    """The module's parameters, or their gradients, as a Flax tree of NumPy arrays.
+
+    Raises:
+      ValueError: a gradient is asked for that no backward pass has left.
+    """
+    tree: dict[str, Any] = {}
+    for (*branches, leaf), layer, parameter in _places(module):
+        value = parameter.grad if gradients else parameter
+        if value is None:
+            raise ValueError(f"{'/'.join((*branches, leaf))} has no gradient")
+        branch = tree
+        for name in branches:
+            branch = branch.setdefault(name, {})
+        branch[leaf] = np.array(_to_flax(value, layer).numpy(force=True), order="C")
+    return tree
+
+
+def _places(module: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module, nn.Parameter]]:
+    """Each parameter with its path in the Flax tree and the layer that it belongs to."""
+    for name, layer in module.named_modules():
+        path = re.sub(r"\.(\d+)", r"_\1", name).split(".")
+        for leaf, parameter in layer.named_parameters(recurse=False):
+            yield (*path, {"weight": "kernel"}.get(leaf, leaf)), layer, parameter
+
+
+def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    leaves: dict[tuple[str, ...], Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _flatten(value, (*path, name))
+        else:
+            leaves[*path, name] = value
+    return leaves
+
+
+def _to_flax(value: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """A bias as it is; a kernel with its output axis last and channels behind height and width."""
+    if value.ndim == 4:
+        return value.permute(2, 3, 1, 0)
+    if isinstance(layer, FlatLinear) and value.ndim == 2:
+        return value.unflatten(1, layer.map_shape).permute(2, 3, 1, 0).flatten(0, 2)
+    return value.T if value.ndim == 2 else value
+
+
+def _from_flax(value: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """The inverse of :func:`_to_flax`."""
+    if value.ndim == 4:
+        return value.permute(3, 2, 0, 1)
+    if isinstance(layer, FlatLinear) and value.ndim == 2:
+        channels, height, width = layer.map_shape
+        return value.unflatten(0, (height, width, channels)).permute(3, 2, 0, 1).flatten(1)
+    return value.T if value.ndim == 2 else value

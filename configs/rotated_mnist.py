@@ -1,0 +1,9 @@
+"""Rotated MNIST, all 60,000 digits, in a sixteen-epoch one-cycle schedule."""
+
+from ml_collections import ConfigDict
+
+from stn_jax.training import Config
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict(Config(task="rotated_mnist").to_dict())

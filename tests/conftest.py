@@ -1,0 +1,50 @@
+"""What several folders of tests use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stn_jax.data import cache, sources
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory) -> Path:
+    """A cache that holds a data set named "mnist" of 520 training and 90 test digits."""
+    root = tmp_path_factory.mktemp("cache")
+    sample = sources.load("mnist_sample")
+    splits = {
+        "train": (520, [(sample.train.images[:520], sample.train.labels[:520])]),
+        "test": (90, [(sample.test.images[:90], sample.test.labels[:90])]),
+    }
+    cache.write(root / "mnist", "mnist", "3.0.1", 10, splits)
+    return root
+
+
+@pytest.fixture
+def tiny_config(tiny_cache):
+    """The fields of a configuration that trains in a second: eight steps of two epochs."""
+    return {
+        "cache_dir": str(tiny_cache),
+        "dataset": "mnist",
+        "width": 1 / 16,
+        "epochs": 2,
+        "batch_size": 128,
+        "log_every": 3,
+        "test_passes": 2,
+        "figures": False,
+    }
+
+
+@pytest.fixture
+def digit_file(tmp_path) -> Path:
+    """A photograph of a digit, more or less: dark on light, off centre, in colour."""
+    from PIL import Image
+
+    image = sources.load("mnist_sample").test.images[3, ..., 0]
+    paper = np.full((90, 120), 230, np.uint8)
+    large = np.asarray(Image.fromarray(image).resize((56, 56)))
+    paper[20:76, 50:106] -= (large * 0.8).astype(np.uint8)
+    path = tmp_path / "digit.jpg"
+    Image.fromarray(paper).convert("RGB").save(path)
+    return path

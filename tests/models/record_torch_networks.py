@@ -1,0 +1,230 @@
+"""Records what PyTorch makes of the study's networks, for tests that run without PyTorch.
+
+Run as ``python tests/models/record_torch_networks.py``; it writes
+``tests/data/torch_network_cases.npz``. The tests also use its functions for live comparisons
+where PyTorch is installed.
+
+Parameters, images and labels are not stored: both sides draw them from a stored seed. A network
+has kinks, where its gradient jumps: the zero of a ReLU, equal values in a pooling window, whole
+pixels in a warp. On which side of a kink a number falls is decided by rounding, and no two
+programs round alike. So a seed is taken only if all is ``MARGIN`` away from every kink.
+"""
+
+import functools
+import importlib.util
+import itertools
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from stn_jax import create_model
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILE = ROOT / "tests" / "data" / "torch_network_cases.npz"
+MARGIN = 1e-5  # pixels, or units of activations of order 1; float32 moves them by a tenth of it
+BUCKETS = 32
+
+IMAGES = {
+    "rotated_mnist": (28, 28, 1),
+    "translated_mnist": (60, 60, 1),
+    "svhn": (64, 64, 3),
+    "svhn_cropped": (32, 32, 3),
+}
+
+
+class Case(NamedTuple):
+    """A network of the study, and how it deviates from the study's."""
+
+    task: str
+    variant: str
+    width: float = 1.0
+    iterations: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.variant}-width_{self.width:g}-iterations_{self.iterations}"
+
+    def options(self) -> dict[str, Any]:
+        return {"width": self.width, "iterations": self.iterations}
+
+
+RECORDED = [
+    *itertools.starmap(
+        Case,
+        itertools.product(
+            ("rotated_mnist", "translated_mnist"), ("cnn", "stn-c0", "stn-c1", "stn-sl1")
+        ),
+    ),
+    Case("rotated_mnist", "stn-dl1"),
+    Case("rotated_mnist", "stn-sl1", iterations=2),
+    *(Case("svhn", variant, width=1 / 16) for variant in ("cnn", "stn-c3", "stn-sl8")),
+]
+
+
+class Draw:
+    """Uniform numbers in [-1, 1), the same with every version of NumPy.
+
+    Only of a bit generator's raw numbers does NumPy promise that they never change.
+    """
+
+    def __init__(self, seed: int):
+        self._bits = np.random.PCG64(seed)
+
+    def __call__(self, *shape: int) -> np.ndarray:
+        raw = self._bits.random_raw(math.prod(shape)).reshape(shape)
+        return (raw >> np.uint64(11)) * 2.0**-52 - 1
+
+
+def inputs(case: Case, seed: int, batch: int = 2) -> dict[str, Any]:
+    """Parameters (a Flax tree), images and labels, the numbers exact in float32.
+
+    The layer to theta is not zero: it moves the image's edges by a tenth of its size or so.
+    """
+    draw = Draw(seed)
+    images = _waves(draw, batch, *IMAGES[case.task])
+    model = create_model(case.task, case.variant, **case.options())
+    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    params = {}
+    for path, leaf in sorted(traverse_util.flatten_dict(variables["params"]).items()):
+        if path[-1] == "bias":
+            scale = 0.1
+        else:
+            # Kernels keep the scale of what comes in, those before a ReLU twice its square.
+            gain = {"logits": 1, "theta": 0.01}.get(path[-2], 2)
+            scale = math.sqrt(3 * gain / math.prod(leaf.shape[:-1]))
+        params[path] = (scale * draw(*leaf.shape)).astype(np.float32)
+    classes = logits.shape[-1]
+    labels = ((draw(*logits.shape[:-1]) + 1) / 2 * classes).astype(np.int32)
+    return {"params": traverse_util.unflatten_dict(params), "images": images, "labels": labels}
+
+
+def _waves(draw: Draw, batch: int, height: int, width: int, channels: int) -> np.ndarray:
+    """Images of plane waves, 8 pixels long or longer: warps of them are smooth in the theta."""
+    count = 8
+    turns = draw(batch, channels, count, 2) / 8
+    phase = np.pi * draw(batch, channels, count)
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    angle = 2 * np.pi * (
+        rows * turns[..., 0, None, None] + columns * turns[..., 1, None, None]
+    ) + phase[..., None, None]
+    waves = np.cos(angle).sum(2) * np.sqrt(2 / count)
+    return np.moveaxis(waves, 1, -1).astype(np.float32)
+
+
+def clear_inputs(case: Case, first_seed: int, batch: int = 2) -> tuple[int, dict[str, Any]]:
+    """The first seed from here on whose inputs keep the margin, and these inputs."""
+    for seed in itertools.count(first_seed):
+        arrays = inputs(case, seed, batch)
+        if distance_to_kinks(case, arrays) > MARGIN:
+            return seed, arrays
+    raise AssertionError
+
+
+@functools.cache
+def torch_networks() -> Any:
+    """The module ``benchmarks/torch_networks.py``, which is not part of the package."""
+    path = ROOT / "benchmarks" / "torch_networks.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _torch_model(case: Case, params: dict[str, Any]) -> Any:
+    model = torch_networks().create(case.task, case.variant, **case.options())
+    model = model.double().eval()
+    torch_networks().load_flax(model, params)
+    return model
+
+
+def _torch_images(arrays: dict[str, Any]) -> Any:
+    import torch
+
+    return torch.tensor(arrays["images"], dtype=torch.float64).permute(0, 3, 1, 2).contiguous()
+
+
+def torch_results(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
+    """What PyTorch gives in float64: logits, theta (where there is one), loss and gradients.
+
+    The loss is the sum of the positions' cross-entropies, and the batch's mean.
+    """
+    import torch
+    from torch.nn import functional
+
+    model = _torch_model(case, arrays["params"])
+    logits, (theta, _) = model(_torch_images(arrays), return_details=True)
+    labels = torch.tensor(arrays["labels"], dtype=torch.int64)
+    loss = functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), labels.flatten(), reduction="sum"
+    ) / len(labels)
+    loss.backward()
+    found = {"logits": logits, "loss": loss} | ({} if theta is None else {"theta": theta})
+    return {
+        **{name: tensor.detach().numpy() for name, tensor in found.items()},
+        "gradients": torch_networks().to_flax(model, gradients=True),
+    }
+
+
+def distance_to_kinks(case: Case, arrays: dict[str, Any]) -> float:
+    """How close a network comes to the nearest kink, anywhere on its way."""
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    distances = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is functional.relu:
+                distances.append(args[0].abs().min())
+            elif func is functional.max_pool2d:
+                windows = functional.unfold(args[0].flatten(0, 1)[:, None], 2, stride=2)
+                second, first = windows.sort(dim=1).values[:, -2:].unbind(1)
+                # A window below zero is cut by the ReLU that comes next.
+                distances.append((first - second)[first > 0].min())
+            elif func is functional.grid_sample:
+                sizes = torch.tensor(args[0].shape[:-3:-1])
+                pixels = (args[1] + 1) / 2 * (sizes - 1)
+                near = (pixels > -2) & (pixels < sizes + 1)
+                distances.append((pixels - pixels.round()).abs()[near].min())
+            return func(*args, **(kwargs or {}))
+
+    model = _torch_model(case, arrays["params"])
+    with torch.no_grad(), Watch():
+        model(_torch_images(arrays))
+    return float(min(distances))
+
+
+def summary(gradients: Any) -> np.ndarray:
+    """Gradients in short: a row a leaf, of its norm and of its sums over random sets.
+
+    Each element counts in one of the sums, with a random sign. A leaf that is wrong in any way has
+    other sums: by about as much, in the norm, as it is wrong.
+    """
+    rows = []
+    for i, (_, leaf) in enumerate(sorted(traverse_util.flatten_dict(gradients).items())):
+        flat = np.asarray(leaf, np.float64).ravel()
+        signed = np.where(Draw(i)(flat.size) < 0, -flat, flat)
+        padded = np.pad(signed, (0, -flat.size % BUCKETS))
+        rows.append([np.linalg.norm(flat), *padded.reshape(-1, BUCKETS).sum(0)])
+    return np.array(rows)
+
+
+def record() -> dict[str, np.ndarray]:
+    """All cases as a flat dict."""
+    recorded = {}
+    for index, case in enumerate(RECORDED):
+        seed, arrays = clear_inputs(case, 1000 * index)
+        found = torch_results(case, arrays)
+        found["gradients"] = summary(found["gradients"])
+        for key, value in {"seed": seed, **found}.items():
+            recorded[f"{case.name}/{key}"] = np.asarray(value)
+    return recorded
+
+
+if __name__ == "__main__":
+    np.savez_compressed(FILE, **record())

@@ -1,0 +1,272 @@
+"""The study's networks: their sizes, what they share, and where they start."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from stn_jax import SpatialTransformer, affine_transform, create_model
+from stn_jax.models import Variant
+from stn_jax.warp import affine
+
+SIDES = {"rotated_mnist": 28, "translated_mnist": 60, "svhn": 64, "svhn_cropped": 32}
+
+
+def images_for(task: str, batch: int = 3) -> jax.Array:
+    channels = 3 if task.startswith("svhn") else 1
+    return jax.random.normal(jax.random.key(7), (batch, SIDES[task], SIDES[task], channels))
+
+
+def init(task: str, variant: str, **options):
+    model, images = create_model(task, variant, **options), images_for(task)
+    return model, jax.jit(model.init)(jax.random.key(0), images), images
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def same_layers(params: dict, plain: dict) -> dict:
+    """The parameters of a network, with its classifier's replaced by a plain classifier's."""
+    return {**params, **plain}
+
+
+@pytest.mark.parametrize(
+    ("task", "variant", "total"),
+    [
+        ("rotated_mnist", "cnn", 208_586),
+        # The localization network: three dense layers of 32, and the layer to theta.
+        ("rotated_mnist", "stn-c0", 208_586 + 784 * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 6 + 6),
+        ("rotated_mnist", "stn-sl1", 208_586 + 6400 * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 6 + 6),
+        ("rotated_mnist", "stn-c1", 208_586 + 6400 * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 6 + 6),
+        # A copy of the first block on top of stn-sl1.
+        (
+            "rotated_mnist",
+            "stn-dl1",
+            208_586 + 81 * 64 + 64 + 6400 * 32 + 32 + 2 * (32 * 32 + 32) + 32 * 6 + 6,
+        ),
+        # The map before the last layer is 10x10 in place of 2x2.
+        ("translated_mnist", "cnn", 208_586 + 96 * 64 * 10),
+        # Convolutions on 60x60: 56, 28, 24, 12; dense to 20; the classifier works on 30x30.
+        (
+            "translated_mnist",
+            "stn-c0",
+            208_586 + 25 * 20 + 20 + 25 * 20 * 20 + 20 + 2880 * 20 + 20 + 20 * 6 + 6,
+        ),
+    ],
+)
+def test_parameter_counts(task, variant, total):
+    model, images = create_model(task, variant), images_for(task)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    assert count(params) == total
+
+
+def test_svhn_has_eight_blocks_and_three_wide_layers():
+    model, images = create_model("svhn", "cnn"), images_for("svhn")
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    channels = [3, 48, 64, 128, 160, 192, 192, 192, 192]
+    convolutions = sum(25 * a * b + b for a, b in itertools.pairwise(channels))
+    dense = 4 * 4 * 192 * 3072 + 3072 + 2 * (3072 * 3072 + 3072) + 3072 * 55 + 55
+    assert count(params) == convolutions + dense
+
+
+@pytest.mark.parametrize("kind", ["c", "sl", "dl"])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
+def test_networks_start_as_their_plain_classifier(task, kind, depth):
+    model, variables, images = init(task, f"stn-{kind}{depth}")
+    logits, details = jax.jit(lambda v, x: model.apply(v, x, return_details=True))(
+        variables, images
+    )
+    np.testing.assert_array_equal(details.theta, np.tile(np.eye(2, 3, dtype=np.float32), (3, 1, 1)))
+
+    plain = create_model(task, "cnn")
+    params = {k: v for k, v in variables["params"].items() if k != "transformer"}
+    half = 2 if task == "translated_mnist" else 1
+    if kind != "c":
+        side = SIDES[task] // half
+        expected = plain.apply({"params": params}, resized(images, side))
+        chex.assert_trees_all_close(details.warped, resized(images, side), atol=1e-5)
+    else:
+        # What is resized is the map at that depth.
+        x = images
+        bound = plain.bind({"params": params})
+        for block in bound.blocks[:depth]:
+            x = block(x)
+        x = resized(x, x.shape[1] // half)
+        chex.assert_trees_all_close(details.warped, x, atol=1e-5)
+        for block in bound.blocks[depth:]:
+            x = block(x)
+        expected = bound.head(x)
+    chex.assert_trees_all_close(logits, expected, atol=1e-4)
+
+
+def resized(images, side):
+    return affine_transform(images, affine.identity(), (side, side), align_corners=True)
+
+
+@pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
+def test_looking_at_depth_0_is_the_same_whichever_way_it_is_named(task):
+    model, variables, images = init(task, "stn-c0")
+    variables = moved(variables)
+    logits = model.apply(variables, images)
+    for other in ("stn-sl0", "stn-dl0"):
+        chex.assert_trees_all_equal(create_model(task, other).apply(variables, images), logits)
+
+
+def moved(variables: dict) -> dict:
+    """The variables with a layer to theta that is not zero, so that the warp matters."""
+    theta = variables["params"]["transformer"]["theta"]
+    kernel = 0.02 * jax.random.normal(jax.random.key(3), theta["kernel"].shape)
+    transformer = {**variables["params"]["transformer"], "theta": {**theta, "kernel": kernel}}
+    return {"params": {**variables["params"], "transformer": transformer}}
+
+
+def test_sharing_holds_one_copy_of_the_layers_and_not_sharing_two():
+    plain = jax.eval_shape(*init_args("cnn"))["params"]
+    shared = jax.eval_shape(*init_args("stn-sl2"))["params"]
+    own = jax.eval_shape(*init_args("stn-dl2"))["params"]
+    blocks = count([plain["blocks_0"], plain["blocks_1"]])
+    assert {k for k in shared if k != "transformer"} == set(plain)
+    assert count(own) == count(shared) + blocks
+    assert count(own["transformer"]) == count(shared["transformer"]) + blocks
+
+
+def init_args(variant: str):
+    return (
+        create_model("rotated_mnist", variant).init,
+        jax.random.key(0),
+        images_for("rotated_mnist"),
+    )
+
+
+def test_shared_layers_get_gradients_from_both_their_uses():
+    model, variables, images = init("rotated_mnist", "stn-sl1")
+    variables = moved(variables)
+
+    def loss(params, freeze):
+        logits, details = model.apply({"params": params}, images, return_details=True)
+        if freeze:  # the classifier's use alone: the pose is taken as given
+            warped = affine_transform(
+                images,
+                jax.lax.stop_gradient(details.theta),
+                padding_mode="border",
+                align_corners=True,
+            )
+            plain = {k: v for k, v in params.items() if k != "transformer"}
+            logits = create_model("rotated_mnist", "cnn").apply({"params": plain}, warped)
+        return (logits**2).sum()
+
+    both = jax.grad(loss)(variables["params"], False)["blocks_0"]["conv"]["kernel"]
+    one = jax.grad(loss)(variables["params"], True)["blocks_0"]["conv"]["kernel"]
+    assert float(jnp.abs(both - one).max()) > 1e-3
+
+
+def test_iterations_compose_their_thetas_and_resample_the_input():
+    model, variables, images = init("rotated_mnist", "stn-c0", iterations=2)
+    variables = moved(variables)
+    _, details = model.apply(variables, images, return_details=True)
+    single = create_model("rotated_mnist", "stn-c0")
+    _, first = single.apply(variables, images, return_details=True)
+    _, second = single.apply(variables, first.warped, return_details=True)
+    expected = affine.compose(first.theta, second.theta)
+    chex.assert_trees_all_close(details.theta, expected, atol=1e-6)
+    once = affine_transform(images, expected, padding_mode="border", align_corners=True)
+    chex.assert_trees_all_close(details.warped, once, atol=1e-5)
+    assert float(jnp.abs(expected - first.theta).max()) > 1e-3
+
+
+def test_iterations_that_shrink_look_at_full_size_until_the_last():
+    model, variables, images = init("translated_mnist", "stn-c0", iterations=3)
+    assert model.apply(variables, images, return_details=True)[1].warped.shape == (3, 30, 30, 1)
+
+
+@pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-c3", "stn-c8", "stn-sl8", "stn-dl3"])
+def test_svhn_networks_answer_five_digits(variant):
+    model, variables, images = init("svhn", variant, width=1 / 16)
+    logits = model.apply(variables, images)
+    chex.assert_shape(logits, (3, 5, 11))
+    dropped = model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(1)})
+    assert float(jnp.abs(dropped - logits).max()) > 0
+
+
+def test_svhn_cropped_answers_one_digit():
+    model, variables, images = init("svhn_cropped", "stn-sl3", width=1 / 16)
+    chex.assert_shape(model.apply(variables, images), (3, 10))
+
+
+def test_half_precision_keeps_parameters_poses_and_logits_in_float32():
+    model, variables, images = init("rotated_mnist", "stn-sl1", dtype=jnp.bfloat16)
+    logits, details = model.apply(variables, images, return_details=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert (logits.dtype, details.theta.dtype) == (jnp.float32, jnp.float32)
+    exact = create_model("rotated_mnist", "stn-sl1").apply(variables, images)
+    chex.assert_trees_all_close(logits, exact, atol=0.05)
+
+
+def test_another_number_of_classes():
+    model, variables, images = init("rotated_mnist", "cnn", classes=47)
+    chex.assert_shape(model.apply(variables, images), (3, 47))
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("cnn", Variant(None, 0)), ("stn-c0", Variant("c", 0)), ("stn-dl12", Variant("dl", 12))],
+)
+def test_variant_names(name, variant):
+    assert Variant.parse(name) == variant
+
+
+@pytest.mark.parametrize("name", ["stn", "stn-c", "stn-x1", "STN-C0", "stn-c-1", "cnn1", "", None])
+def test_unknown_variants_are_named_in_the_error(name):
+    with pytest.raises(ValueError, match=r"variant is .*expected cnn, or stn-cX"):
+        Variant.parse(name)
+
+
+def test_impossible_requests_say_what_is_possible():
+    with pytest.raises(ValueError, match="task is 'mnist'; expected one of rotated_mnist"):
+        create_model("mnist", "cnn")
+    with pytest.raises(ValueError, match=r"'stn-sl3'.* has 2 blocks; expected a depth from 0 to 2"):
+        create_model("rotated_mnist", "stn-sl3")
+    with pytest.raises(ValueError, match="7x7 is too small for a 9x9 convolution"):
+        create_model("rotated_mnist", "cnn").init(jax.random.key(0), jnp.zeros((1, 7, 7, 1)))
+
+
+class TestSpatialTransformer:
+    look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
+
+    def test_starts_at_the_identity_and_can_learn_from_there(self):
+        module = SpatialTransformer(self.look)
+        images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
+        warped, variables = module.init_with_output(jax.random.key(1), images)
+        chex.assert_trees_all_close(warped, images, atol=1e-5)
+
+        def loss(params):
+            return (module.apply({"params": params}, images) * images[:, ::-1]).sum()
+
+        assert float(jnp.abs(jax.grad(loss)(variables["params"])["theta"]["kernel"]).max()) > 0.1
+
+    @pytest.mark.parametrize(("options", "side"), [({"shape": (5, 7)}, (5, 7)), ({}, (12, 12))])
+    def test_output_shape(self, options, side):
+        module = SpatialTransformer(self.look, **options)
+        warped, _ = module.init_with_output(jax.random.key(1), jnp.ones((4, 12, 12, 2)))
+        chex.assert_shape(warped, (4, *side, 2))
+
+    def test_volumes(self):
+        module = SpatialTransformer(self.look, downsample=2)
+        volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
+        (warped, theta), _ = module.init_with_output(jax.random.key(1), volumes, return_theta=True)
+        chex.assert_shape(warped, (2, 2, 3, 4, 1))
+        chex.assert_shape(theta, (2, 3, 4))
+
+    def test_bad_input_is_refused(self):
+        with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
+            SpatialTransformer(self.look).init(jax.random.key(1), jnp.ones((12, 12, 2)))
+        with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
+            SpatialTransformer(self.look, iterations=0).init(
+                jax.random.key(1), jnp.ones((1, 12, 12, 2))
+            )

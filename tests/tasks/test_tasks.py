@@ -1,0 +1,110 @@
+"""The distortions: what they do to real digits, and what they depend on."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from stn_jax.data import sources
+from stn_jax.data.tasks import TASKS, example_keys, rotate, translate
+from stn_jax.warp import affine
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return jnp.asarray(sources.load("mnist_sample").train.images[:400])
+
+
+def keys(count, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(count))
+
+
+def test_rotation_is_scipys_by_the_angle_that_it_reports(digits):
+    images, theta = jax.jit(rotate)(keys(20), digits[:20], digits)
+    angles = np.asarray(affine.angle(theta))
+    for image, digit, angle in zip(images, digits, angles, strict=False):
+        # SciPy's positive angle turns counter-clockwise as one sees it, too.
+        expected = ndimage.rotate(
+            np.asarray(digit[..., 0], np.float64) / 255, angle, reshape=False, order=1
+        )
+        # SciPy counts a position outside the pixel centres as outside altogether.
+        np.testing.assert_allclose(image[2:-2, 2:-2, 0], expected[2:-2, 2:-2], atol=2e-5)
+
+
+def test_angles_are_uniform_from_minus_90_to_90(digits):
+    many = jnp.tile(digits[:1], (4000, 1, 1, 1))
+    _, theta = jax.jit(rotate)(keys(4000), many, digits)
+    angles = np.sort(np.asarray(affine.angle(theta)))
+    assert angles[0] > -90.001
+    assert angles[-1] < 90.001
+    # Kolmogorov-Smirnov distance from the uniform distribution; 0.026 is the 1 % level.
+    assert np.abs(angles - np.linspace(-90, 90, 4000)).max() / 180 < 0.026
+
+
+def without_clutter(images, pool):
+    return jax.jit(translate)(keys(len(images)), images, jnp.zeros_like(pool))
+
+
+def test_translation_puts_the_digit_at_a_whole_pixel_place(digits):
+    images, theta = without_clutter(digits[:50], digits)
+    chex.assert_shape(images, (50, 60, 60, 1))
+    places = []
+    for image, digit, each in zip(np.asarray(images), np.asarray(digits), theta, strict=False):
+        # From canvas to digit: x_in = (60 x_out + 60 - 2 offset) / 28 - 1 at the corner.
+        offset = (60 - 28 * (np.asarray(affine.shift(each)) + 1)) / 2
+        x, y = np.round(offset).astype(int)
+        np.testing.assert_allclose(offset, [x, y], atol=1e-3)
+        np.testing.assert_array_equal(image[y : y + 28, x : x + 28], digit.astype(np.float32) / 255)
+        assert image.sum() == pytest.approx(digit.sum() / 255, rel=1e-4)
+        places.append((x, y))
+    assert np.min(places) >= 0
+    assert np.max(places) <= 32
+    assert len(set(places)) > 40
+
+
+def test_clutter_is_six_crops_of_the_pool_added_up_to_1_at_most(digits):
+    full = jnp.full_like(digits, 255)
+    blank = jnp.zeros_like(digits[:30])
+    images = np.asarray(jax.jit(translate)(keys(30), blank, full).images)
+    assert set(np.unique(images)) == {0.0, 1.0}
+    counts = images.sum((1, 2, 3))
+    assert counts.max() == 6 * 36  # where no two crops overlap
+    assert (counts > 36).all()
+    # Each crop is a part of a digit of the pool: gray values of the pool, and no others.
+    images = np.asarray(jax.jit(translate)(keys(30), blank, digits).images)
+    assert 0 < images.max() <= 1
+    single = images[(images > 0) & (images < 1)] * 255
+    assert np.mean(np.abs(single - np.round(single)) < 1e-3) > 0.99
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_an_example_looks_like_does_not_depend_on_its_batch(digits, name):
+    distort = jax.jit(TASKS[name].distort)
+    whole = distort(keys(8), digits[:8], digits)
+    part = distort(keys(8)[3:5], digits[3:5], digits)
+    chex.assert_trees_all_close(part, jax.tree.map(lambda x: x[3:5], whole), atol=1e-6)
+    again = distort(keys(8), digits[:8], digits)
+    chex.assert_trees_all_equal(again, whole)
+    other = distort(keys(8, seed=1), digits[:8], digits)
+    assert float(jnp.abs(other.images - whole.images).max()) > 0.1
+
+
+def test_statistics_of_mnist_are_the_published_ones(digits):
+    assert TASKS["rotated_mnist"].statistics("mnist", digits) == (0.1307, 0.3081)
+    assert TASKS["translated_mnist"].statistics("mnist", digits)[0] == pytest.approx(0.0363)
+
+
+def test_statistics_of_other_data_are_measured(digits):
+    mean, deviation = TASKS["translated_mnist"].statistics("kmnist", digits)
+    # MNIST under another name: near the published figures, but from 400 digits.
+    chex.assert_shape(mean, (1,))
+    assert float(mean[0]) == pytest.approx(0.0363, abs=0.004)
+    assert float(deviation[0]) == pytest.approx(0.1585, abs=0.03)
+
+
+def test_colour_images_of_another_size(digits):
+    colour = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
+    chex.assert_shape(rotate(keys(4), colour, colour).images, (4, 32, 32, 3))
+    chex.assert_shape(translate(keys(4), colour, colour).images, (4, 68, 68, 3))

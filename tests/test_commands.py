@@ -1,0 +1,128 @@
+"""The commands as a user types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments, cwd, code=None):
+    """Runs python with arguments; returns exit code, stdout and stderr."""
+    start = [sys.executable, "-W", "error", *(["-c", code] if code else [])]
+    done = subprocess.run(
+        [*start, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def flags(config):
+    return [f"--config.{key}={value}" for key, value in config.items()]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_cache, tmp_path_factory):
+    path = tmp_path_factory.mktemp("commands")
+    values = {"cache_dir": tiny_cache, "dataset": "mnist", "width": 1 / 16, "epochs": 1}
+    code, out, errors = run(ROOT / "train.py", "--workdir=run", *flags(values), cwd=path)
+    assert code == 0, errors
+    return path, out, errors
+
+
+def test_train_prints_the_error_and_reports_progress_in_lines(trained):
+    path, out, errors = trained
+    result = json.loads((path / "run" / "result.json").read_text())
+    assert f"test error {result['mean']:.2f} %" in out
+    assert "train: 512/512 images" in errors
+    assert "s left" in errors
+
+
+def test_eval_gives_the_same_result(trained):
+    path, out, _ = trained
+    code, again, _ = run(ROOT / "eval.py", "--workdir=run", cwd=path)
+    assert code == 0
+    assert again.splitlines()[-1] == out.splitlines()[-1]
+
+
+def test_eval_classifies_a_users_digits(trained, digit_file):
+    path = trained[0]
+    code, out, errors = run(
+        ROOT / "eval.py", "--workdir=run", "--image", digit_file, digit_file, cwd=path
+    )
+    assert code == 0, errors
+    first, second, last = out.splitlines()
+    assert first == second
+    assert str(digit_file) in first
+    assert "turned by" in first
+    assert (path / last.removeprefix("drawn in ")).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "--config.epoch=3"], 'Did you mean "epochs" instead of "epoch"?'),
+        (["train.py", "--config.epochs=three"], "--config.epochs=three"),
+        (["train.py", "--config.variant=stn-sl7"], "expected a depth from 0 to 2"),
+        (["train.py", "--config.variant=stn7"], "expected cnn, or stn-cX"),
+        (["train.py", "--config.dataset=mnist", "--config.data_dir=/nowhere"], "/nowhere does not"),
+        (["train.py", "--config.manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
+        (["train.py", "--config=none.py"], "none.py"),
+        (["train.py", "--epochs=3"], "Unknown command line flag 'epochs'"),
+        (["train.py", "epochs=3"], "cannot make sense of 'epochs=3'"),
+        (["train.py", "--workdir=run", "--config.epochs=9"], "holds a run of another configura"),
+        (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
+        (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message):
+    script, *rest = arguments
+    code, out, errors = run(ROOT / script, *rest, cwd=trained[0])
+    assert code == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_help_lists_the_fields(tmp_path):
+    code, out, _ = run(ROOT / "train.py", "--help", cwd=tmp_path)
+    assert code == 0
+    assert "localization_rate" in out
+
+
+def test_importing_the_warps_loads_jax_alone(tmp_path):
+    code = """
+import sys, stn_jax
+stn_jax.affine_grid
+heavy = {"flax", "optax", "tensorflow", "tensorflow_datasets", "matplotlib", "orbax"}
+print(sorted(heavy & set(sys.modules)))
+stn_jax.create_model
+print(sorted((heavy - {"flax"}) & set(sys.modules)))
+"""
+    assert run(cwd=tmp_path, code=code)[1].splitlines() == ["[]", "['optax']"] or (
+        run(cwd=tmp_path, code=code)[1].splitlines() == ["[]", "[]"]
+    )
+
+
+def test_training_works_where_only_its_own_needs_are_installed(tiny_cache, tmp_path):
+    """On a bare accelerator machine: no TensorFlow, TFDS, matplotlib, Orbax or TensorBoard."""
+    code = f"""
+import sys
+for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "orbax", "tensorstore",
+             "tensorboardX"):
+    sys.modules[name] = None
+from stn_jax.training import Config, train
+config = Config(cache_dir={str(tiny_cache)!r}, width=1 / 16, epochs=1, checkpoint_every=0,
+                test_passes=1)
+print(train(config, "run")["step"])
+"""
+    exit_code, out, errors = run(cwd=tmp_path, code=code)
+    assert exit_code == 0, errors
+    assert out.splitlines() == ["no figures: matplotlib is not installed", "2"]

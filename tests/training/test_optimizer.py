@@ -1,0 +1,67 @@
+"""The optimizer: its schedule, and which parameters get what."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from stn_jax.training import Config
+from stn_jax.training.optimizer import make_optimizer, make_schedule
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
+    schedule = make_schedule(Config(learning_rate=0.2, warmup=0.3), 100)
+    rates = np.array([schedule(step) for step in range(101)])
+    assert rates.argmax() == 30
+    assert rates[30] == pytest.approx(0.2)
+    assert rates[0] == pytest.approx(0.2 / 25)
+    assert rates[100] == pytest.approx(0.2 / 10_000)
+    assert (np.diff(rates[:31]) > 0).all()
+    assert (np.diff(rates[30:]) < 0).all()
+
+
+def test_the_papers_schedule_falls_to_a_tenth_after_each_third():
+    schedule = make_schedule(Config(learning_rate=0.01, schedule="step"), 150)
+    rates = [float(schedule(step)) for step in (0, 49, 51, 99, 101, 149)]
+    np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-6)
+
+
+def test_constant_is_constant():
+    schedule = make_schedule(Config(learning_rate=0.01, schedule="constant"), 10)
+    assert {float(schedule(step)) for step in range(10)} == {pytest.approx(0.01)}
+
+
+PARAMS = {
+    "blocks_0": {"conv": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
+    "transformer": {"theta": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}},
+}
+
+
+def updates(gradients, **values):
+    config = Config(schedule="constant", learning_rate=0.1, momentum=0.0, **values)
+    optimizer = make_optimizer(config, 10)
+    return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]
+
+
+def test_the_localization_network_learns_at_its_own_rate():
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    moved = updates(gradients, localization_rate=0.25, weight_decay=0.0, clip_norm=0.0)
+    chex.assert_trees_all_close(moved["blocks_0"]["conv"]["kernel"], jnp.full((2, 2), -0.1))
+    chex.assert_trees_all_close(moved["transformer"]["theta"]["bias"], jnp.full(2, -0.025))
+
+
+def test_weight_decay_leaves_biases_alone():
+    gradients = jax.tree.map(jnp.zeros_like, PARAMS)
+    moved = updates(gradients, weight_decay=0.5, clip_norm=0.0)
+    chex.assert_trees_all_close(moved["blocks_0"]["conv"]["kernel"], jnp.full((2, 2), -0.05))
+    chex.assert_trees_all_equal(moved["blocks_0"]["conv"]["bias"], jnp.zeros(2))
+
+
+def test_clipping_bounds_the_norm_and_0_turns_it_off():
+    gradients = jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS)
+    clipped = updates(gradients, clip_norm=2.0, weight_decay=0.0, localization_rate=1.0)
+    assert float(optax.global_norm(clipped)) == pytest.approx(0.1 * 2.0, rel=1e-5)
+    free = updates(gradients, clip_norm=0.0, weight_decay=0.0, localization_rate=1.0)
+    assert float(optax.global_norm(free)) == pytest.approx(0.1 * 100 * np.sqrt(12), rel=1e-5)

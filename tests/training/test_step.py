@@ -1,0 +1,110 @@
+"""Training steps: what they draw, and that their division into dispatches does not matter."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stn_jax.data.tasks import Distorted, Task
+from stn_jax.training import Config
+from stn_jax.training.run import Run
+from stn_jax.training.step import Data, make_train_steps, seed_keys
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cache) -> Run:
+    config = Config(
+        cache_dir=str(tiny_cache),
+        variant="stn-sl1",
+        width=1 / 16,
+        batch_size=64,
+        epochs=2,
+        seeds=(0,),
+    )
+    return Run.open(config)
+
+
+def stepper(run: Run, seeds=(0,)):
+    return make_train_steps(
+        run.model, run.optimizer, run.task, seeds=seeds, batch_size=run.config.batch_size
+    )
+
+
+def test_one_step_a_dispatch_or_many_give_the_same_bits(run):
+    steps = stepper(run)
+    together, sums = steps(run.init_state(), run.data, jnp.int32(6))
+    apart = run.init_state()
+    losses = []
+    for _ in range(6):
+        apart, one = steps(apart, run.data, jnp.int32(1))
+        losses.append(one.loss)
+    chex.assert_trees_all_equal(together, apart)
+    assert int(together["step"]) == 6
+    chex.assert_trees_all_close(sums.loss, sum(losses), rtol=1e-5)
+
+
+def test_a_program_is_compiled_once_for_dispatches_of_all_lengths(run):
+    steps = stepper(run)
+    state = run.init_state()
+    for count in (1, 2, 3):
+        state, _ = steps(state, run.data, jnp.int32(count))
+    assert steps._cache_size() == 1
+
+
+def test_seeds_together_learn_what_each_learns_alone(run):
+    def states_after(seeds):
+        config = Config(**{**run.config.to_dict(), "seeds": seeds})
+        one = Run(config, run.task, run.model, run.data, run.test)
+        return stepper(one, seeds)(one.init_state(), run.data, jnp.int32(3))
+
+    (together, sums), (alone, lone) = states_after((5, 0)), states_after((5,))
+    first = jax.tree.map(lambda x: x[:1], together["params"])
+    chex.assert_trees_all_close(first, alone["params"], atol=1e-5)
+    chex.assert_trees_all_close(sums.loss[:1], lone.loss, rtol=1e-5)
+    assert not np.allclose(sums.loss[0], sums.loss[1], rtol=1e-4)
+
+
+class Recorder:
+    """A stand-in for a network that hands out the examples it is shown, as its loss."""
+
+    def init(self, key, images):
+        return {"params": {"blocks_0": {"kernel": jnp.zeros((1, 1))}}}
+
+    def apply(self, variables, images, train, rngs):
+        # The loss of class 0 against class 1 with logit x is close to x when x is large.
+        x = images[:, 0, 0, 0] + variables["params"]["blocks_0"]["kernel"][0, 0]
+        return jnp.stack([jnp.zeros_like(x), x], -1)
+
+
+def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
+    plain = Task("plain", lambda keys, x, _: Distorted(x.astype(jnp.float32), None), (0, 1), False)
+    values = jnp.arange(100, 160, dtype=jnp.uint8).reshape(60, 1, 1, 1)
+    data = Data(values, jnp.zeros(60, jnp.int32), jnp.float32(0), jnp.float32(1))
+    config = Config(learning_rate=1e-9, batch_size=1)
+    from stn_jax.training.optimizer import make_optimizer
+    from stn_jax.training.step import init_state
+
+    optimizer = make_optimizer(config, 120)
+    steps = make_train_steps(Recorder(), optimizer, plain, seeds=(0,), batch_size=1)
+    state = init_state(Recorder(), optimizer, plain, data, (0,))
+    shown = []
+    for _ in range(120):
+        state, sums = steps(state, data, jnp.int32(1))
+        shown.append(round(float(sums.loss[0])))
+    assert sorted(shown[:60]) == sorted(shown[60:]) == list(range(100, 160))
+    assert shown[:60] != shown[60:]
+    assert shown[:60] != sorted(shown[:60])
+
+
+def test_the_first_step_that_is_not_finite_is_reported(run):
+    steps = stepper(run)
+    state = run.init_state()
+    state["params"]["head"]["logits"]["bias"] = jnp.full((1, 10), jnp.nan)
+    _, sums = steps(state, run.data, jnp.int32(3))
+    assert sums.bad_step.tolist() == [0]
+
+
+def test_each_seed_has_a_key():
+    keys = jax.random.key_data(seed_keys((0, 1, 2**32 - 1)))
+    assert len(np.unique(keys, axis=0)) == 3
