@@ -26,6 +26,7 @@ from stn_jax import create_model
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests" / "data" / "torch_network_cases.npz"
 MARGIN = 1e-5  # pixels, or units of activations of order 1; float32 moves them by a tenth of it
+BATCH = 2
 BUCKETS = 32
 
 IMAGES = {
@@ -37,31 +38,56 @@ IMAGES = {
 
 
 class Case(NamedTuple):
-    """A network of the study, and how it deviates from the study's."""
+    """A network of the study; options are those of ``create_model``."""
 
     task: str
     variant: str
-    width: float = 1.0
-    iterations: int = 1
+    options: dict[str, Any]
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.variant}-width_{self.width:g}-iterations_{self.iterations}"
+        return "-".join([self.task, self.variant, *(f"{k}_{v}" for k, v in self.options.items())])
 
-    def options(self) -> dict[str, Any]:
-        return {"width": self.width, "iterations": self.iterations}
+    @classmethod
+    def of(cls, task: str, variant: str, **options: Any) -> "Case":
+        return cls(task, variant, options)
 
 
 RECORDED = [
     *itertools.starmap(
-        Case,
+        Case.of,
         itertools.product(
             ("rotated_mnist", "translated_mnist"), ("cnn", "stn-c0", "stn-c1", "stn-sl1")
         ),
     ),
-    Case("rotated_mnist", "stn-dl1"),
-    Case("rotated_mnist", "stn-sl1", iterations=2),
-    *(Case("svhn", variant, width=1 / 16) for variant in ("cnn", "stn-c3", "stn-sl8")),
+    Case.of("rotated_mnist", "stn-dl1"),
+    Case.of("rotated_mnist", "stn-sl1", iterations=2),
+    *(Case.of("svhn", variant, width=1 / 16) for variant in ("cnn", "stn-c3", "stn-sl8")),
+]
+
+# Every other depth, more looks, the options. Of these only the seed is recorded.
+SWEPT = [
+    Case.of("rotated_mnist", "stn-c2", width=1 / 4),
+    Case.of("rotated_mnist", "stn-dl2", width=1 / 4),
+    Case.of("rotated_mnist", "stn-c1", width=1 / 4, iterations=3, classes=7),
+    Case.of("rotated_mnist", "stn-c0", width=1 / 4, mode="bicubic", padding_mode="reflection"),
+    Case.of("translated_mnist", "stn-c2", width=1 / 4),
+    Case.of("translated_mnist", "stn-sl2", width=1 / 4, downsample=1),
+    Case.of("translated_mnist", "stn-dl1", width=1 / 4, align_corners=False),
+    *(
+        Case.of("svhn", f"stn-{kind}{depth}", width=1 / 16)
+        for depth, kind in {
+            0: "c",
+            1: "sl",
+            2: "dl",
+            4: "sl",
+            5: "dl",
+            6: "c",
+            7: "sl",
+            8: "c",
+        }.items()
+    ),
+    Case.of("svhn_cropped", "stn-c2", width=1 / 16),
 ]
 
 
@@ -79,14 +105,14 @@ class Draw:
         return (raw >> np.uint64(11)) * 2.0**-52 - 1
 
 
-def inputs(case: Case, seed: int, batch: int = 2) -> dict[str, Any]:
+def inputs(case: Case, seed: int) -> dict[str, Any]:
     """Parameters (a Flax tree), images and labels, the numbers exact in float32.
 
     The layer to theta is not zero: it moves the image's edges by a tenth of its size or so.
     """
     draw = Draw(seed)
-    images = _waves(draw, batch, *IMAGES[case.task])
-    model = create_model(case.task, case.variant, **case.options())
+    images = _waves(draw, BATCH, *IMAGES[case.task])
+    model = create_model(case.task, case.variant, **case.options)
     logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     params = {}
     for path, leaf in sorted(traverse_util.flatten_dict(variables["params"]).items()):
@@ -108,20 +134,18 @@ def _waves(draw: Draw, batch: int, height: int, width: int, channels: int) -> np
     turns = draw(batch, channels, count, 2) / 8
     phase = np.pi * draw(batch, channels, count)
     rows, columns = np.arange(height)[:, None], np.arange(width)
-    angle = 2 * np.pi * (
-        rows * turns[..., 0, None, None] + columns * turns[..., 1, None, None]
-    ) + phase[..., None, None]
+    angle = (
+        2 * np.pi * (rows * turns[..., 0, None, None] + columns * turns[..., 1, None, None])
+        + phase[..., None, None]
+    )
     waves = np.cos(angle).sum(2) * np.sqrt(2 / count)
     return np.moveaxis(waves, 1, -1).astype(np.float32)
 
 
-def clear_inputs(case: Case, first_seed: int, batch: int = 2) -> tuple[int, dict[str, Any]]:
-    """The first seed from here on whose inputs keep the margin, and these inputs."""
-    for seed in itertools.count(first_seed):
-        arrays = inputs(case, seed, batch)
-        if distance_to_kinks(case, arrays) > MARGIN:
-            return seed, arrays
-    raise AssertionError
+def clear_seed(case: Case) -> int:
+    """The first seed whose inputs keep the margin."""
+    seeds = itertools.count()
+    return next(s for s in seeds if distance_to_kinks(case, inputs(case, s)) > MARGIN)
 
 
 @functools.cache
@@ -135,7 +159,7 @@ def torch_networks() -> Any:
 
 
 def _torch_model(case: Case, params: dict[str, Any]) -> Any:
-    model = torch_networks().create(case.task, case.variant, **case.options())
+    model = torch_networks().create(case.task, case.variant, **case.options)
     model = model.double().eval()
     torch_networks().load_flax(model, params)
     return model
@@ -187,8 +211,8 @@ def distance_to_kinks(case: Case, arrays: dict[str, Any]) -> float:
                 # A window below zero is cut by the ReLU that comes next.
                 distances.append((first - second)[first > 0].min())
             elif func is functional.grid_sample:
-                sizes = torch.tensor(args[0].shape[:-3:-1])
-                pixels = (args[1] + 1) / 2 * (sizes - 1)
+                sizes, corners = torch.tensor(args[0].shape[:-3:-1]), int(kwargs["align_corners"])
+                pixels = (args[1] + 1) / 2 * (sizes - corners) - (1 - corners) / 2
                 near = (pixels > -2) & (pixels < sizes + 1)
                 distances.append((pixels - pixels.round()).abs()[near].min())
             return func(*args, **(kwargs or {}))
@@ -217,11 +241,12 @@ def summary(gradients: Any) -> np.ndarray:
 def record() -> dict[str, np.ndarray]:
     """All cases as a flat dict."""
     recorded = {}
-    for index, case in enumerate(RECORDED):
-        seed, arrays = clear_inputs(case, 1000 * index)
-        found = torch_results(case, arrays)
-        found["gradients"] = summary(found["gradients"])
-        for key, value in {"seed": seed, **found}.items():
+    for case in RECORDED + SWEPT:
+        found: dict[str, Any] = {"seed": clear_seed(case)}
+        if case in RECORDED:
+            found |= torch_results(case, inputs(case, found["seed"]))
+            found["gradients"] = summary(found["gradients"])
+        for key, value in found.items():
             recorded[f"{case.name}/{key}"] = np.asarray(value)
     return recorded
 

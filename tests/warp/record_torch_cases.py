@@ -38,16 +38,13 @@ class Geometry(NamedTuple):
 # Few shapes of the output, since every new one is compiled anew.
 GEOMETRIES = {
     "image": Geometry((5, 7), (4, 2)),
-    "single row": Geometry((1, 6), (4, 2)),
-    "single pixel": Geometry((1, 1), (4, 2)),
     "exact edges": Geometry((4, 2), (4, 2), (False,), "exact affine"),
     "exact corners": Geometry((5, 9), (4, 2), (True,), "exact grid"),
-    "free": Geometry((5, 7), (4, 2), kind="grid"),
+    "single row": Geometry((1, 6), (4, 2), kind="grid"),
     "volume": Geometry((3, 5, 6), (2, 4, 2)),
-    "flat volume": Geometry((1, 6, 3), (2, 4, 2)),
     "exact volume edges": Geometry((2, 4, 2), (2, 4, 2), (False,), "exact affine"),
     "exact volume corners": Geometry((3, 2, 5), (2, 4, 2), (True,), "exact grid"),
-    "free volume": Geometry((3, 5, 6), (2, 4, 2), kind="grid"),
+    "single slice": Geometry((1, 5, 6), (2, 4, 2), kind="grid"),
 }
 BATCH = 8
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from stn_jax.warp import affine_grid, affine_transform, grid_sample
 
@@ -56,7 +55,6 @@ def shift_theta(pixels, shape, align_corners):
 
 
 # Closed forms
-
 
 NUMPY_PADDING = {
     ("zeros", False): "constant",
@@ -183,17 +181,17 @@ def kernel(mode, distance, a=-0.75):
     return np.select([d <= 1, d < 2], [near, far])
 
 
-# Multiples of 1/64: pixel positions are free of rounding, and kinks are hit often.
-coordinates = st.integers(-200, 200).map(lambda n: np.float32(n / 64))
 seeds = st.integers(0, 2**32 - 1)
+images = seeds.map(lambda seed: random_image(4, 8, 2, seed=seed))
+few = hypothesis_settings(deadline=None, max_examples=6, derandomize=True)
 
 
 def grids(rank=2):
-    return arrays(np.float32, (BATCH, *OUTPUT[rank], rank), elements=coordinates, fill=coordinates)
-
-
-images = seeds.map(lambda seed: random_image(4, 8, 2, seed=seed))
-few = hypothesis_settings(deadline=None, max_examples=8, derandomize=True)
+    """Multiples of 1/64: pixel positions are free of rounding, and kinks are hit often."""
+    shape = (BATCH, *OUTPUT[rank], rank)
+    return seeds.map(
+        lambda seed: np.float32(np.random.default_rng(seed).integers(-200, 201, shape) / 64)
+    )
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -339,9 +337,9 @@ def test_positions_are_float32_whatever_comes_in(dtype):
     assert grid.dtype == jnp.float32
     np.testing.assert_array_equal(grid, affine_grid(theta.astype("float32"), (5, 7)))
     image, coarse = random_image(5, 7, 2), grid.astype(dtype)
-    found = grid_sample(image, coarse)
+    found = jitted_sample(image, coarse)
     assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, grid_sample(image, coarse.astype("float32")))
+    np.testing.assert_array_equal(found, jitted_sample(image, coarse.astype("float32")))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -596,17 +594,17 @@ def test_affine_transform_to_an_empty_shape_is_empty(rows, columns):
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_vmap_over_any_axis_is_the_loop(axis):
-    images_, grids_ = random_image(3, 4, 8, 2), random_image(3, 2, 3, 2, seed=1)
+    images_, grids_ = random_image(3, 4, 8, 2), random_image(3, 4, 2, 2, seed=1)
     moved = np.moveaxis(images_, 0, axis), np.moveaxis(grids_, 0, axis)
     paired = jax.jit(jax.vmap(grid_sample, in_axes=axis, out_axes=axis))(*moved)
-    expected = [grid_sample(*pair) for pair in zip(images_, grids_, strict=True)]
+    expected = [jitted_sample(*pair) for pair in zip(images_, grids_, strict=True)]
     np.testing.assert_allclose(paired, np.stack(expected, axis), rtol=0, atol=1e-6)
     shared = jax.jit(jax.vmap(grid_sample, (None, axis), axis))(images_[0], moved[1])
-    expected = [grid_sample(images_[0], grid) for grid in grids_]
+    expected = [jitted_sample(images_[0], grid) for grid in grids_]
     np.testing.assert_allclose(shared, np.stack(expected, axis), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("rank", "mode"), [(2, "bilinear"), (2, "bicubic"), (3, "bilinear")])
+@pytest.mark.parametrize(("rank", "mode"), [(2, "bicubic"), (3, "bilinear")])
 def test_derivatives_agree_with_each_other_and_with_finite_differences(rank, mode):
     shape = (2, 4, 8)[-rank:]
     rng = np.random.default_rng(4)
@@ -747,7 +745,6 @@ def test_volumes_have_no_bicubic():
     ("image", "theta", "shape", "kind", "message"),
     [
         (IMAGE, np.eye(2, 3, dtype=int), None, TypeError, "theta has type int32; expected a float"),
-        (IMAGE, np.eye(3), None, ValueError, "image has shape (4, 8, 3); expected [..., D, H, W"),
         (IMAGE, np.eye(3), (4, 8), ValueError, "theta has shape (3, 3); expected [..., 2, 3] for"),
         (IMAGE, np.zeros(6), None, ValueError, "theta has shape (6,); expected [..., 2, 3] for"),
         (IMAGE[0], THETA, None, ValueError, "image has shape (8, 3); expected [..., H, W, C]"),

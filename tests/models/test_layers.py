@@ -1,0 +1,382 @@
+"""Convolution and pooling: every form of them is XLA's own operation, and so are its derivatives.
+
+Convolutions are compared in float64, where different orders of summation cost 1e-14, so that the
+tolerance of 1e-12 leaves no room for a mistake. Inputs are drawn at random.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from stn_jax.models import layers
+
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+FORMS = {
+    "plain": layers._plain,
+    "tiled": layers._tiled,
+    "tiled by 1": functools.partial(layers._tiled, tile=1),
+    "tiled by 7": functools.partial(layers._tiled, tile=7),
+}
+
+# Image [B, H, W, C] and kernel [h, w, C, features]. Which form each takes is not the tests'
+# business, but together they should take all of them and all their branches: few channels and
+# many, narrow maps and wide ones, kernels of one pixel, of all of the map, oblong and even ones.
+SHAPES = [
+    ((2, 9, 9, 1), (3, 3, 1, 4)),
+    ((2, 7, 8, 9), (3, 5, 9, 4)),
+    ((2, 6, 17, 8), (3, 2, 8, 2)),
+    ((1, 5, 12, 3), (2, 4, 3, 1)),
+    ((3, 4, 5, 10), (4, 5, 10, 3)),
+    ((2, 4, 6, 2), (1, 1, 2, 5)),
+    ((2, 9, 12, 32), (5, 5, 32, 6)),
+]
+PADDINGS = ["VALID", "SAME", ((2, 1), (0, 3))]
+
+
+def shape_id(shapes: Any) -> str:
+    return "-".join("x".join(map(str, shape)) for shape in shapes)
+
+
+FORM_NAMES = {form.__name__ for form in FORMS.values() if hasattr(form, "__name__")}
+each_shape = pytest.mark.parametrize("shapes", SHAPES, ids=shape_id)
+each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The names of the forms that are used, one for each use."""
+    names = []
+
+    def spy(name, form):
+        def call(*args, **options):
+            names.append(name)
+            return form(*args, **options)
+
+        return call
+
+    for name in FORM_NAMES:
+        monkeypatch.setattr(layers, name, spy(name, getattr(layers, name)))
+    return names
+
+
+def draw(*shapes: tuple[int, ...], dtype: Any = np.float64) -> list[np.ndarray]:
+    rng = np.random.default_rng(sum(map(sum, shapes)))
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def ours(x, kernel, padding="VALID", strides=(1, 1), **options):
+    options = {"dimension_numbers": NUMBERS, **options}
+    return layers.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def theirs(x, kernel, padding="VALID", strides=(1, 1), **options):
+    options = {"dimension_numbers": NUMBERS, **options}
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """Equal trees, to the tolerance times each leaf's largest entry."""
+
+    def check(path, a, b):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), path
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        scale = np.abs(b).max(initial=0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale, err_msg=str(path))
+
+    jax.tree.map_with_path(check, found, expected)
+
+
+def first_order(conv: Callable, x, kernel) -> dict[str, Any]:
+    """Value, gradients and directional derivatives, to each argument alone and to both."""
+    shape = jax.eval_shape(conv, x, kernel).shape
+    cotangent, dx, dkernel = draw(shape, x.shape, kernel.shape, dtype=x.dtype)
+
+    @jax.jit
+    def compute(x, kernel):
+        of_x, of_kernel = (lambda x: conv(x, kernel)), (lambda kernel: conv(x, kernel))
+        return {
+            "value": conv(x, kernel),
+            "to both": jax.vjp(conv, x, kernel)[1](cotangent),
+            "to x": jax.vjp(of_x, x)[1](cotangent),
+            "to kernel": jax.vjp(of_kernel, kernel)[1](cotangent),
+            "along both": jax.jvp(conv, (x, kernel), (dx, dkernel))[1],
+            "along x": jax.jvp(of_x, (x,), (dx,))[1],
+            "along kernel": jax.jvp(of_kernel, (kernel,), (dkernel,))[1],
+        }
+
+    return compute(x, kernel)
+
+
+def second_order(conv: Callable, x, kernel) -> dict[str, Any]:
+    """Products of a Hessian with a direction, reverse over reverse and forward over reverse."""
+    direction = tuple(draw(x.shape, kernel.shape))
+
+    def gradient(*args):
+        return jax.grad(lambda x, kernel: (conv(x, kernel) ** 2).sum(), (0, 1))(*args)
+
+    def along_direction(*args):
+        return sum(jnp.vdot(g, d) for g, d in zip(gradient(*args), direction, strict=True))
+
+    @jax.jit
+    def compute(*args):
+        return {
+            "reverse": jax.grad(along_direction, (0, 1))(*args),
+            "forward": jax.jvp(gradient, args, direction)[1],
+        }
+
+    return compute(x, kernel)
+
+
+class TestForms:
+    """Each way of computing a 'VALID' convolution, whatever the shapes it is chosen for."""
+
+    @each_shape
+    @each_form
+    def test_values_and_derivatives(self, form, shapes, x64):
+        x, kernel = draw(*shapes)
+        assert_same(first_order(form, x, kernel), expected_first_order(shapes))
+
+    @each_form
+    def test_float32(self, form):
+        x, kernel = draw(*SHAPES[1], dtype=np.float32)
+        assert_same(form(x, kernel), theirs(x, kernel), 1e-6)
+
+    def test_all_of_them_are_in_use(self, used):
+        for x, kernel in SHAPES:
+            arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, kernel)]
+            jax.eval_shape(jax.grad(lambda *args: ours(*args).sum(), (0, 1)), *arrays)
+        assert set(used) == FORM_NAMES
+
+
+@functools.cache
+def expected_first_order(shapes) -> dict[str, Any]:
+    return first_order(theirs, *draw(*shapes))
+
+
+class TestConvolution:
+    @pytest.mark.parametrize("padding", PADDINGS, ids=str)
+    @each_shape
+    def test_values_and_derivatives(self, shapes, padding, x64):
+        x, kernel = draw(*shapes)
+        found, expected = (
+            first_order(functools.partial(conv, padding=padding), x, kernel)
+            for conv in (ours, theirs)
+        )
+        assert_same(found, expected)
+
+    @each_shape
+    def test_second_derivatives(self, shapes, x64):
+        x, kernel = draw(*shapes)
+        assert_same(second_order(ours, x, kernel), second_order(theirs, x, kernel))
+
+    @each_shape
+    def test_mapping_over_kernels(self, shapes, x64):
+        x, kernel = draw(shapes[0], (3, *shapes[1]))
+
+        def both(conv):
+            def loss(kernel):
+                return (conv(x, kernel, "SAME") ** 2).sum()
+
+            return jax.jit(jax.vmap(jax.value_and_grad(loss)))(kernel)
+
+        assert_same(both(ours), both(theirs))
+
+    def test_mapping_over_images_and_kernels(self, x64):
+        x, kernel = draw((3, *SHAPES[1][0]), (3, *SHAPES[1][1]))
+        assert_same(jax.vmap(ours)(x, kernel), jax.vmap(theirs)(x, kernel))
+
+    @each_shape
+    def test_without_jit_in_float32(self, shapes):
+        x, kernel = draw(*shapes, dtype=np.float32)
+        assert_same(ours(x, kernel), theirs(x, kernel), 1e-6)
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+    @pytest.mark.parametrize("shapes", SHAPES[:3], ids=shape_id)
+    def test_half_precision(self, shapes, dtype):
+        x, kernel = draw(*shapes, dtype=dtype)
+        cotangent = draw(jax.eval_shape(ours, x, kernel).shape, dtype=dtype)[0]
+        exact = jax.tree.map(np.float32, (x, kernel, cotangent))
+
+        def all_three(conv, x, kernel, cotangent):
+            value, pull_back = jax.vjp(conv, x, kernel)
+            return value, *pull_back(cotangent)
+
+        found = all_three(ours, x, kernel, cotangent)
+        assert {array.dtype for array in found} == {jnp.dtype(dtype)}
+        # A sum of a product for each kernel row, every one of them rounded.
+        tolerance = kernel.shape[0] * float(jnp.finfo(dtype).eps)
+        expected = all_three(theirs, *exact)
+        assert_same(jax.tree.map(jnp.float32, found), expected, tolerance)
+
+    @pytest.mark.parametrize("argument", [0, 1], ids=["x", "kernel"])
+    @each_shape
+    def test_what_is_constant_costs_no_derivative(self, shapes, argument, used):
+        arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+
+        def uses(argument):
+            used.clear()
+            loss = jax.grad(lambda *args: ours(*args).sum(), argument)
+            jax.eval_shape(loss, *arrays)
+            return len(used)
+
+        assert uses(argument) < uses((0, 1))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"strides": (2, 1)},
+            {"strides": (3, 3), "padding": "SAME"},
+            {"rhs_dilation": (1, 2)},
+            {"lhs_dilation": (2, 1), "padding": ((1, 1), (2, 0))},
+            {"feature_group_count": 2},
+            {"batch_group_count": 2},
+            {"preferred_element_type": np.float64},
+            {"padding": "SAME_LOWER"},
+            {"precision": lax.Precision.HIGHEST},
+        ],
+        ids=str,
+    )
+    def test_other_convolutions(self, options):
+        channels = 4 if "feature_group_count" in options else 8
+        x, kernel = draw((2, 9, 10, 8), (4, 3, channels, 4), dtype=np.float32)
+        if "preferred_element_type" in options:
+            x, kernel = x.astype(np.float16), kernel.astype(np.float16)
+            options = {"preferred_element_type": np.float32}
+
+        def run(conv):
+            value, pull_back = jax.vjp(lambda *args: conv(*args, **options), x, kernel)
+            return value, pull_back(jnp.cos(value))
+
+        assert_same(run(ours), run(theirs), 1e-5)
+
+    @pytest.mark.xfail(strict=True, reason="sizes that the forms for CPU do not provide for")
+    @pytest.mark.parametrize(
+        ("shapes", "padding"),
+        [
+            (((0, 7, 7, 9), (3, 3, 9, 2)), "VALID"),
+            (((2, 2, 7, 9), (3, 3, 9, 2)), "VALID"),
+            (((2, 7, 2, 9), (3, 3, 9, 2)), "VALID"),
+            (((2, 7, 7, 9), (3, 3, 9, 2)), ((-1, 0), (1, -2))),
+        ],
+        ids=["no images", "low images", "narrow images", "negative padding"],
+    )
+    def test_sizes_that_leave_nothing_or_less(self, shapes, padding):
+        x, kernel = draw(*shapes, dtype=np.float32)
+
+        def run(conv):
+            value, pull_back = jax.vjp(lambda *args: conv(*args, padding), x, kernel)
+            return value, pull_back(jnp.cos(value))
+
+        assert_same(run(ours), run(theirs), 1e-6)
+
+    def test_other_layouts(self):
+        x, kernel = draw((2, 8, 9, 10), (4, 8, 3, 3), dtype=np.float32)
+        found = layers.conv_general_dilated(x, kernel, (1, 1), "SAME")
+        assert_same(found, lax.conv_general_dilated(x, kernel, (1, 1), "SAME"), 0)
+
+    @pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR", 2, ((1, 0), (0, 2))], ids=str)
+    def test_in_a_flax_layer(self, padding, used):
+        (x,) = draw((2, 9, 10, 3), dtype=np.float32)
+
+        def run(**options):
+            layer = nn.Conv(4, (3, 3), padding=padding, **options)
+            return layer.init_with_output(jax.random.key(0), x)
+
+        expected = run()
+        assert not used
+        assert_same(run(conv_general_dilated=layers.conv_general_dilated), expected, 1e-6)
+        assert used
+
+
+def reduce_window(x: jax.Array, size: int = 2) -> jax.Array:
+    window = (1, size, size, 1)
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    return lax.reduce_window(x, lowest, lax.max, window, window, "VALID")
+
+
+class TestMaxPool:
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+    @pytest.mark.parametrize(
+        ("shape", "size"),
+        [
+            ((2, 6, 8, 3), 2),
+            ((2, 7, 5, 3), 2),  # the edge is cut
+            ((1, 8, 7, 2), 3),
+            ((1, 4, 4, 2), 4),
+            ((1, 3, 2, 2), 1),
+            ((2, 1, 6, 2), 2),  # nothing is left
+        ],
+    )
+    def test_values_and_derivatives(self, shape, size, dtype):
+        x, dx = (jnp.asarray(array, dtype) for array in draw(shape, shape))
+        assert_same(*(pool_derivatives(pool, x, dx, size) for pool in POOLS), 0)
+
+    def test_equal_values_send_the_gradient_to_the_first(self):
+        # Every way to fill a window with these, so every pattern of ties.
+        values = [-np.inf, -1.0, -0.0, 0.0, np.inf]
+        windows = np.array(list(itertools.product(values, repeat=4)), np.float32)
+        x = windows.reshape(-1, 2, 2, 1)
+        found, expected = (jax.grad(lambda x, pool=pool: pool(x).sum())(x) for pool in POOLS)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found.reshape(-1, 4).argmax(1), windows.argmax(1))
+
+    def test_a_nan_is_the_maximum_wherever_it_stands(self):
+        windows = np.array(list(itertools.product([np.nan, -1, np.inf], repeat=4)), np.float32)
+        for pool in (layers.max_pool, jax.jit(layers.max_pool)):
+            found = pool(windows.reshape(-1, 2, 2, 1)).ravel()
+            np.testing.assert_array_equal(found, windows.max(1))
+
+    def test_mapping(self):
+        (x,) = draw((3, 2, 5, 6, 4), dtype=np.float32)
+        found, expected = (
+            jax.vmap(jax.value_and_grad(lambda x, pool=pool: (pool(x) ** 2).sum()))(x)
+            for pool in POOLS
+        )
+        assert_same(found, expected, 1e-6)
+
+
+POOLS = (layers.max_pool, reduce_window)
+
+
+def pool_derivatives(pool: Callable, x: jax.Array, dx: jax.Array, size: int) -> dict[str, Any]:
+    @jax.jit
+    def compute(x, dx):
+        def gradient(x):
+            return jax.grad(lambda x: (pool(x, size).astype(jnp.float32) ** 2).sum())(x)
+
+        value, along = jax.jvp(lambda x: pool(x, size), (x,), (dx,))
+        return {
+            "value": value,
+            "along": along,
+            "gradient": gradient(x),
+            "reverse": jax.grad(lambda x: jnp.vdot(gradient(x), dx).astype(jnp.float32))(x),
+            "forward": jax.jvp(gradient, (x,), (dx,))[1],
+        }
+
+    return compute(x, dx)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_get_xlas_own_operations(platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    x, kernel = draw(*SHAPES[1], dtype=np.float32)
+    for function, args, primitive in (
+        (ours, (x, kernel), "conv_general_dilated"),
+        (layers.max_pool, (x,), "reduce_window_max"),
+    ):
+        equations = jax.make_jaxpr(function)(*args).eqns
+        assert [equation.primitive.name for equation in equations] == [primitive]

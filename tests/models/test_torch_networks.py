@@ -1,0 +1,132 @@
+"""The networks give what the same networks give in PyTorch: logits, poses, loss and gradients.
+
+Recorded numbers are met everywhere, a sweep of further networks where PyTorch is installed. All of
+PyTorch's numbers are float64. Ours are float32.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from record_torch_networks import (
+    FILE,
+    RECORDED,
+    SWEPT,
+    Case,
+    inputs,
+    summary,
+    torch_networks,
+    torch_results,
+)
+
+from stn_jax import create_model
+
+# All is of order 1 or divided by its scale, and off by 2e-6 at most; that is some ten roundings of
+# float32, which is what sums of thousands of products gather. A tenth of a pooling window's or a
+# pixel's worth of a mistake is 1e-3 and more.
+TOLERANCE = 1e-5
+
+
+@functools.cache
+def recorded() -> dict[str, np.ndarray]:
+    with np.load(FILE, allow_pickle=False) as file:
+        return dict(file)
+
+
+def our_results(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Ours, in the form of ``torch_results``."""
+    model = create_model(case.task, case.variant, **case.options)
+
+    def loss(params):
+        logits, details = model.apply({"params": params}, arrays["images"], return_details=True)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, arrays["labels"])
+        return losses.sum() / len(losses), (logits, details.theta)
+
+    step = compiled(jax.value_and_grad(loss, has_aux=True), arrays["params"])
+    (value, (logits, theta)), gradients = step(arrays["params"])
+    found = {"logits": logits, "loss": value, "gradients": gradients}
+    return found | ({} if theta is None else {"theta": theta})
+
+
+def compiled(fn, *args):
+    """Compiled in a hurry: each is run once, and optimising would take most of the time."""
+    lowered = jax.jit(fn).lower(*args)
+    unoptimised = {"xla_backend_optimization_level": 0}
+    try:
+        return lowered.compile({**unoptimised, "xla_cpu_use_fusion_emitters": False})
+    except jax.errors.JaxRuntimeError:  # a version of XLA without this option
+        return lowered.compile(unoptimised)
+
+
+def assert_close(ours: Any, theirs: np.ndarray, scale: float, what: str) -> None:
+    assert ours.shape == theirs.shape, what
+    error = np.abs(np.asarray(ours, np.float64) - theirs).max() / scale
+    assert error <= TOLERANCE, f"{what} is off by {error:.1e}"
+
+
+def assert_outputs_agree(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"gradients"}:
+        assert_close(ours[name], theirs[name], np.abs(theirs[name]).max(), name)
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.name)
+def test_recorded_networks_are_met_within_1e_5_in_float32(case):
+    theirs = {
+        key.removeprefix(f"{case.name}/"): value
+        for key, value in recorded().items()
+        if key.startswith(f"{case.name}/")
+    }
+    ours = our_results(case, inputs(case, int(theirs.pop("seed"))))
+    assert_outputs_agree(ours, theirs)
+    rows, expected = summary(ours["gradients"]), theirs["gradients"]
+    assert rows.shape == expected.shape
+    names = sorted(traverse_util.flatten_dict(ours["gradients"], sep="/"))
+    for name, row, other in zip(names, rows, expected, strict=True):
+        assert_close(row, other, other[0], name)  # other[0] is the leaf's norm
+
+
+@pytest.mark.parametrize("case", SWEPT, ids=lambda case: case.name)
+def test_further_networks_and_their_whole_gradients_are_met_too(case):
+    pytest.importorskip("torch")
+    arrays = inputs(case, int(recorded()[f"{case.name}/seed"]))
+    ours, theirs = our_results(case, arrays), torch_results(case, arrays)
+    assert_outputs_agree(ours, theirs)
+    gradients, others = (traverse_util.flatten_dict(found["gradients"]) for found in (ours, theirs))
+    assert gradients.keys() == others.keys()
+    for path, other in others.items():
+        # A bias's gradient is a sum like its kernel's, and may cancel: the layer's is its scale.
+        scale = max(np.abs(others[*path[:-1], leaf]).max() for leaf in ("kernel", "bias"))
+        assert_close(gradients[path], other, scale, "/".join(path))
+        assert np.abs(other).max() > 1e-3, f"{'/'.join(path)} is not put to the test"
+
+
+class TestTransferOfParameters:
+    @pytest.fixture(autouse=True)
+    def _torch(self):
+        pytest.importorskip("torch")
+
+    @pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-dl1"])
+    def test_there_and_back_changes_nothing(self, variant):
+        params = inputs(Case.of("translated_mnist", variant, width=1 / 16), 0)["params"]
+        module = torch_networks().create("translated_mnist", variant, width=1 / 16)
+        torch_networks().load_flax(module, params)
+        back = torch_networks().to_flax(module)
+        jax.tree.map(np.testing.assert_array_equal, back, params)
+
+    def test_another_network_is_refused(self):
+        networks = torch_networks()
+        params = inputs(Case.of("rotated_mnist", "stn-c1", width=1 / 16), 0)["params"]
+        with pytest.raises(ValueError, match=r"not in both: .*transformer/theta/bias"):
+            networks.load_flax(networks.create("rotated_mnist", "cnn", width=1 / 16), params)
+        with pytest.raises(ValueError, match=r"kernel has shape \[9, 9, 1, 4\]; expected .*, 8\]"):
+            networks.load_flax(networks.create("rotated_mnist", "stn-c1", width=1 / 8), params)
+
+    def test_gradients_want_a_backward_pass(self):
+        networks = torch_networks()
+        with pytest.raises(ValueError, match="blocks_0/conv/kernel has no gradient"):
+            networks.to_flax(networks.create("rotated_mnist", "cnn"), gradients=True)
