@@ -1,11 +1,22 @@
 """What several folders of tests use."""
 
+import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from stn_jax.data import cache, sources
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_each_program_once(tmp_path_factory):
+    """Most of the tests' time is XLA's: what one test has compiled, the others take from here."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    jax.config.update("jax_compilation_cache_dir", str(shared / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,9 @@ def test_the_python_examples_run_one_after_the_other():
 
 def test_the_files_and_folders_that_it_names_exist():
     text = (ROOT / "README.md").read_text()
-    paths = re.findall(r"\((docs/[^)]+)\)|`((?:stn_jax|configs|tests|benchmarks|docs)/[^` ]*)`", text)
+    paths = re.findall(
+        r"\((docs/[^)]+)\)|`((?:stn_jax|configs|tests|benchmarks|docs)/[^` ]*)`", text
+    )
     named = {a or b for a, b in paths}
     assert len(named) > 5
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []

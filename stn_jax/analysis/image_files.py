@@ -1,12 +1,13 @@
 """A user's own digits: from image files to what a network for MNIST sees."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stn_jax.data.sources import DataError
 
-# MNIST's digits fill a box of 20 pixels, and their centre of mass is the image's centre.
+# MNIST's digits fill a box of 20 pixels, and their centre of mass is pixel (14, 14).
 BOX = 20
 MAX_PIXELS = 50_000_000
 
@@ -36,7 +37,7 @@ def read_digit(path: str | Path, side: int = 28) -> np.ndarray:
                     f"{path} has {image.width}x{image.height} pixels; expected at most "
                     f"{MAX_PIXELS // 1_000_000} million: scale it down first"
                 )
-            rgba = image.convert("RGBA")
+            rgba = _eight_bits(image).convert("RGBA")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected an image file") from None
     except UnidentifiedImageError:
@@ -53,7 +54,7 @@ def read_digit(path: str | Path, side: int = 28) -> np.ndarray:
     if ink.max() < 32:
         raise DataError(f"{path} shows nothing: all of it is nearly one shade")
     ink /= ink.max()
-    rows, columns = np.nonzero(ink > 0.3)
+    rows, columns = np.nonzero(ink > 0.2)
     ink = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     scale = BOX / max(ink.shape)
     size = [max(1, round(length * scale)) for length in ink.shape]
@@ -63,11 +64,22 @@ def read_digit(path: str | Path, side: int = 28) -> np.ndarray:
     return _centred(np.asarray(small), side)[..., None]
 
 
+def _eight_bits(image: Any) -> Any:
+    """An image of wider numbers (16 bits, floats) scaled to 8 bits; any other as it is."""
+    from PIL import Image
+
+    if image.mode[0] not in "IF":
+        return image
+    values = np.asarray(image, np.float64)
+    values = (values - values.min()) / max(np.ptp(values), 1e-9)
+    return Image.fromarray((values * 255).astype(np.uint8))
+
+
 def _centred(digit: np.ndarray, side: int) -> np.ndarray:
     """Puts a digit on a black square so that its centre of mass is the middle."""
     mass = digit.astype(np.float64) / max(digit.sum(), 1)
     top, left = (
-        int(np.clip(round(side / 2 - 0.5 - np.sum(mass * position)), 0, side - length))
+        int(np.clip(round(side / 2 - np.sum(mass * position)), 0, side - length))
         for position, length in zip(np.indices(digit.shape), digit.shape, strict=True)
     )
     canvas = np.zeros((side, side), np.uint8)

@@ -130,7 +130,7 @@ def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, An
         "total_steps": run.total_steps,
         "seconds": lines[-1]["seconds"] if lines else None,
         **environment(),
-        "config": config.to_dict(),
+        "config": {**config.to_dict(), "seeds": list(config.seeds)},
     }
     workdir.write_json("result.json", result)
     if config.figures:

@@ -103,7 +103,7 @@ def make_train_steps(
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = optax.apply_updates(params, updates)
         bad = jnp.where(jnp.isfinite(loss), -1, step)
-        return params, optimizer_state, Sums(loss, errors, optax.global_norm(gradients), bad)
+        return params, optimizer_state, Sums(loss, errors, optax.tree.norm(gradients), bad)
 
     def steps_of_one_seed(params, optimizer_state, key, first, data: Data, count):
         per_epoch = len(data.images) // batch_size

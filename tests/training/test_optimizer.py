@@ -30,7 +30,7 @@ def test_the_papers_schedule_falls_to_a_tenth_after_each_third():
 
 def test_constant_is_constant():
     schedule = make_schedule(Config(learning_rate=0.01, schedule="constant"), 10)
-    assert {float(schedule(step)) for step in range(10)} == {pytest.approx(0.01)}
+    assert [float(schedule(step)) for step in range(10)] == [pytest.approx(0.01)] * 10
 
 
 PARAMS = {
@@ -62,6 +62,6 @@ def test_weight_decay_leaves_biases_alone():
 def test_clipping_bounds_the_norm_and_0_turns_it_off():
     gradients = jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS)
     clipped = updates(gradients, clip_norm=2.0, weight_decay=0.0, localization_rate=1.0)
-    assert float(optax.global_norm(clipped)) == pytest.approx(0.1 * 2.0, rel=1e-5)
+    assert float(optax.tree.norm(clipped)) == pytest.approx(0.1 * 2.0, rel=1e-5)
     free = updates(gradients, clip_norm=0.0, weight_decay=0.0, localization_rate=1.0)
-    assert float(optax.global_norm(free)) == pytest.approx(0.1 * 100 * np.sqrt(12), rel=1e-5)
+    assert float(optax.tree.norm(free)) == pytest.approx(0.1 * 100 * np.sqrt(12), rel=1e-5)

@@ -17,7 +17,6 @@ from stn_jax.warp import affine_grid, affine_transform, grid_sample
 PADDING_MODES = ("zeros", "border", "reflection")
 SETTINGS = list(itertools.product(("nearest", "bilinear", "bicubic"), PADDING_MODES, (False, True)))
 KERNELS = [(2, "nearest"), (2, "bilinear"), (2, "bicubic"), (3, "nearest"), (3, "bilinear")]
-RANKED_SETTINGS = [(rank, *s) for rank in (2, 3) for s in SETTINGS if (rank, s[0]) in KERNELS]
 
 # Every operation is compiled for every shape, which is where the time of these tests goes. So most
 # of them sample at grids of one shape (test_torch.py too), and those that need another are jitted:
@@ -48,12 +47,6 @@ def pixels_to_normalized(position, shape, align_corners=False):
     return 2 * position / (sizes - 1) - 1 if align_corners else (2 * position + 1) / sizes - 1
 
 
-def shift_theta(pixels, shape, align_corners):
-    """The theta that looks ``pixels`` = (x, y[, z]) further on."""
-    steps = 2 / (np.array(shape[::-1]) - align_corners)
-    return np.concatenate([np.eye(len(shape)), (steps * pixels)[:, None]], axis=1)
-
-
 # Closed forms
 
 NUMPY_PADDING = {
@@ -66,32 +59,37 @@ NUMPY_PADDING = {
 }
 
 
-@pytest.mark.parametrize("setting", RANKED_SETTINGS)
-def test_identity_and_whole_pixel_shifts_are_crops_of_the_padded_image(setting):
-    rank, mode, padding_mode, align_corners = setting
-    shape = OUTPUT[rank]
-    image = random_image(*shape, 2)
-    shifts = [[0, 0, 0], [1, 0, 0], [0, -1, 0], [0, 2, -1], [-1, 1, 1], [3, 0, -2], [-9, 0, 1]]
-    shifts = np.array([*shifts, [7, 11, -5]])[:, :rank]
-    thetas = np.stack([shift_theta(pixels, shape, align_corners) for pixels in shifts])
-    warped = affine_transform(image, thetas, **options((mode, padding_mode, align_corners)))
+@pytest.mark.parametrize(("mode", "padding_mode", "align_corners"), SETTINGS)
+def test_identity_and_whole_pixel_shifts_are_crops_of_the_padded_image(
+    mode, padding_mode, align_corners
+):
+    image = random_image(4, 2, 2)
+    steps = np.array([2, 4]) - align_corners  # the size of a pixel is 2 / steps
+    shifts = np.array([[0, 0], [1, 0], [0, -1], [0, 2], [-1, 1], [3, 0], [-9, 0], [7, 11]])
+    thetas = [np.concatenate([np.eye(2), (shift * 2 / steps)[:, None]], 1) for shift in shifts]
+    warped = affine_transform(
+        image,
+        np.stack(thetas),
+        mode=mode,
+        padding_mode=padding_mode,
+        align_corners=align_corners,
+    )
     assert warped.dtype == jnp.float32
-    padding = [(11, 11)] * rank + [(0, 0)]
-    padded = np.pad(image, padding, mode=NUMPY_PADDING[padding_mode, align_corners])
+    how = NUMPY_PADDING[padding_mode, align_corners]
+    padded = np.pad(image, [(11, 11), (11, 11), (0, 0)], mode=how)
     # These sizes are powers of two: positions are free of rounding unless corners are aligned.
     tolerance = 5e-6 if align_corners else 0
-    for found, pixels in zip(warped, shifts, strict=True):
-        starts = 11 + pixels[::-1]
-        window = [slice(at, at + size) for at, size in zip(starts, shape, strict=True)]
-        np.testing.assert_allclose(found, padded[tuple(window)], rtol=0, atol=tolerance)
+    for found, (right, down) in zip(warped, 11 + shifts, strict=True):
+        expected = padded[down : down + 4, right : right + 2]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-def test_the_identity_gives_a_digit_sized_image_back_up_to_rounding(mode, align_corners):
-    image = random_image(28, 28, 1)
-    warped = jitted_transform(image, np.eye(2, 3), mode=mode, align_corners=align_corners)
-    np.testing.assert_allclose(warped, image, rtol=0, atol=0 if mode == "nearest" else 1e-5)
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_identity_gives_an_image_of_any_size_back_up_to_rounding(rank, align_corners):
+    image = random_image(*(5, 28, 28)[-rank:], 1)
+    warped = jitted_transform(image, np.eye(rank, rank + 1), align_corners=align_corners)
+    np.testing.assert_allclose(warped, image, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
@@ -183,7 +181,7 @@ def kernel(mode, distance, a=-0.75):
 
 seeds = st.integers(0, 2**32 - 1)
 images = seeds.map(lambda seed: random_image(4, 8, 2, seed=seed))
-few = hypothesis_settings(deadline=None, max_examples=6, derandomize=True)
+few = hypothesis_settings(deadline=None, max_examples=5, derandomize=True)
 
 
 def grids(rank=2):
@@ -369,9 +367,7 @@ def test_a_float64_theta_does_not_widen_the_image():
 LEADING_AXES = [
     ((), (3,)),
     ((3,), ()),
-    ((1,), (3,)),
     ((2, 3), (3,)),
-    ((3,), (2, 3)),
     ((2, 1), (1, 3)),
     ((1, 1), (1,)),
     ((2, 1, 1), (1, 3, 1)),
@@ -578,9 +574,11 @@ def test_empty_in_empty_out(image_shape, grid_shape, expected):
     image, grid = jnp.ones(image_shape, jnp.bfloat16), jnp.ones(grid_shape)
     found = grid_sample(image, grid)
     assert (found.shape, found.dtype) == (expected, jnp.bfloat16)
-    gradients = jax.grad(lambda *a: grid_sample(*a).sum().astype("float32"), (0, 1))(image, grid)
-    assert [g.shape for g in gradients] == [image_shape, grid_shape]
-    assert not any(g.any() for g in gradients)
+    _, pull_back = jax.vjp(grid_sample, image, grid)
+    d_image, d_grid = pull_back(found)
+    assert (d_image.shape, d_grid.shape) == (image_shape, grid_shape)
+    assert not np.any(d_image)
+    assert not np.any(d_grid)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 3), (3, 0), (0, 0)])
@@ -604,26 +602,22 @@ def test_vmap_over_any_axis_is_the_loop(axis):
     np.testing.assert_allclose(shared, np.stack(expected, axis), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("rank", "mode"), [(2, "bicubic"), (3, "bilinear")])
-def test_derivatives_agree_with_each_other_and_with_finite_differences(rank, mode):
-    shape = (2, 4, 8)[-rank:]
+def test_derivatives_agree_with_each_other_and_with_finite_differences():
+    # Of bicubic, whose second derivatives are all different from zero.
     rng = np.random.default_rng(4)
-    pixel = [[1.2, 0.7, 0.4], [-0.4, 3.3, -0.3], [6.6, -5.2, 1.3], [20.1, 2.8, -7.1]]
-    grid = pixels_to_normalized(np.array(pixel)[:, :rank], shape)
-    point = rng.normal(size=(*shape, 2)), grid.reshape(4, *(1,) * (rank - 1), rank)
+    pixel = np.array([[[1.2, 0.7], [-0.4, 3.3], [6.6, -5.2], [20.1, 2.8]]])
+    point = rng.normal(size=(4, 8, 2)), pixels_to_normalized(pixel, (4, 8))
     direction = tuple(rng.normal(size=part.shape) for part in point)
-    weight = rng.normal(size=(*point[1].shape[:-1], 2))
+    weight = rng.normal(size=(1, 4, 2))
 
     def loss(image, grid):
-        return (weight * grid_sample(image, grid, mode=mode, padding_mode="reflection")).sum()
-
-    def along(a, b):
-        return sum(np.vdot(x, y) for x, y in zip(a, b, strict=True))
+        return (weight * grid_sample(image, grid, mode="bicubic", padding_mode="reflection")).sum()
 
     with jax.enable_x64(True):
         derivatives = jax.jit(functools.partial(jax.jvp, jax.value_and_grad(loss, (0, 1))))
         (_, gradient), (slope, curvature) = derivatives(point, direction)
-        np.testing.assert_allclose(slope, along(gradient, direction), rtol=1e-12)
+        forward_and_back = sum(np.vdot(*pair) for pair in zip(gradient, direction, strict=True))
+        np.testing.assert_allclose(slope, forward_and_back, rtol=1e-12)
         step = 1e-5
         near = [[p + s * d for p, d in zip(point, direction, strict=True)] for s in (-step, step)]
         (below, gradient_below), (above, gradient_above) = (

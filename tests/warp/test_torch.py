@@ -40,8 +40,8 @@ CASES = [
     for index, setting in enumerate(settings(geometry))
 ]
 LIVE = [
-    pytest.param(name, setting, id=case_id(name, setting))
-    for name in ("image", "volume")
+    pytest.param(name, setting, dtype, id=f"{case_id(name, setting)}-{dtype}")
+    for name, dtype in (("image", "float32"), ("image", "float64"), ("volume", "float32"))
     for setting in settings(GEOMETRIES[name])
 ]
 
@@ -95,8 +95,7 @@ def test_recorded_cases_are_met_within_1e_5_in_float32(name, index, setting):
     assert_agree(ours, theirs, 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("name", "setting"), LIVE)
+@pytest.mark.parametrize(("name", "setting", "dtype"), LIVE)
 def test_random_cases_are_met_in_the_same_precision(name, setting, dtype):
     pytest.importorskip("torch")
     seed = zlib.crc32(case_id(name, setting).encode())
