@@ -49,9 +49,9 @@ def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
     from ml_collections import config_flags
 
     values = flags.FlagValues()
-    file = config_flags.DEFINE_config_file("config", str(default), flag_values=values)
     workdir = flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
     try:
+        file = config_flags.DEFINE_config_file("config", str(default), flag_values=values)
         rest = values(list(argv))[1:]
         config = Config.from_dict(file.value.to_dict())
     except ConfigError:
@@ -60,9 +60,12 @@ def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
         # A misspelt field: ml_collections names the nearest one.
         message = str(error).strip("\"'").replace("\\'", "").replace("\\n", ". ")
         raise ConfigError(f"unknown configuration field {message}") from None
-    except (flags.Error, OSError) as error:
-        # The loader of config files reports each place where it looked; the first line will do.
-        raise ConfigError(str(error).splitlines()[0]) from None
+    except flags.Error as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:
+        # A config file is a program, which can fail in any way; the last line says how it did.
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ConfigError(f"cannot load --config: {last}") from None
     if rest:
         raise ConfigError(f"cannot make sense of {' '.join(rest)!r}; flags are --NAME=VALUE")
     name = config_flags.get_config_filename(values["config"])

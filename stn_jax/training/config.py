@@ -83,8 +83,11 @@ class Config:
 
     # Fields that may change between a run and its continuation: they do not touch the training.
     VOLATILE = frozenset(
-        ("data_dir", "manual_dir", "cache_dir", "steps_per_dispatch", "log_every")
-        + ("checkpoint_every", "test_passes", "test_batch_size", "figures", "tensorboard")
+        [
+            *("data_dir", "manual_dir", "cache_dir"),
+            *("steps_per_dispatch", "log_every", "checkpoint_every"),
+            *("test_passes", "test_batch_size", "figures", "tensorboard"),
+        ]
     )
 
     def __post_init__(self) -> None:

@@ -145,7 +145,7 @@ def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> N
     try:
         from stn_jax.analysis import figures
     except ModuleNotFoundError as error:
-        print(f"no figures: {error.name} is not installed", flush=True)
+        print(f"no figures: {str(error.name).partition('.')[0]} is not installed", flush=True)
         return
     own = jax.tree.map(lambda x: x[0], params)
     shown = _one_of_each_class(run.test.labels, run.test.images)

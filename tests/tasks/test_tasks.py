@@ -108,5 +108,8 @@ def test_statistics_of_other_data_are_measured(digits):
 
 def test_colour_images_of_another_size(digits):
     colour = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
-    chex.assert_shape(rotate(keys(4), colour, colour).images, (4, 32, 32, 3))
-    chex.assert_shape(translate(keys(4), colour, colour).images, (4, 68, 68, 3))
+    for distort, side in ((rotate, 32), (translate, 68)):
+        images = jax.jit(distort)(keys(4), colour, colour).images
+        chex.assert_shape(images, (4, side, side, 3))
+        # What is done to a channel does not depend on the others.
+        chex.assert_trees_all_equal(images[..., 0], images[..., 2])
