@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp.grid import affine_grid, normalized_to_pixel
@@ -219,7 +220,7 @@ def _taps(
     if mode == "bicubic":
         if padding_mode != "reflection":
             # Beyond this every tap is outside; it also keeps infinities out of the fraction.
-            x = jnp.clip(x, -3, size + 2)
+            x = _clamp(x, -3, size + 2)
         low = jnp.floor(x)
         t = x - low
         weights = [_cubic_far(t + 1), _cubic_near(t), _cubic_near(1 - t), _cubic_far(2 - t)]
@@ -231,7 +232,7 @@ def _taps(
         ]
     x = _pad(x, size, padding_mode, align_corners)
     if padding_mode == "zeros":
-        x = jnp.clip(x, -2, size + 1)  # as above
+        x = _clamp(x, -2, size + 1)  # as above
     if mode == "nearest":
         return [_bounded_tap(jnp.round(x), size, None, padding_mode)]
     low = jnp.floor(x)
@@ -256,7 +257,12 @@ def _pad(x: jax.Array, size: int, padding_mode: str, align_corners: bool) -> jax
         low, span = (0.0, size - 1.0) if align_corners else (-0.5, float(size))
         period = 2 * span or 1.0  # a lone pixel reflects onto itself
         x = span - jnp.abs(jnp.mod(jnp.abs(x - low), period) - span) + low
-    return x if padding_mode == "zeros" else jnp.clip(x, 0, size - 1)
+    return x if padding_mode == "zeros" else _clamp(x, 0, size - 1)
+
+
+def _clamp(x: jax.Array, low: float, high: float) -> jax.Array:
+    """Clamps; NaN stays NaN. The gradient at the bounds is 0, as in PyTorch (jnp.clip: half)."""
+    return lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
 
 
 def _cubic_near(t: jax.Array, a: float = -0.75) -> jax.Array:

@@ -18,23 +18,12 @@ def case_id(name, setting):
     return "-".join([name.replace(" ", "_"), *map(str, setting)])
 
 
-def kink_at_the_edge(geometry, setting):
-    """Where a position on the edge pixel meets the clamp of padding "border" and "reflection"."""
-    mode, padding_mode, _ = setting
-    return geometry.kind.startswith("exact") and mode == "bilinear" and padding_mode != "zeros"
-
-
-HALF_SLOPE = pytest.mark.xfail(
-    strict=True,
-    reason="at pixel 0 the gradient is half the slope to the next pixel; PyTorch gives 0",
-)
 CASES = [
     pytest.param(
         name,
         index,
         setting,
         id=case_id(name, setting),
-        marks=[HALF_SLOPE] if kink_at_the_edge(geometry, setting) else [],
     )
     for name, geometry in GEOMETRIES.items()
     for index, setting in enumerate(settings(geometry))
