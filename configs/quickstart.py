@@ -2,9 +2,9 @@
 
     python train.py
 
-16 epochs of 10,000 digits: two to three minutes on two CPU cores, a test error of about 4 %. So few
-steps teach the classifier, and the transformer little: for digits that turn upright, train on all of
-MNIST with configs/rotated_mnist.py.
+16 epochs of 10,000 digits take a few minutes on two CPU cores. So few steps teach the classifier,
+and the transformer little: for digits that turn upright, train on all of MNIST, with
+configs/rotated_mnist.py.
 """
 
 from ml_collections import ConfigDict

@@ -70,8 +70,9 @@ def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
 
     Args:
       angle: ``[...]``, degrees; positive turns the picture counter-clockwise.
-      aspect: width / height of the image. Normalised coordinates are square: without it an
-        oblong image would be sheared.
+      aspect: width / height of the image, or (width - 1) / (height - 1) with
+        ``align_corners=True``. Normalised coordinates are square: without it an oblong image
+        would be sheared.
 
     Returns:
       ``[..., 2, 3]``.

@@ -92,12 +92,7 @@ def affine_grid(
         raise TypeError(
             f"theta has type {theta.dtype}; expected a floating-point array: cast it to float32"
         )
-    if theta.ndim < 2 or theta.shape[-2:] not in ((2, 3), (3, 4)):
-        raise ValueError(
-            f"theta has shape {theta.shape}; expected [..., 2, 3] for images or [..., 3, 4] for "
-            "volumes"
-        )
-    rank = theta.shape[-2]
+    rank = theta_rank(theta)
     shape = _spatial_shape(shape, rank)
     # Half precision has too few digits to address pixels.
     theta = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
@@ -110,6 +105,16 @@ def affine_grid(
         base = jnp.expand_dims(base, [a for a in range(rank + 1) if a != axis])
         grid = grid + base * _over_grid(theta[..., column], rank)
     return jnp.broadcast_to(grid, (*theta.shape[:-2], *shape, rank))
+
+
+def theta_rank(theta: jax.Array) -> int:
+    """2 for a theta of images, 3 for one of volumes; ValueError for any other shape."""
+    if theta.ndim < 2 or theta.shape[-2:] not in ((2, 3), (3, 4)):
+        raise ValueError(
+            f"theta has shape {theta.shape}; expected [..., 2, 3] for images or [..., 3, 4] for "
+            "volumes"
+        )
+    return theta.shape[-2]
 
 
 def _over_grid(column: jax.Array, rank: int) -> jax.Array:

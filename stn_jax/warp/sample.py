@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from stn_jax.warp.grid import affine_grid, normalized_to_pixel
+from stn_jax.warp.grid import affine_grid, normalized_to_pixel, theta_rank
 
 MODES = ("nearest", "bilinear", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
@@ -54,7 +54,7 @@ def affine_transform(
     """
     image, theta = jnp.asarray(image), jnp.asarray(theta)
     if shape is None:
-        rank = theta.shape[-2] if theta.ndim >= 2 else 2
+        rank = theta_rank(theta)
         if image.ndim < rank + 1:
             raise ValueError(_image_shape_message(image, rank))
         shape = image.shape[-1 - rank : -1]
@@ -77,7 +77,8 @@ def grid_sample(
     The counterpart of ``torch.nn.functional.grid_sample`` and of ONNX GridSample; the sampler of
     Jaderberg et al. 2015, Section 3.3. Differentiable in image and grid, in forward and reverse
     mode and any number of times; the gradient to the grid at whole-pixel positions is the slope
-    towards the next pixel (as in PyTorch), so an identity initialisation can learn.
+    towards the next pixel, so an identity initialisation can learn, and 0 where "border" or
+    "reflection" stops a position at the edge (both as in PyTorch).
 
     Convention
         Channels last. Positions are (x, y) in images and (x, y, z) in volumes: x along W, y along
@@ -97,9 +98,9 @@ def grid_sample(
 
     Returns:
       ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type. A
-      position that is NaN gives NaN, except in mode "nearest" with padding "zeros", where it is
-      outside and gives 0. Pixels that the kernel does not touch never count, be they infinite or
-      NaN.
+      position that is NaN gives NaN; so does an infinite one with "reflection". Infinities and
+      NaNs in pixels that the kernel does not reach never count; "bilinear" at a whole position
+      reaches to the next pixel, with weight 0, as in PyTorch.
 
     Raises:
       TypeError: image or grid is not floating point.
@@ -181,7 +182,7 @@ class _Tap(NamedTuple):
     """One of the pixels along one axis that a sample is made of."""
 
     pixel: jax.Array  # int32, always within the image
-    weight: jax.Array | None  # None stands for 1
+    weight: jax.Array
     inside: jax.Array | None  # False where the tap falls outside and counts 0; None: always inside
 
 
@@ -206,9 +207,8 @@ def _sample(
         inside = [tap.inside for tap in taps if tap.inside is not None]
         if inside:
             value = jnp.where(functools.reduce(jnp.logical_and, inside)[..., None], value, 0)
-        weights = [tap.weight for tap in taps if tap.weight is not None]
-        if weights:
-            value = value * math.prod(weights[1:], start=weights[0]).astype(compute)[..., None]
+        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps])
+        value = value * weight.astype(compute)[..., None]
         terms.append(value)
     return functools.reduce(jnp.add, terms).astype(image.dtype)
 
@@ -234,7 +234,8 @@ def _taps(
     if padding_mode == "zeros":
         x = _clamp(x, -2, size + 1)  # as above
     if mode == "nearest":
-        return [_bounded_tap(jnp.round(x), size, None, padding_mode)]
+        weight = jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x))  # not a pixel in silence
+        return [_bounded_tap(jnp.round(x), size, weight, padding_mode)]
     low = jnp.floor(x)
     t = x - low
     # floor and floor + 1, never ceil: at a whole position the slope must not vanish.
@@ -244,9 +245,7 @@ def _taps(
     ]
 
 
-def _bounded_tap(
-    position: jax.Array, size: int, weight: jax.Array | None, padding_mode: str
-) -> _Tap:
+def _bounded_tap(position: jax.Array, size: int, weight: jax.Array, padding_mode: str) -> _Tap:
     inside = (position >= 0) & (position <= size - 1) if padding_mode == "zeros" else None
     return _Tap(jnp.clip(position, 0, size - 1).astype(jnp.int32), weight, inside)
 

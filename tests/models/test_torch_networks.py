@@ -118,6 +118,27 @@ class TestTransferOfParameters:
         back = torch_networks().to_flax(module)
         jax.tree.map(np.testing.assert_array_equal, back, params)
 
+    def test_height_and_width_are_told_apart(self):
+        import torch
+
+        torch.manual_seed(0)
+        images = torch.randn(2, 1, 60, 76)
+        which, options = ("translated_mnist", "stn-c0"), {"width": 1 / 16, "downsample": 1}
+        module, again = (
+            torch_networks().create(*which, image_shape=(1, 60, 76), **options) for _ in range(2)
+        )
+        with torch.no_grad():
+            module.transformer.theta.weight.normal_(0, 0.1)
+            expected = module(images).numpy()
+        params = torch_networks().to_flax(module)
+
+        args = {"params": params}, images.permute(0, 2, 3, 1).numpy()
+        logits = compiled(create_model(*which, **options).apply, *args)(*args)
+        assert_close(logits, expected, np.abs(expected).max(), "logits")
+
+        torch_networks().load_flax(again, params)
+        assert all(map(torch.equal, again.parameters(), module.parameters()))
+
     def test_another_network_is_refused(self):
         networks = torch_networks()
         params = inputs(Case.of("rotated_mnist", "stn-c1", width=1 / 16), 0)["params"]
