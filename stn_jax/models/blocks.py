@@ -60,7 +60,7 @@ class Head(nn.Module):
         digits of a house number).
       hidden: widths of the dense layers before the last.
       dropout: share of each hidden layer that training sets to 0.
-      dtype: type to compute in; parameters stay float32, and so do the logits.
+      dtype: type to compute in; parameters stay float32, and the logits are no narrower.
     """
 
     classes: int
@@ -78,4 +78,4 @@ class Head(nn.Module):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         shape = (self.classes,) if self.positions is None else (self.positions, self.classes)
         x = nn.Dense(math.prod(shape), dtype=self.dtype, name="logits")(x)
-        return x.reshape(-1, *shape).astype(jnp.float32)
+        return x.reshape(-1, *shape).astype(jnp.promote_types(x.dtype, jnp.float32))

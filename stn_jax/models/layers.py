@@ -31,13 +31,13 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """
     if jax.default_backend() != "cpu":
         window = (1, size, size, 1)
-        lowest = jnp.array(-jnp.inf, x.dtype)
-        return lax.reduce_window(x, lowest, lax.max, window, window, "VALID")
+        # A constant, not an array: by it XLA's gradient knows a maximum from other reductions.
+        return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
     height, width = (side // size * size for side in x.shape[1:3])
     corners = [
         x[:, i:height:size, j:width:size] for i, j in itertools.product(range(size), repeat=2)
     ]
-    # The not-a-number case keeps NaN alive, as the window maximum does.
+    # The comparison with NaN keeps NaN alive.
     return functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), corners)
 
 
@@ -60,7 +60,8 @@ def conv_general_dilated(
       ``[B, H_out, W_out, C_out]``.
     """
     plain = (
-        lhs.ndim == 4
+        lhs.ndim == rhs.ndim == 4
+        and (lhs.dtype, lhs.shape[3]) == (rhs.dtype, rhs.shape[2])
         and all(s == 1 for s in window_strides)
         and all(d == 1 for key in ("lhs_dilation", "rhs_dilation") for d in options.get(key) or ())
         and options.get("feature_group_count", 1) == options.get("batch_group_count", 1) == 1
@@ -71,9 +72,11 @@ def conv_general_dilated(
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)
-    if any(before or after for before, after in padding):
-        lhs = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    return _conv(lhs, rhs)
+    padded = [size + sum(pads) for size, pads in zip(lhs.shape[1:3], padding, strict=True)]
+    fits = all(side >= kernel for side, kernel in zip(padded, rhs.shape[:2], strict=True))
+    if not (fits and lhs.size and rhs.size and min(map(min, padding)) >= 0):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+    return _conv(jnp.pad(lhs, ((0, 0), *padding, (0, 0))), rhs)
 
 
 def _is_channels_last(numbers: Any) -> bool:

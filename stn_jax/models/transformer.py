@@ -79,14 +79,14 @@ class SpatialTransformer(nn.Module):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
         rank = image.ndim - 2
         shape = self.shape or tuple(side // self.downsample for side in image.shape[1:-1])
-        to_delta = nn.Dense(
-            rank * (rank + 1), kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="theta"
-        )
+        to_delta = nn.Dense(rank * (rank + 1), kernel_init=nn.initializers.zeros, name="theta")
         theta, view = affine.identity(rank), image
         for i in range(self.iterations):
             seen = view if features is None else features(view)
             vector = self.localization(seen, **localization_options)
-            delta = to_delta(vector.astype(jnp.float32)).reshape(-1, rank, rank + 1)
+            # Half precision is too coarse for poses.
+            vector = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
+            delta = to_delta(vector).reshape(-1, rank, rank + 1)
             theta = affine.compose(theta, affine.identity(rank) + delta)
             last = i == self.iterations - 1
             view = affine_transform(

@@ -96,8 +96,11 @@ def make_train_steps(
             logits: Any = model.apply(
                 {"params": params}, images, train=True, rngs={"dropout": dropout}
             )
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return loss, (logits.argmax(-1) != labels).mean()
+            # Where an example has several labels, their losses add up, and one miss is an error.
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            wrong = logits.argmax(-1) != labels
+            loss = losses.reshape(batch_size, -1).sum(-1).mean()
+            return loss, wrong.reshape(batch_size, -1).any(-1).mean()
 
         (loss, errors), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)

@@ -1,7 +1,7 @@
 """Records what PyTorch makes of the study's networks, for tests that run without PyTorch.
 
-Run as ``python tests/models/record_torch_networks.py``; it writes
-``tests/data/torch_network_cases.npz``, in some minutes. The tests also use its functions for live comparisons
+Run as ``python tests/models/record_torch_networks.py``; it takes minutes and writes
+``tests/data/torch_network_cases.npz``. The tests also use its functions for live comparisons
 where PyTorch is installed.
 
 Parameters, images and labels are not stored: both sides draw them from a stored seed. A network
