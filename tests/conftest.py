@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before JAX starts: what is compiled here runs for milliseconds, so optimising it is time lost.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+
 import jax
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """The study's networks: their sizes, what they share, and where they start."""
 
 import itertools
+from functools import partial
 
 import chex
 import jax
@@ -26,13 +27,12 @@ def init(task: str, variant: str, **options):
     return model, jax.jit(model.init)(jax.random.key(0), images), images
 
 
+def details_of(model, variables, images):
+    return jax.jit(partial(model.apply, return_details=True))(variables, images)
+
+
 def count(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def same_layers(params: dict, plain: dict) -> dict:
-    """The parameters of a network, with its classifier's replaced by a plain classifier's."""
-    return {**params, **plain}
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,7 @@ def test_svhn_has_eight_blocks_and_three_wide_layers():
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
 def test_networks_start_as_their_plain_classifier(task, kind, depth):
     model, variables, images = init(task, f"stn-{kind}{depth}")
-    logits, details = jax.jit(lambda v, x: model.apply(v, x, return_details=True))(
-        variables, images
-    )
+    logits, details = details_of(model, variables, images)
     np.testing.assert_array_equal(details.theta, np.tile(np.eye(2, 3, dtype=np.float32), (3, 1, 1)))
 
     plain = create_model(task, "cnn")
@@ -89,7 +87,7 @@ def test_networks_start_as_their_plain_classifier(task, kind, depth):
     half = 2 if task == "translated_mnist" else 1
     if kind != "c":
         side = SIDES[task] // half
-        expected = plain.apply({"params": params}, resized(images, side))
+        expected = jax.jit(plain.apply)({"params": params}, resized(images, side))
         chex.assert_trees_all_close(details.warped, resized(images, side), atol=1e-5)
     else:
         # What is resized is the map at that depth.
@@ -113,9 +111,10 @@ def resized(images, side):
 def test_looking_at_depth_0_is_the_same_whichever_way_it_is_named(task):
     model, variables, images = init(task, "stn-c0")
     variables = moved(variables)
-    logits = model.apply(variables, images)
+    logits = jax.jit(model.apply)(variables, images)
     for other in ("stn-sl0", "stn-dl0"):
-        chex.assert_trees_all_equal(create_model(task, other).apply(variables, images), logits)
+        same = jax.jit(create_model(task, other).apply)(variables, images)
+        chex.assert_trees_all_equal(same, logits)
 
 
 def moved(variables: dict) -> dict:
@@ -161,18 +160,19 @@ def test_shared_layers_get_gradients_from_both_their_uses():
             logits = create_model("rotated_mnist", "cnn").apply({"params": plain}, warped)
         return (logits**2).sum()
 
-    both = jax.grad(loss)(variables["params"], False)["blocks_0"]["conv"]["kernel"]
-    one = jax.grad(loss)(variables["params"], True)["blocks_0"]["conv"]["kernel"]
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    both = gradient(variables["params"], False)["blocks_0"]["conv"]["kernel"]
+    one = gradient(variables["params"], True)["blocks_0"]["conv"]["kernel"]
     assert float(jnp.abs(both - one).max()) > 1e-3
 
 
 def test_iterations_compose_their_thetas_and_resample_the_input():
     model, variables, images = init("rotated_mnist", "stn-c0", iterations=2)
     variables = moved(variables)
-    _, details = model.apply(variables, images, return_details=True)
+    _, details = details_of(model, variables, images)
     single = create_model("rotated_mnist", "stn-c0")
-    _, first = single.apply(variables, images, return_details=True)
-    _, second = single.apply(variables, first.warped, return_details=True)
+    _, first = details_of(single, variables, images)
+    _, second = details_of(single, variables, first.warped)
     expected = affine.compose(first.theta, second.theta)
     chex.assert_trees_all_close(details.theta, expected, atol=1e-6)
     once = affine_transform(images, expected, padding_mode="border", align_corners=True)
@@ -182,35 +182,37 @@ def test_iterations_compose_their_thetas_and_resample_the_input():
 
 def test_iterations_that_shrink_look_at_full_size_until_the_last():
     model, variables, images = init("translated_mnist", "stn-c0", iterations=3)
-    assert model.apply(variables, images, return_details=True)[1].warped.shape == (3, 30, 30, 1)
+    assert details_of(model, variables, images)[1].warped.shape == (3, 30, 30, 1)
 
 
 @pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-c3", "stn-c8", "stn-sl8", "stn-dl3"])
 def test_svhn_networks_answer_five_digits(variant):
     model, variables, images = init("svhn", variant, width=1 / 16)
-    logits = model.apply(variables, images)
+    logits = jax.jit(model.apply)(variables, images)
     chex.assert_shape(logits, (3, 5, 11))
-    dropped = model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(1)})
+    dropped = jax.jit(partial(model.apply, train=True))(
+        variables, images, rngs={"dropout": jax.random.key(1)}
+    )
     assert float(jnp.abs(dropped - logits).max()) > 0
 
 
 def test_svhn_cropped_answers_one_digit():
     model, variables, images = init("svhn_cropped", "stn-sl3", width=1 / 16)
-    chex.assert_shape(model.apply(variables, images), (3, 10))
+    chex.assert_shape(jax.eval_shape(model.apply, variables, images), (3, 10))
 
 
 def test_half_precision_keeps_parameters_poses_and_logits_in_float32():
     model, variables, images = init("rotated_mnist", "stn-sl1", dtype=jnp.bfloat16)
-    logits, details = model.apply(variables, images, return_details=True)
+    logits, details = details_of(model, variables, images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     assert (logits.dtype, details.theta.dtype) == (jnp.float32, jnp.float32)
-    exact = create_model("rotated_mnist", "stn-sl1").apply(variables, images)
+    exact = jax.jit(create_model("rotated_mnist", "stn-sl1").apply)(variables, images)
     chex.assert_trees_all_close(logits, exact, atol=0.05)
 
 
 def test_another_number_of_classes():
     model, variables, images = init("rotated_mnist", "cnn", classes=47)
-    chex.assert_shape(model.apply(variables, images), (3, 47))
+    chex.assert_shape(jax.eval_shape(model.apply, variables, images), (3, 47))
 
 
 @pytest.mark.parametrize(

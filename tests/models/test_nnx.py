@@ -22,7 +22,7 @@ def test_a_network_works_and_learns_as_an_nnx_module():
     before, gradients = nnx.value_and_grad(loss)(model)
     nnx.update(
         model,
-        jax.tree.map(lambda p, g: p - 0.01 * g, nnx.state(model, nnx.Param), gradients),
+        jax.tree.map(lambda p, g: p - 1e-3 * g, nnx.state(model, nnx.Param), gradients),
     )
     assert float(loss(model)) < float(before)
 
