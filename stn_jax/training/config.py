@@ -81,10 +81,12 @@ class Config:
     figures: bool = True
     tensorboard: bool = False
 
+    # Fields that name folders of one machine; results do not repeat them.
+    FOLDERS = ("data_dir", "manual_dir", "cache_dir")
     # Fields that may change between a run and its continuation: they do not touch the training.
     VOLATILE = frozenset(
         [
-            *("data_dir", "manual_dir", "cache_dir"),
+            *FOLDERS,
             *("steps_per_dispatch", "log_every", "checkpoint_every"),
             *("test_passes", "test_batch_size", "figures", "tensorboard"),
         ]

@@ -9,6 +9,7 @@ import numpy as np
 from stn_jax.analysis import pose
 from stn_jax.data.tasks import example_keys
 from stn_jax.models import Details
+from stn_jax.training.config import Config
 from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run, environment, mean_and_interval
 from stn_jax.training.step import distorted_batch
@@ -130,7 +131,8 @@ def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, An
         "total_steps": run.total_steps,
         "seconds": lines[-1]["seconds"] if lines else None,
         **environment(),
-        "config": {**config.to_dict(), "seeds": list(config.seeds)},
+        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDERS}
+        | {"seeds": list(config.seeds)},
     }
     workdir.write_json("result.json", result)
     if config.figures:
