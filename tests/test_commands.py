@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stn_jax.command_line import read_config
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -108,6 +110,14 @@ def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message, here
     assert message in errors
     assert len(errors.strip().splitlines()) == 1
     assert out == ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_file_is_one(path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={path}", "--config.epochs=3"])
+    config, workdir = read_config(sys.argv, ROOT / "configs" / "quickstart.py")
+    assert config.epochs == 3
+    assert workdir == f"runs/{path.stem}"
 
 
 def test_help_lists_the_fields(tmp_path, here, capsys):

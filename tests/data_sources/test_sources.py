@@ -252,7 +252,13 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, to):
     """
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(textwrap.dedent(slow))
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n" + textwrap.dedent(LOAD)
+    # Started in the background, as by some CI, the tests inherit a SIGINT that is ignored.
+    code = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, {str(tmp_path / "site")!r})
+"""
+    code += textwrap.dedent(LOAD)
     child = run(code, tmp_path / "data", tmp_path / "cache", start_new_session=True)
     home = tmp_path / "cache" / "toy"
     deadline = time.monotonic() + 60
