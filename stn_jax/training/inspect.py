@@ -55,13 +55,19 @@ def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str
       A line for each file, and one for the picture.
 
     Raises:
-      ConfigError, DataError: as :func:`load`, and for files that are not images.
+      ConfigError, DataError: as :func:`load`, for files that are not images, and where the run's
+        data set is not of gray images.
     """
     from stn_jax.analysis import figures
 
-    side = 28
-    images = np.stack([read_digit(file, side) for file in files])
     run, state = load(workdir)
+    side, channels = run.data.images.shape[2:]
+    if channels != 1:
+        raise ConfigError(
+            f"{workdir} was trained on images of {channels} channels ({run.config.dataset}); "
+            "--image reads gray digits: name a run on MNIST or a data set like it"
+        )
+    images = np.stack([read_digit(file, side) for file in files])
     margin = run.side() - side
     before = margin // 2
     images = np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
