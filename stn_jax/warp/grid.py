@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 
@@ -87,6 +88,13 @@ def affine_grid(
       >>> affine_grid(jnp.array([[1.0, 0, 0], [0, 1, 0]]), (4, 4)).shape
       (4, 4, 2)
     """
+    return jnp.stack(affine_coordinates(theta, shape, align_corners=align_corners), -1)
+
+
+def affine_coordinates(
+    theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
+) -> list[jax.Array]:
+    """The grid of :func:`affine_grid` as one array ``[..., *shape]`` for each of x, y (and z)."""
     theta = jnp.asarray(theta)
     if not jnp.issubdtype(theta.dtype, jnp.floating):
         raise TypeError(
@@ -96,15 +104,31 @@ def affine_grid(
     shape = _spatial_shape(shape, rank)
     # Half precision has too few digits to address pixels.
     theta = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
+    bases = [
+        jnp.asarray(_axis_positions(shape[rank - 1 - column], align_corners), theta.dtype)
+        for column in range(rank)  # x is the last spatial axis
+    ]
+    return [_affine_combination(theta[..., row, :], *bases) for row in range(rank)]
 
-    # Multiplied and added by hand: a matrix product would be rounded to TF32 or bfloat16 on
-    # accelerators, which moves the samples by visible fractions of a pixel.
-    grid = _over_grid(theta[..., rank], rank)
-    for column, axis in enumerate(reversed(range(rank))):  # x is the last spatial axis
-        base = jnp.asarray(_axis_positions(shape[axis], align_corners), theta.dtype)
-        base = jnp.expand_dims(base, [a for a in range(rank + 1) if a != axis])
-        grid = grid + base * _over_grid(theta[..., column], rank)
-    return jnp.broadcast_to(grid, (*theta.shape[:-2], *shape, rank))
+
+def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
+    """row[0] * x + row[1] * y (+ row[2] * z) + row[-1] over the grid that the bases span."""
+    rank = len(bases)
+    shape = tuple(len(base) for base in reversed(bases))
+    columns = [
+        jnp.broadcast_to(_spread(base, column, rank), shape).reshape(-1)
+        for column, base in enumerate(bases)
+    ]
+    matrix = jnp.stack([*columns, jnp.ones_like(columns[0])])
+    # Accelerators round a product to TF32 or bfloat16 unless told otherwise, which would move
+    # the samples by visible fractions of a pixel.
+    product = jnp.matmul(row, matrix, precision=lax.Precision.HIGHEST)
+    return product.reshape(*row.shape[:-1], *shape)
+
+
+def _spread(base: jax.Array, column: int, rank: int) -> jax.Array:
+    """An axis's positions, to broadcast over the grid; column 0 (x) is the last axis."""
+    return jnp.expand_dims(base, [a for a in range(rank) if a != rank - 1 - column])
 
 
 def theta_rank(theta: jax.Array) -> int:
@@ -118,8 +142,8 @@ def theta_rank(theta: jax.Array) -> int:
 
 
 def _over_grid(column: jax.Array, rank: int) -> jax.Array:
-    """[..., n] -> [..., 1, 1, n], to broadcast over the spatial axes."""
-    return jnp.expand_dims(column, tuple(range(-1 - rank, -1)))
+    """[...] -> [..., 1, 1], to broadcast over the spatial axes."""
+    return jnp.expand_dims(column, tuple(range(-rank, 0)))
 
 
 def _spatial_shape(shape: Sequence[int], rank: int) -> tuple[int, ...]:

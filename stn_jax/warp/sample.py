@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from stn_jax.warp.grid import affine_grid, normalized_to_pixel, theta_rank
+from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel, theta_rank
+from stn_jax.warp.taps import gather, wants_margin
 
 MODES = ("nearest", "bilinear", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
@@ -58,10 +59,8 @@ def affine_transform(
         if image.ndim < rank + 1:
             raise ValueError(_image_shape_message(image, rank))
         shape = image.shape[-1 - rank : -1]
-    grid = affine_grid(theta, shape, align_corners=align_corners)
-    return grid_sample(
-        image, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners
-    )
+    coordinates = affine_coordinates(theta, shape, align_corners=align_corners)
+    return _sample(image, coordinates, theta.shape[:-2], mode, padding_mode, align_corners)
 
 
 def grid_sample(
@@ -107,18 +106,53 @@ def grid_sample(
       ValueError: shapes do not fit, the image has no pixels, or mode or padding_mode is unknown.
     """
     image, grid = jnp.asarray(image), jnp.asarray(grid)
-    for name, array in (("image", image), ("grid", grid)):
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise TypeError(
-                f"{name} has type {array.dtype}; expected a floating-point array: cast it to "
-                "float32 (and scale it, where it holds 0 to 255)"
-            )
+    _check_floating("grid", grid)
     if grid.ndim < 1 or grid.shape[-1] not in (2, 3) or grid.ndim < grid.shape[-1] + 1:
         raise ValueError(
             f"grid has shape {grid.shape}; expected [..., H_out, W_out, 2] or "
             "[..., D_out, H_out, W_out, 3]"
         )
     rank = grid.shape[-1]
+    grid = grid.astype(jnp.promote_types(grid.dtype, jnp.float32))
+    # The gradient of split is one concatenation, that of indexing a sum of padded arrays.
+    coordinates = [x.squeeze(-1) for x in lax.split(grid, (1,) * rank, axis=-1)]
+    lead = grid.shape[: -rank - 1]
+    return _sample(image, coordinates, lead, mode, padding_mode, align_corners)
+
+
+def _check_floating(name: str, array: jax.Array) -> None:
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} has type {array.dtype}; expected a floating-point array: cast it to "
+            "float32 (and scale it, where it holds 0 to 255)"
+        )
+
+
+def _image_shape_message(image: jax.Array, rank: int) -> str:
+    expected = "[..., D, H, W, C]" if rank == 3 else "[..., H, W, C]"
+    return f"image has shape {image.shape}; expected {expected} (channels last)"
+
+
+class _Tap(NamedTuple):
+    """One of the pixels along one axis that a sample is made of."""
+
+    pixel: jax.Array  # int32, within the image unless inside says that it is not
+    weight: jax.Array
+    inside: jax.Array | None  # False where the tap falls outside and counts 0; None: always inside
+    offset: int = 0  # to add to pixel
+
+
+def _sample(
+    image: jax.Array,
+    coordinates: list[jax.Array],
+    lead: tuple[int, ...],
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+) -> jax.Array:
+    """Samples at the positions x, y (and z), each ``[*lead, *S_out]``."""
+    _check_floating("image", image)
+    rank = len(coordinates)
     if image.ndim < rank + 1:
         raise ValueError(_image_shape_message(image, rank))
     for name, value, known in (
@@ -129,93 +163,73 @@ def grid_sample(
             raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
     if mode == "bicubic" and rank == 3:
         raise ValueError("mode is 'bicubic', which volumes do not have; use 'bilinear'")
-    lead = (image.shape[: -rank - 1], grid.shape[: -rank - 1])
+    image_lead, sizes = image.shape[: -rank - 1], image.shape[-rank - 1 : -1]
     try:
-        batch = jnp.broadcast_shapes(*lead)
+        batch = jnp.broadcast_shapes(image_lead, lead)
     except ValueError:
         raise ValueError(
-            f"the leading axes of image {image.shape} and grid {grid.shape} do not broadcast: "
-            f"{lead[0]} against {lead[1]}"
+            f"the leading axes of image {image.shape} and of the grid or theta do not broadcast: "
+            f"{image_lead} against {lead}"
         ) from None
-    if 0 in (*batch, *grid.shape[-rank - 1 : -1], image.shape[-1]):
-        return jnp.zeros((*batch, *grid.shape[-rank - 1 : -1], image.shape[-1]), image.dtype)
-    if 0 in image.shape[-rank - 1 : -1]:
+    shape = (*batch, *coordinates[0].shape[len(lead) :])
+    channels = image.shape[-1]
+    if 0 in (*shape, channels):
+        return jnp.zeros((*shape, channels), image.dtype)
+    if 0 in sizes:
         raise ValueError(f"image has shape {image.shape}; there is no pixel to sample from")
 
-    grid = grid.astype(jnp.promote_types(grid.dtype, jnp.float32))
-    sample: Callable[[jax.Array, jax.Array], jax.Array] = functools.partial(
-        _sample, mode=mode, padding_mode=padding_mode, align_corners=align_corners
-    )
-    return _map_broadcast(sample, batch, image, rank + 1, grid, rank + 1)
-
-
-def _image_shape_message(image: jax.Array, rank: int) -> str:
-    expected = "[..., D, H, W, C]" if rank == 3 else "[..., H, W, C]"
-    return f"image has shape {image.shape}; expected {expected} (channels last)"
-
-
-def _map_broadcast(
-    fn: Callable[[jax.Array, jax.Array], jax.Array],
-    batch: tuple[int, ...],
-    a: jax.Array,
-    a_core: int,
-    b: jax.Array,
-    b_core: int,
-) -> jax.Array:
-    """Maps fn over the broadcast leading axes of a and b, without a copy of the smaller one."""
-    mapped = fn
-    squeeze: list[list[int]] = [[], []]
-    for back, size in enumerate(reversed(batch)):  # innermost first
-        axes: list[int | None] = []
-        for which, (x, core) in enumerate(((a, a_core), (b, b_core))):
-            axis = x.ndim - core - 1 - back
-            present = axis >= 0
-            shared = present and x.shape[axis] == 1 and size != 1
-            if shared:
-                squeeze[which].append(axis)
-            axes.append(0 if present and not shared else None)
-        mapped = jax.vmap(mapped, in_axes=tuple(axes))
-    return mapped(jnp.squeeze(a, tuple(squeeze[0])), jnp.squeeze(b, tuple(squeeze[1])))
-
-
-class _Tap(NamedTuple):
-    """One of the pixels along one axis that a sample is made of."""
-
-    pixel: jax.Array  # int32, always within the image
-    weight: jax.Array
-    inside: jax.Array | None  # False where the tap falls outside and counts 0; None: always inside
-
-
-def _sample(
-    image: jax.Array, grid: jax.Array, *, mode: str, padding_mode: str, align_corners: bool
-) -> jax.Array:
-    """One image [*S, C] at the positions [*S_out, len(S)]."""
-    *sizes, channels = image.shape
-    compute = jnp.promote_types(image.dtype, jnp.float32)
+    margin = 2 if (mode, padding_mode) == ("bilinear", "zeros") and wants_margin(channels) else 0
+    if margin:
+        pads = [(0, 0)] * len(image_lead) + [(margin, margin)] * rank + [(0, 0)]
+        image = jnp.pad(image, pads)
     axes = [
-        _taps(grid[..., -1 - axis], size, mode, padding_mode, align_corners)
-        for axis, size in enumerate(sizes)  # the grid names x first, and x is the last axis
+        _taps(x, size, mode, padding_mode, align_corners, margin)
+        for x, size in zip(reversed(coordinates), sizes, strict=True)  # x is the last axis
     ]
-    pixels = image.reshape(math.prod(sizes), channels)
-    terms = []
+    # Where each image begins, when all lie one behind the other; broadcasts against the grid.
+    sizes = image.shape[-rank - 1 : -1]
+    images = math.prod(image_lead)
+    first = jnp.arange(images, dtype=jnp.int32).reshape(*image_lead, *(1,) * rank)
+    first = first * math.prod(sizes)
+    compute = jnp.promote_types(image.dtype, jnp.float32)
+    index: list[jax.Array] = []
+    weights: list[jax.Array] = []
+    offsets: list[int] = []
     for taps in itertools.product(*axes):
-        flat = jnp.int32(0)
+        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps]).astype(compute)
+        weights.append(jnp.broadcast_to(weight, shape).reshape(-1))
+        place, offset = jnp.int32(0), 0
         for tap, size in zip(taps, sizes, strict=True):
-            flat = flat * size + tap.pixel
-        value = pixels.at[flat].get(mode="promise_in_bounds").astype(compute)
-        # A product with 0 would let an infinity or NaN at the clamped index through.
+            place, offset = place * size + tap.pixel, offset * size + tap.offset
+        if offset not in offsets:
+            offsets.append(offset)
+        if margin and index:
+            continue  # a neighbour of the first tap
+        place = place + first
         inside = [tap.inside for tap in taps if tap.inside is not None]
         if inside:
-            value = jnp.where(functools.reduce(jnp.logical_and, inside)[..., None], value, 0)
-        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps])
-        value = value * weight.astype(compute)[..., None]
-        terms.append(value)
-    return functools.reduce(jnp.add, terms).astype(image.dtype)
+            place = jnp.where(functools.reduce(jnp.logical_and, inside), place, -1)
+        index.append(jnp.broadcast_to(place, shape).reshape(-1))
+    out = gather(
+        image.reshape(-1, channels).astype(compute),
+        index,
+        weights,
+        offsets=tuple(offsets),
+        groups=images if image_lead == batch else 1,
+        bounded=bool(margin) or padding_mode != "zeros",
+    )
+    return out.reshape(*shape, channels).astype(image.dtype)
 
 
 def _taps(
-    coordinate: jax.Array, size: int, mode: str, padding_mode: str, align_corners: bool
+    coordinate: jax.Array,
+    size: int,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+    margin: int,
 ) -> list[_Tap]:
+    """The taps along one axis of an image that has, around it, a margin of zeros or none."""
     x = normalized_to_pixel(coordinate, size, align_corners=align_corners)
     if mode == "bicubic":
         if padding_mode != "reflection":
@@ -232,13 +246,16 @@ def _taps(
         ]
     x = _pad(x, size, padding_mode, align_corners)
     if padding_mode == "zeros":
-        x = _clamp(x, -2, size + 1)  # as above
+        x = _clamp(x, -2, size)  # as above
     if mode == "nearest":
         weight = jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x))  # not a pixel in silence
         return [_bounded_tap(jnp.round(x), size, weight, padding_mode)]
     low = jnp.floor(x)
     t = x - low
     # floor and floor + 1, never ceil: at a whole position the slope must not vanish.
+    if margin:
+        pixel = low.astype(jnp.int32) + margin
+        return [_Tap(pixel, 1 - t, None), _Tap(pixel, t, None, offset=1)]
     return [
         _bounded_tap(low, size, 1 - t, padding_mode),
         _bounded_tap(low + 1, size, t, padding_mode),
@@ -247,7 +264,9 @@ def _taps(
 
 def _bounded_tap(position: jax.Array, size: int, weight: jax.Array, padding_mode: str) -> _Tap:
     inside = (position >= 0) & (position <= size - 1) if padding_mode == "zeros" else None
-    return _Tap(jnp.clip(position, 0, size - 1).astype(jnp.int32), weight, inside)
+    if inside is None:
+        position = jnp.clip(position, 0, size - 1)
+    return _Tap(position.astype(jnp.int32), weight, inside)
 
 
 def _pad(x: jax.Array, size: int, padding_mode: str, align_corners: bool) -> jax.Array:

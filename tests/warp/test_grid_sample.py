@@ -416,14 +416,15 @@ def weighted_sum(image, theta, weight):
 gradients_of_one = jax.jit(jax.grad(weighted_sum, (0, 1)))
 
 
-def arrays_in(jaxpr):
-    """The shapes and types of everything that a jaxpr computes."""
+def arrays_in(jaxpr, primitives=()):
+    """The shapes and types of everything that a jaxpr (or these primitives in it) computes."""
     for equation in jaxpr.eqns:
-        yield from (variable.aval for variable in equation.outvars)
+        if not primitives or equation.primitive.name in primitives:
+            yield from (variable.aval for variable in equation.outvars)
         leaves = jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns"))
         for leaf in leaves:
             if hasattr(leaf, "eqns"):
-                yield from arrays_in(leaf)
+                yield from arrays_in(leaf, primitives)
 
 
 def value_and_gradients(image, theta, mode, shape):
@@ -448,10 +449,8 @@ def test_many_thetas_do_not_copy_the_image(mode, lead):
 def test_one_theta_computes_its_positions_once_for_all_images(mode):
     images_ = jnp.zeros((50, 4, 4, 3))
     fn = functools.partial(affine_transform, mode=mode)
-    computed = list(arrays_in(jax.make_jaxpr(fn)(images_, jnp.zeros((2, 3)))))
-    integers = [array for array in computed if jnp.issubdtype(array.dtype, jnp.integer)]
-    assert integers
-    assert max(array.size for array in integers) <= 4 * 4 * 2
+    computed = arrays_in(jax.make_jaxpr(fn)(images_, jnp.zeros((2, 3))), ("floor", "round"))
+    assert [array.shape for array in computed] == [(4, 4)] * 2
 
 
 def test_the_compiled_program_holds_one_image_for_many_thetas():
@@ -680,7 +679,7 @@ IMAGE, GRID, THETA = np.zeros((4, 8, 3)), np.zeros((4, 8, 2)), np.eye(2, 3)
             np.zeros((5, 4, 8, 3)),
             np.zeros((7, 4, 8, 2)),
             ValueError,
-            "image (5, 4, 8, 3) and grid (7, 4, 8, 2) do not broadcast: (5,) against (7,)",
+            "do not broadcast: (5,) against (7,)",
         ),
         (
             np.zeros((0, 8, 3)),
