@@ -111,8 +111,25 @@ def affine_coordinates(
     return [_affine_combination(theta[..., row, :], *bases) for row in range(rank)]
 
 
+@jax.custom_jvp
 def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
-    """row[0] * x + row[1] * y (+ row[2] * z) + row[-1] over the grid that the bases span."""
+    """row[0] * x + row[1] * y (+ row[2] * z) + row[-1] over the grid that the bases span.
+
+    Multiplied and added by hand: a matrix product would be rounded to TF32 or bfloat16 on
+    accelerators, which moves the samples by visible fractions of a pixel.
+    """
+    rank = len(bases)
+    total = _over_grid(row[..., rank], rank)
+    for column, base in enumerate(bases):
+        total = total + _spread(base, column, rank) * _over_grid(row[..., column], rank)
+    return total
+
+
+@_affine_combination.defjvp
+def _affine_combination_jvp(primals, tangents):
+    # It is linear in the row, and the bases are constants. Here it is a product with a matrix
+    # because the transpose then is one too: a single pass over the gradient.
+    row, *bases = primals
     rank = len(bases)
     shape = tuple(len(base) for base in reversed(bases))
     columns = [
@@ -120,10 +137,8 @@ def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
         for column, base in enumerate(bases)
     ]
     matrix = jnp.stack([*columns, jnp.ones_like(columns[0])])
-    # Accelerators round a product to TF32 or bfloat16 unless told otherwise, which would move
-    # the samples by visible fractions of a pixel.
-    product = jnp.matmul(row, matrix, precision=lax.Precision.HIGHEST)
-    return product.reshape(*row.shape[:-1], *shape)
+    tangent = jnp.matmul(tangents[0], matrix, precision=lax.Precision.HIGHEST)
+    return _affine_combination(*primals), tangent.reshape(*row.shape[:-1], *shape)
 
 
 def _spread(base: jax.Array, column: int, rank: int) -> jax.Array:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel, theta_rank
-from stn_jax.warp.taps import gather, wants_margin
+from stn_jax.warp.taps import gather, settled, wants_margin
 
 MODES = ("nearest", "bilinear", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
@@ -186,18 +186,23 @@ def _sample(
         _taps(x, size, mode, padding_mode, align_corners, margin)
         for x, size in zip(reversed(coordinates), sizes, strict=True)  # x is the last axis
     ]
-    # Where each image begins, when all lie one behind the other; broadcasts against the grid.
     sizes = image.shape[-rank - 1 : -1]
-    images = math.prod(image_lead)
-    first = jnp.arange(images, dtype=jnp.int32).reshape(*image_lead, *(1,) * rank)
-    first = first * math.prod(sizes)
     compute = jnp.promote_types(image.dtype, jnp.float32)
+    # Axes along which images differ become one, and all others are samples of these images.
+    own = [axis - len(image_lead) + len(batch) for axis in range(len(image_lead))]
+    own = [axis for axis, size in zip(own, image_lead, strict=True) if size == batch[axis]]
+    order = own + [axis for axis in range(len(shape)) if axis not in own]
+    images = math.prod(image_lead)
+
+    def samples(x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x, shape).transpose(order).reshape(images, -1)
+
     index: list[jax.Array] = []
     weights: list[jax.Array] = []
     offsets: list[int] = []
     for taps in itertools.product(*axes):
-        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps]).astype(compute)
-        weights.append(jnp.broadcast_to(weight, shape).reshape(-1))
+        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps])
+        weights.append(samples(weight.astype(compute)))
         place, offset = jnp.int32(0), 0
         for tap, size in zip(taps, sizes, strict=True):
             place, offset = place * size + tap.pixel, offset * size + tap.offset
@@ -205,20 +210,20 @@ def _sample(
             offsets.append(offset)
         if margin and index:
             continue  # a neighbour of the first tap
-        place = place + first
         inside = [tap.inside for tap in taps if tap.inside is not None]
         if inside:
             place = jnp.where(functools.reduce(jnp.logical_and, inside), place, -1)
-        index.append(jnp.broadcast_to(place, shape).reshape(-1))
+        index.append(samples(place))
     out = gather(
-        image.reshape(-1, channels).astype(compute),
+        image.reshape(images, math.prod(sizes), channels).astype(compute),
         index,
         weights,
         offsets=tuple(offsets),
-        groups=images if image_lead == batch else 1,
         bounded=bool(margin) or padding_mode != "zeros",
     )
-    return out.reshape(*shape, channels).astype(image.dtype)
+    out = out.reshape(*(shape[axis] for axis in order), channels)
+    out = out.transpose(*(order.index(axis) for axis in range(len(order))), len(order))
+    return out.astype(image.dtype)
 
 
 def _taps(
@@ -232,6 +237,7 @@ def _taps(
     """The taps along one axis of an image that has, around it, a margin of zeros or none."""
     x = normalized_to_pixel(coordinate, size, align_corners=align_corners)
     if mode == "bicubic":
+        x = settled(x)
         if padding_mode != "reflection":
             # Beyond this every tap is outside; it also keeps infinities out of the fraction.
             x = _clamp(x, -3, size + 2)
@@ -244,7 +250,7 @@ def _taps(
             )
             for k, w in enumerate(weights)
         ]
-    x = _pad(x, size, padding_mode, align_corners)
+    x = settled(_pad(x, size, padding_mode, align_corners))
     if padding_mode == "zeros":
         x = _clamp(x, -2, size)  # as above
     if mode == "nearest":

@@ -1,6 +1,7 @@
 """Weighted sums of pixels: the linear algebra under sampling, and how each platform computes it.
 
-A sample is made of a few pixels, its taps. With ``index[k][n]`` the k-th tap of sample n:
+A sample is made of a few pixels, its taps. With ``index[k][n]`` the k-th tap of sample n, and for
+each image of a batch alike:
 
     gather(pixels, index, weights)[n]  = sum over k of weights[k][n] * pixels[index[k][n]]
     scatter(values, index, weights)[p] = sum over k, n with index[k][n] = p
@@ -70,117 +71,117 @@ def gather(
     weights: Arrays,
     *,
     offsets: tuple[int, ...] = (0,),
-    groups: int = 1,
     bounded: bool = False,
 ) -> jax.Array:
     """Weighted sums of pixels.
 
     Args:
-      pixels: ``[P, C]``.
-      index: arrays ``[N]`` of int32; a negative one counts as a pixel of zeros, whatever its
+      pixels: ``[B, P, C]``.
+      index: arrays ``[B, N]`` of int32; a negative one counts as a pixel of zeros, whatever its
         weight.
-      weights: K arrays ``[N]`` in the type of pixels.
+      weights: K arrays ``[B, N]`` in the type of pixels.
       offsets: every index stands for as many taps, which lie that much further on. K is the
         number of indices times that of offsets, with the offsets running fastest; all taps are
         in [0, P).
-      groups: samples and pixels are this many equal parts, and each part of the samples refers
-        to its own part of the pixels: the images of a batch.
       bounded: whether no index is negative.
 
     Returns:
-      ``[N, C]``.
+      ``[B, N, C]``.
 
     Raises:
-      ValueError: there are more pixels than an int32 can count.
+      ValueError: an image has more pixels than an int32 can count.
     """
-    options = {"offsets": offsets, "groups": groups, "bounded": bounded, "forms": _forms}
+    if pixels.shape[1] >= 2**31:
+        raise ValueError(
+            f"the image has {pixels.shape[1]} pixels, more than 2**31 - 1; sample parts of it"
+        )
+    options = {"offsets": offsets, "bounded": bounded, "forms": _forms}
     return _gather_p.bind(pixels, *index, *weights, **options)
+
+
+def settled(x: jax.Array) -> jax.Array:
+    """x, in a form that every use of it sees the same bits of.
+
+    XLA may compute a value once for each use, and then rounds it once for each use too: with a
+    fused multiply-add here and without one there. A position whose floor differs between the
+    index of a tap and its weight is a whole pixel off.
+    """
+    return _settled_p.bind(x)
 
 
 # --- how each operation is computed --------------------------------------------------------------
 
 
-def _gather(cpu: bool, pixels, *taps, offsets, groups, bounded, forms):
-    if pixels.shape[0] >= 2**31:
-        raise ValueError(
-            f"the images have {pixels.shape[0]} pixels together, more than 2**31 - 1; sample them "
-            "in several calls"
-        )
+def _gather(cpu: bool, pixels, *taps, offsets, bounded, forms):
     index, weights = _index_and_weights(taps, offsets)
     terms = []
     for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
         value = _rows(pixels, i + offset)
         if not bounded:
             # Not a product with 0: it would let an infinity or NaN through.
-            value = jnp.where((i >= 0)[:, None], value, 0)
-        terms.append(value * w[:, None])
+            value = jnp.where((i >= 0)[..., None], value, 0)
+        terms.append(value * w[..., None])
     return functools.reduce(jnp.add, terms)
 
 
-def _scatter(cpu: bool, values, *taps, size, offsets, groups, bounded, forms):
-    channels = values.shape[1]
-    pixels, samples = size // groups, values.shape[0] // groups
-    small = max(pixels, samples) <= 256 and channels >= (128 if cpu else 16)
+def _scatter(cpu: bool, values, *taps, size, offsets, bounded, forms):
+    batch, samples, channels = values.shape
+    small = max(size, samples) <= 256 and channels >= (128 if cpu else 16)
     form = forms.scatter or ("dense" if small else "added")
 
     def dense(values, *taps):
         index, weights = _index_and_weights(taps, offsets)
-        start = jnp.arange(groups, dtype=jnp.int32)[:, None] * pixels
-        place = jnp.arange(pixels, dtype=jnp.int32)[:, None]
+        place = jnp.arange(size, dtype=jnp.int32)[:, None]
         matrix = []
         for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
-            own = (i.reshape(groups, -1) - start + offset)[:, None]
-            matrix.append(jnp.where(own == place, w.reshape(groups, 1, -1), 0))
-        sums = lax.dot_general(
+            i, w = i[:, None], w[:, None]
+            hit = i + offset == place
+            matrix.append(jnp.where(hit if bounded else hit & (i >= 0), w, 0))
+        return lax.dot_general(
             functools.reduce(jnp.add, matrix),
-            values.reshape(groups, -1, channels),
+            values,
             (((2,), (1,)), ((0,), (0,))),
             precision=lax.Precision.HIGHEST,  # TF32 would be off by 1e-3
         )
-        return sums.reshape(size, channels)
-
-    # On CPU a scatter is a loop on one core, but several run at a time.
-    parts = math.gcd(groups, 4) if cpu else 1
-    rows, width = size // parts, values.shape[0] // parts
 
     def added(values, *taps):
         index, weights = _index_and_weights(taps, offsets)
-        sums = []
-        for part in range(parts):
-            own = slice(part * width, (part + 1) * width)
-            total = jnp.zeros((rows, channels), values.dtype)
-            for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
-                place = i[own] + (offset - part * rows)
-                if not bounded:
-                    place = jnp.where(i[own] < 0, -1, place)  # XLA skips what is out of bounds
-                total = lax.scatter_add(
-                    total,
-                    place[:, None],
-                    values[own] * w[own, None],
-                    lax.ScatterDimensionNumbers((1,), (0,), (0,)),
-                    mode=lax.GatherScatterMode.FILL_OR_DROP,
-                )
-            sums.append(total)
-        return jnp.concatenate(sums) if parts > 1 else sums[0]
+        total = jnp.zeros((len(values), size, channels), values.dtype)
+        for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
+            # XLA leaves out what is out of bounds.
+            place = i + offset if bounded else jnp.where(i < 0, -1, i + offset)
+            total = lax.scatter_add(
+                total,
+                place[..., None],
+                values * w[..., None],
+                lax.ScatterDimensionNumbers((2,), (1,), (1,), (0,), (0,)),
+                mode=lax.GatherScatterMode.FILL_OR_DROP,
+            )
+        return total
 
     if form == "dense":
         return _stored(cpu, taps[0], dense, values, *taps)
-    return added(values, *taps)  # in a branch they would run one after the other
+    # On CPU a scatter is a loop on one core, but several run at a time. (In a branch they would
+    # run one after the other.)
+    parts = math.gcd(batch, 4) if cpu else 1
+    split = [jnp.split(x, parts) for x in (values, *taps)]
+    return jnp.concatenate([added(*part) for part in zip(*split, strict=True)])
 
 
-def _dots(cpu: bool, values, pixels, *index, offsets, groups, bounded, forms):
-    channels = values.shape[1]
-    few = channels <= 4 and pixels.size < 2**31
+def _dots(cpu: bool, values, pixels, *index, offsets, bounded, forms):
+    batch, size, channels = pixels.shape
+    few = channels <= 4 and size * channels < 2**31
     form = forms.dots or ("summed" if not cpu else "unrolled" if few else "folded")
 
     def compute(values, pixels, *index):
-        flat = pixels.reshape(-1, 1)
         totals = []
         for i, offset in itertools.product(index, offsets):
             place = i + offset
             if form == "unrolled":
+                flat = pixels.reshape(batch, size * channels, 1)
                 products = [
-                    _rows(flat, place * channels + c)[:, 0] * values[:, c] for c in range(channels)
+                    _rows(flat, place * channels + c)[..., 0] * values[..., c]
+                    for c in range(channels)
                 ]
                 total = functools.reduce(jnp.add, products)
             else:
@@ -196,35 +197,53 @@ def _stored(cpu: bool, index: jax.Array, compute: Callable[..., Any], *args: jax
     """compute(*args), on CPU with arguments that are stored arrays.
 
     XLA fuses whatever it can and would compute the indices and weights again for each tap and
-    channel, in scalar code; optimization_barrier does not keep it from that on CPU. Into a
-    branch, which is what compute is here, nothing is fused. The other one is never taken.
+    channel, in scalar code.
     """
+    return _in_a_branch(index, compute, *args) if cpu else compute(*args)
+
+
+def _settled(cpu: bool, x):
     if not cpu:
-        return compute(*args)
+        return lax.optimization_barrier(x)
+    return _in_a_branch(x, lambda x: x, x)
+
+
+def _in_a_branch(any_array: jax.Array, compute: Callable[..., Any], *args: jax.Array) -> Any:
+    """compute(*args), fused with nothing that comes before or after.
+
+    On CPU XLA drops optimization_barrier; what is a branch of its program it leaves alone. The
+    other branch is never taken, as XLA cannot know.
+    """
     shapes = jax.eval_shape(compute, *args)
-    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    always = index.min() < 2**31 - 1  # which XLA cannot know
-    return lax.cond(always, compute, lambda *_: nothing, *args)
+
+    def nothing(*args):
+        # Of all arguments, so that under shard_map it varies over the axes that they vary over.
+        zero = functools.reduce(jnp.add, [x.reshape(-1)[0] * 0 for x in args])
+        return jax.tree.map(lambda s: jnp.full(s.shape, zero, s.dtype), shapes)
+
+    first = any_array.reshape(-1)[0]
+    bits = lax.bitcast_convert_type(first, f"int{8 * first.dtype.itemsize}")
+    return lax.cond(lax.population_count(bits) < 65, compute, nothing, *args)
 
 
 def _folded(x: jax.Array) -> jax.Array:
     """The sum over the last axis, by halves: element-wise operations, which XLA vectorises."""
-    while x.shape[1] > 1:
-        half = x.shape[1] // 2
-        rest = x[:, 2 * half :]
-        x = x[:, :half] + x[:, half : 2 * half]
-        if rest.shape[1]:
-            x = jnp.concatenate([x[:, :1] + rest, x[:, 1:]], 1)
-    return x[:, 0]
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        rest = x[..., 2 * half :]
+        x = x[..., :half] + x[..., half : 2 * half]
+        if rest.shape[-1]:
+            x = jnp.concatenate([x[..., :1] + rest, x[..., 1:]], -1)
+    return x[..., 0]
 
 
 def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    """x[index] for indices that are not negative; where one is, any row."""
+    """x[b, index[b, n]]; where an index is negative, any row."""
     return lax.gather(
         x,
-        index[:, None],
-        lax.GatherDimensionNumbers((1,), (0,), (0,)),
-        (1, x.shape[1]),
+        index[..., None],
+        lax.GatherDimensionNumbers((2,), (1,), (1,), (0,), (0,)),
+        (1, 1, x.shape[2]),
         mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,  # XLA clamps
     )
 
@@ -246,8 +265,9 @@ def _primitive(name: str, compute: Callable[..., Any], *, several: bool = False)
         return jax.jit(functools.partial(primitive.bind, **params))
 
     def shaped(*args, **params):
-        out = jax.eval_shape(functools.partial(compute, False, **params), *args)
-        return jax.tree.map(lambda s: jax.core.ShapedArray(s.shape, s.dtype), out)
+        # By tracing, so that JAX's own rules tell over which mesh axes the result varies.
+        out = jax.make_jaxpr(functools.partial(compute, False, **params))(*args).out_avals
+        return out if several else out[0]
 
     primitive.def_impl(lambda *args, **params: compiled(**params)(*args))
     primitive.def_abstract_eval(shaped)
@@ -260,6 +280,9 @@ def _primitive(name: str, compute: Callable[..., Any], *, several: bool = False)
 _gather_p = _primitive("tap_gather", _gather)
 _scatter_p = _primitive("tap_scatter", _scatter)
 _dots_p = _primitive("tap_dots", _dots, several=True)
+_settled_p = _primitive("settled", _settled)
+ad.deflinear2(_settled_p, lambda ct, _: [ct])
+batching.defvectorized(_settled_p)
 
 
 # Derivatives. Pixels, values and weights are the linear arguments; an index has no tangent.
@@ -294,7 +317,7 @@ def _weighted_jvp(primitive: Primitive, primals, tangents, **params):
 def _gather_transpose(ct, pixels, *taps, **params):
     index, _ = _index_and_weights(taps, params["offsets"])
     if ad.is_undefined_primal(pixels):
-        size = pixels.aval.shape[0]
+        size = pixels.aval.shape[1]
         return [_scatter_p.bind(ct, *taps, size=size, **params), *(None for _ in taps)]
     return [None, *(None for _ in index), *_dots_p.bind(ct, pixels, *index, **params)]
 
@@ -321,7 +344,7 @@ def _dots_transpose(cts, values, pixels, *index, **params):
     cts = [ad.instantiate_zeros(ct) for ct in cts]
     if ad.is_undefined_primal(values):
         return [_gather_p.bind(pixels, *index, *cts, **params), None, *(None for _ in index)]
-    size = pixels.aval.shape[0]
+    size = pixels.aval.shape[1]
     gradient = _scatter_p.bind(values, *index, *cts, size=size, **params)
     return [None, gradient, *(None for _ in index)]
 
@@ -335,61 +358,37 @@ for _primitive_, _jvp, _transpose in (
     ad.primitive_transposes[_primitive_] = _transpose
 
 
-# Mapping: the mapped axis becomes one more division of samples and pixels, which lie one behind
-# the other.
-
-
-def _mapped_size(args: Sequence[Any], dims: Sequence[int | None]) -> int:
-    return next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+# Mapping: the mapped axis becomes part of the batch or, where the pixels are the same for all and
+# need no copy, part of the samples.
 
 
 def _in_front(x: jax.Array, dim: int | None, size: int) -> jax.Array:
-    """The mapped axis as the first one."""
     return jnp.broadcast_to(x, (size, *x.shape)) if dim is None else jnp.moveaxis(x, dim, 0)
 
 
-def _flat(x: jax.Array, dim: int | None, size: int) -> jax.Array:
-    x = _in_front(x, dim, size)
-    return x.reshape(-1, *x.shape[2:])
+def _joined(x: jax.Array, dim: int | None, size: int, axis: int) -> jax.Array:
+    """The mapped axis joined with the batch (axis 0) or the samples (axis 1)."""
+    x = jnp.moveaxis(_in_front(x, dim, size), 0, axis)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
 
-def _flat_index(i: jax.Array, dim: int | None, size: int, pixels: int) -> jax.Array:
-    i = _in_front(i, dim, size)
-    first = jnp.arange(size, dtype=jnp.int32)[:, None] * pixels
-    return jnp.where(i < 0, i, i + first).reshape(-1)
-
-
-def _sampling_batch(primitive: Primitive, args, dims, *, groups, **params):
-    """Of gather and dots, where pixels that are the same for all need no copy."""
-    size = _mapped_size(args, dims)
-    count = 1 if primitive is _gather_p else 2
-    taps, tap_dims = args[count:], dims[count:]
-    shared = dims[count - 1] is None
-    pixels = args[count - 1] if shared else _flat(args[count - 1], dims[count - 1], size)
-    step = 0 if shared else pixels.shape[0] // size
-    flat = [_flat(x, d, size) for x, d in zip(args[: count - 1], dims[: count - 1], strict=True)]
-    flat.append(pixels)
-    for x, d in zip(taps, tap_dims, strict=True):
-        is_index = jnp.issubdtype(x.dtype, jnp.integer)
-        flat.append(_flat_index(x, d, size, step) if is_index else _flat(x, d, size))
-    out = primitive.bind(*flat, groups=1 if shared else groups * size, **params)
-    if primitive is _gather_p:
-        return out.reshape(size, -1, out.shape[1]), 0
-    return [x.reshape(size, -1) for x in out], [0] * len(out)
-
-
-def _scatter_batch(args, dims, *, size, groups, **params):
-    count = _mapped_size(args, dims)
-    flat = [
-        _flat_index(x, d, count, size)
-        if jnp.issubdtype(x.dtype, jnp.integer)
-        else _flat(x, d, count)
-        for x, d in zip(args, dims, strict=True)
+def _batched(primitive: Primitive, place: int | None, args, dims, **params):
+    """Maps a primitive whose argument number ``place`` are the pixels, if it has them."""
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    axis = 1 if place is not None and dims[place] is None else 0
+    joined = [
+        x if axis == 1 and k == place else _joined(x, d, size, axis)
+        for k, (x, d) in enumerate(zip(args, dims, strict=True))
     ]
-    out = _scatter_p.bind(*flat, size=size * count, groups=groups * count, **params)
-    return out.reshape(count, size, -1), 0
+    out = primitive.bind(*joined, **params)
+
+    def apart(x):
+        return x.reshape(*x.shape[:axis], size, -1, *x.shape[axis + 1 :])
+
+    if primitive.multiple_results:
+        return [apart(x) for x in out], [axis] * len(out)
+    return apart(out), axis
 
 
-for _primitive_ in (_gather_p, _dots_p):
-    batching.primitive_batchers[_primitive_] = functools.partial(_sampling_batch, _primitive_)
-batching.primitive_batchers[_scatter_p] = _scatter_batch
+for _primitive_, _place in ((_gather_p, 0), (_scatter_p, None), (_dots_p, 1)):
+    batching.primitive_batchers[_primitive_] = functools.partial(_batched, _primitive_, _place)

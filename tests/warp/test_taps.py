@@ -17,36 +17,37 @@ DOTS = ["summed", "folded", "unrolled"]
 FORMS = list(itertools.product(SCATTERS, DOTS))
 
 
-def arguments(groups=3, pixels=5, samples=8, channels=3, indices=2, offsets=(0, 1), seed=0):
-    """Pixels, values, weights and indices whose samples refer to their own group only."""
+def arguments(batch=3, pixels=5, samples=8, channels=3, indices=2, offsets=(0, 1), seed=0):
     rng = np.random.default_rng(seed)
-    shape = (groups, samples)
+    shape = (batch, samples)
     index = [rng.integers(0, pixels - max(offsets), shape) for _ in range(indices)]
-    index = [i + np.arange(groups)[:, None] * pixels for i in index]
-    index = [np.where(rng.random(shape) < 0.2, -1, i).reshape(-1).astype(np.int32) for i in index]
-    weights = [rng.normal(size=groups * samples) for _ in range(indices * len(offsets))]
-    image = rng.normal(size=(groups * pixels, channels))
-    values = rng.normal(size=(groups * samples, channels))
+    index = [np.where(rng.random(shape) < 0.2, -1, i).astype(np.int32) for i in index]
+    weights = [rng.normal(size=shape) for _ in range(indices * len(offsets))]
+    image = rng.normal(size=(batch, pixels, channels))
+    values = rng.normal(size=(*shape, channels))
     return image, values, index, weights
 
 
 def numpy_gather(image, index, weights, offsets):
-    out = np.zeros((len(index[0]), image.shape[1]))
+    out = 0
     for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
-        out += np.where(i[:, None] < 0, 0, image[i + offset]) * w[:, None]
+        rows = np.take_along_axis(image, (i + offset)[..., None], 1)
+        out += np.where(i[..., None] < 0, 0, rows) * w[..., None]
     return out
 
 
 def numpy_scatter(values, index, weights, offsets, size):
-    out = np.zeros((size, values.shape[1]))
+    out = np.zeros((len(values), size, values.shape[-1]))
     for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
-        np.add.at(out, i[i >= 0] + offset, (values * w[:, None])[i >= 0])
+        image, sample = np.nonzero(i >= 0)
+        place = i[image, sample] + offset
+        np.add.at(out, (image, place), (values * w[..., None])[image, sample])
     return out
 
 
 def numpy_dots(values, image, index, offsets):
     return [
-        np.where(i < 0, 0, (image[i + offset] * values).sum(-1))
+        np.where(i < 0, 0, (np.take_along_axis(image, (i + offset)[..., None], 1) * values).sum(-1))
         for i, offset in itertools.product(index, offsets)
     ]
 
@@ -58,21 +59,21 @@ def double_precision():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 5, 8, 12, 21])
-@pytest.mark.parametrize("groups", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch", [1, 3, 4])
 @pytest.mark.parametrize(("scatter", "dots"), FORMS)
-def test_every_form_computes_the_sums_and_their_gradients(scatter, dots, groups, channels):
+def test_every_form_computes_the_sums_and_their_gradients(scatter, dots, batch, channels):
     offsets = (0, 1)
-    image, values, index, weights = arguments(groups, channels=channels, offsets=offsets)
+    image, values, index, weights = arguments(batch, channels=channels, offsets=offsets)
 
     def sampled(image, weights):
-        return taps.gather(image, index, weights, offsets=offsets, groups=groups)
+        return taps.gather(image, index, weights, offsets=offsets)
 
     with taps.using(scatter=scatter, dots=dots):
         out, pull_back = jax.vjp(sampled, image, weights)
         to_image, to_weights = pull_back(jnp.asarray(values))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
     close(out, numpy_gather(image, index, weights, offsets))
-    close(to_image, numpy_scatter(values, index, weights, offsets, len(image)))
+    close(to_image, numpy_scatter(values, index, weights, offsets, image.shape[1]))
     for found, expected in zip(to_weights, numpy_dots(values, image, index, offsets), strict=True):
         close(found, expected)
 
@@ -82,14 +83,14 @@ def test_derivatives_of_any_order_and_mode(scatter, dots):
     image, _, index, weights = arguments(2, pixels=4, samples=3, channels=3)
 
     def nonlinear(image, weights):
-        out = taps.gather(image, index, weights, offsets=(0, 1), groups=2)
+        out = taps.gather(image, index, weights, offsets=(0, 1))
         return jnp.sin(out).sum()
 
     with taps.using(scatter=scatter, dots=dots):
         check_grads(nonlinear, (image, weights), order=3, modes=["fwd", "rev"], rtol=1e-4)
 
 
-AXES = list(itertools.product([None, 0, 1], repeat=3))[1:]
+AXES = list(itertools.product([None, 0, 2], repeat=3))[1:]
 
 
 @pytest.mark.parametrize("axes", AXES)
@@ -104,7 +105,7 @@ def test_mapping_is_a_loop(axes):
 
     def all_of_it(image, i, w):
         def sampled(image, w):
-            return jnp.sin(taps.gather(image, [i], [w], groups=2))
+            return jnp.sin(taps.gather(image, [i], [w]))
 
         out, pull_back = jax.vjp(sampled, image, w)
         gradients = pull_back(out)
@@ -124,21 +125,21 @@ def test_mapping_is_a_loop(axes):
 
 
 def test_what_lies_behind_a_negative_index_does_not_count():
-    image = np.full((4, 3), np.nan)
-    image[1] = 2.0
-    index, weight = np.array([1, -1, -3], np.int32), np.array([0.5, 0.5, np.inf])
-    out = taps.gather(image, [index], [weight[:1].repeat(3)])
-    np.testing.assert_array_equal(out, [[1.0] * 3, [0.0] * 3, [0.0] * 3])
+    image = np.full((1, 4, 3), np.nan)
+    image[:, 1] = 2.0
+    index, weight = np.array([[1, -1, -3]], np.int32), np.full((1, 3), 0.5)
+    out = taps.gather(image, [index], [weight])
+    np.testing.assert_array_equal(out[0], [[1.0] * 3, [0.0] * 3, [0.0] * 3])
     for form in DOTS:
         with taps.using(dots=form):
             gradient = jax.grad(lambda w: taps.gather(image, [index], [w]).sum())(weight)
-        np.testing.assert_array_equal(gradient, [6.0, 0.0, 0.0])
+        np.testing.assert_array_equal(gradient[0], [6.0, 0.0, 0.0])
 
 
 def test_more_pixels_than_an_index_can_count_are_refused():
-    pixels = jax.ShapeDtypeStruct((2**31, 1), np.float32)
-    index, weight = np.zeros(1, np.int32), np.ones(1, np.float32)
-    with pytest.raises(ValueError, match=r"2147483648 pixels .* several calls"):
+    pixels = jax.ShapeDtypeStruct((1, 2**31, 1), np.float32)
+    index, weight = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"2147483648 pixels.*parts of it"):
         jax.eval_shape(lambda p: taps.gather(p, [index], [weight]), pixels)
 
 
@@ -148,7 +149,7 @@ def test_a_margin_changes_nothing(rank, channels):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, *(5, 6, 4)[:rank], channels))
     grid = rng.uniform(-1.7, 1.7, size=(2, *(3, 4, 5)[:rank], rank))
-    grid[0, 0, 0] = [-1, 1, 1][:rank], *rng.uniform(-40, 40, grid[0, 0, 0, 1:].shape)
+    grid[0, 0] = rng.uniform(-40, 40, grid[0, 0].shape)
 
     def value_and_gradients():
         out, pull_back = jax.vjp(grid_sample, image, grid)
