@@ -1,1 +1,1 @@
-"""What a trained network does: poses, galleries, a user's own images."""
+"""What a trained network does: poses, equivariance, galleries, a user's own images."""

@@ -1,12 +1,21 @@
 """Pictures of what a network does to its input."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from stn_jax.analysis.equivariance import (
+    EquivarianceError,
+    compare,
+    edge_maps,
+    letter_w,
+    rotations,
+)
 from stn_jax.analysis.pose import orthogonal_regression, spread
+from stn_jax.warp import affine_transform
 
 
 def gallery(images: np.ndarray, aligned: np.ndarray, path: Path, title: str) -> None:
@@ -61,6 +70,105 @@ def angle_plot(
     axis.set_title(f"{title}\nspread {spread(applied, predicted, labels):.1f} degrees", fontsize=10)
     axis.legend(loc="upper right", fontsize=8)
     _save(figure, path)
+
+
+def w_and_m(path: Path, side: int = 64) -> None:
+    """Draws Figure 1 of arXiv 2001.05858: a W turned by 180 degrees is an M, its maps are not.
+
+    Rows: the W and its maps under a bank of edge filters; the M and its maps; both turned back.
+    The turned-back image is the W; the turned-back maps have the edges of the W, in channels that
+    stand for the opposite direction.
+
+    Args:
+      path: the PNG to write.
+      side: of the image, in pixels.
+    """
+    image, theta = letter_w(side)[None], rotations([180.0]).thetas[0]
+    features: dict[str, Callable] = {"image": lambda x: x}
+    for i, end in enumerate(("right", "top", "left", "bottom")):
+        features[f"brighter to the {end}"] = lambda x, i=i: edge_maps(x)[..., i : i + 1]
+    sides = compare(features, image, theta)
+    turned = affine_transform(image, theta)
+    maps = [each.maps for each in sides.values()]
+    of_turned = [of(turned) for of in features.values()]
+    returned = [each.returned for each in sides.values()]
+    rows = {
+        "as it is\n$f$ and $\\Gamma f$": maps,
+        "turned by 180\N{DEGREE SIGN}\n$T_g f$ and $\\Gamma T_g f$": of_turned,
+        "turned back\n$T_g^{-1}T_g f$ and $T_g^{-1}\\Gamma T_g f$": returned,
+    }
+    inks = ["white", "#4da3ff", "#ffb000", "#ff5c77", "#3ecf8e"]
+    brightest = [1] + 4 * [max(float(each.max()) for each in maps[1:])]
+    figure = Figure(figsize=(9.6, 6.5), layout="constrained")
+    axes = figure.subplots(len(rows), len(features))
+    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(name)
+        for axis, each, ink, top in zip(line, pictures, inks, brightest, strict=True):
+            shades = LinearSegmentedColormap.from_list(ink, ["black", ink])
+            axis.imshow(each[0, ..., 0], cmap=shades, vmin=0, vmax=top, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    for first, last, (name, each) in zip(axes[0], axes[-1], sides.items(), strict=True):
+        first.set_title(name, fontsize=10)
+        last.set_xlabel(f"relative error {each.error[0]:.2f}", fontsize=9)
+    figure.suptitle(
+        "Turned back, the image is what it was; its feature maps are not: "
+        r"$T_g^{-1}\,\Gamma\,T_g f \neq \Gamma f$"
+    )
+    _save(figure, path)
+
+
+def equivariance_plot(
+    results: Mapping[str, Mapping[str, EquivarianceError]], path: Path, title: str
+) -> None:
+    """Draws by depth how far the maps of transformed images, warped back, are from the maps.
+
+    A panel for each family of transformations, a line for each network: the median over
+    transformations and images, with the middle 80 % as a bar; dotted, what two interpolations
+    alone do to the maps. Depths where no position counts are left out.
+
+    Args:
+      results: by network and by the family's name; all networks have the same families.
+      path: the PNG to write.
+      title: printed above.
+    """
+    families = list(next(iter(results.values())))
+    figure = Figure(figsize=(3.6 * len(families) + 0.6, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for axis, family in zip(axes, families, strict=True):
+        for i, (network, by_family) in enumerate(results.items()):
+            result = by_family[family]
+            # Side by side, so that bars do not cover each other.
+            places = np.arange(len(result.depths)) + 0.08 * (i - (len(results) - 1) / 2)
+            low, middle, high = _quantiles(result.error)
+            axis.errorbar(
+                places,
+                middle,
+                (middle - low, high - middle),
+                color=f"C{i}",
+                marker="o",
+                capsize=3,
+                label=network,
+            )
+            interpolation = _quantiles(result.resampling)[1]
+            axis.plot(places, interpolation, ":", color=f"C{i}", marker=".", zorder=1)
+        axis.set(title=family, xlabel="depth")
+        depths = max((each[family].depths for each in results.values()), key=len)
+        axis.set_xticks(range(len(depths)), depths)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylabel(r"$\|T_g^{-1}\Gamma T_g f - \Gamma f\|\;/\;\|\Gamma f\|$")
+    axes[0].plot([], [], "k:", marker=".", label="interpolation alone")
+    axes[0].legend(fontsize=8)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    """Tenth, median and ninetieth percentile ``[3, D]`` of ``[D, ...]``; NaN where all are NaN."""
+    by_depth = [each[np.isfinite(each)] for each in values]
+    return np.transpose(
+        [np.quantile(each, (0.1, 0.5, 0.9)) if each.size else [np.nan] * 3 for each in by_depth]
+    )
 
 
 def digits(images: np.ndarray, aligned: np.ndarray, captions: list[str], path: Path) -> None:

@@ -1,0 +1,568 @@
+"""How far a network's feature maps are from moving along with the image.
+
+Where a transformer warps a feature map to undo what happened to the image, it relies on
+``T^-1 Gamma T f = Gamma f``: the maps (Gamma) of the transformed image (T f), transformed back, are
+the maps of the image. Equation (1) and Figure 1 of arXiv 2001.05858 say that this fails in general:
+a warp moves the values about but leaves each in its channel. :func:`equivariance_error` measures by
+how much, for any feature extractor and any affine transformations: a place to put a transformer is
+one where the error of the transformations to undo is small.
+
+Convention
+    Thetas are those of :mod:`stn_jax.warp.affine` (``align_corners=False``), in the *image's*
+    normalised coordinates. A map has coordinates of its own: its positions need not cover the
+    image (without padding they cover less), so a theta is rewritten by :func:`map_theta` before
+    it warps a map. It needs a :class:`Geometry`, which is measured where it is not given.
+
+What counts
+    Only the interior, where no value depends on what lies outside an image. A position counts if
+
+    - the square of half-side ``margin`` (pixels) about its centre is within the image,
+    - after the transformation too: it holds only pixels that T took from within the image,
+    - and, warped back, it is interpolated from such positions of the map alone.
+
+    The default margin is half the receptive field, which is exact but leaves little of deep maps.
+    Where the images go on beyond their edges as T continues them (digits on a plain ground, and
+    ``padding_mode`` "border"), ``margin=0`` is right as well: it asks for the centres alone.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from stn_jax.models import ConvBlock, Network
+from stn_jax.warp import affine, affine_grid, affine_transform
+
+# A function from images to a map, or to several by name or in order; or several functions.
+Features = Callable[[jax.Array], Any] | Mapping[str, Callable] | Sequence[Callable]
+
+# What float32 may lose of a position (normalised), and of a weight of the interpolation.
+_POSITION_ROUNDING, _WEIGHT_ROUNDING = 1e-5, 1e-3
+
+
+class Geometry(NamedTuple):
+    """Where the positions of a feature map lie in the image; (along H, along W), in pixels.
+
+    Position i of the map is centred on pixel ``offset + stride * i`` (0: the centre of the first
+    pixel) and depends on the ``field`` pixels about it.
+    """
+
+    stride: tuple[float, float]
+    offset: tuple[float, float]
+    field: tuple[float, float]
+
+
+class Family(NamedTuple):
+    """Transformations of one kind."""
+
+    name: str  # says how much of it, too: "rotation by 15 to 90 degrees"
+    values: np.ndarray  # [K]
+    thetas: jax.Array  # [K, 2, 3]
+
+
+class Comparison(NamedTuple):
+    """The maps of the images, and those of the transformed images, warped back."""
+
+    maps: jax.Array  # [B, h, w, C]: Gamma f
+    returned: jax.Array  # [B, h, w, C]: T^-1 Gamma T f
+    interior: jax.Array  # [h, w], bool: the positions that count
+    error: jax.Array  # [B], see EquivarianceError
+    resampling: jax.Array  # [B]
+
+
+class EquivarianceError(NamedTuple):
+    """How far maps are from moving along, for D depths, K transformations and B images.
+
+    A relative error is the L2 norm of the difference over that of Gamma f, over the interior and
+    all channels; NaN where no position counts. Maps of one norm that share nothing are at 2 ** 0.5.
+
+    Attributes:
+      depths: names, ``D`` of them.
+      error: ``[D, K, B]``, of T^-1 Gamma T f.
+      resampling: ``[D, K, B]``, of T^-1 T Gamma f: what two interpolations alone do to these maps.
+        An error well above it is the network's.
+      counted: ``[D, K]``, the share of the map's positions that the error is over.
+    """
+
+    depths: tuple[str, ...]
+    error: np.ndarray
+    resampling: np.ndarray
+    counted: np.ndarray
+
+
+def rotations(degrees: ArrayLike | Sequence[float], shape: Sequence[int] = (1, 1)) -> Family:
+    """Rotations about the centre by ``degrees`` ``[K]``, counter-clockwise, of ``shape`` (H, W)."""
+    degrees = np.asarray(degrees)
+    thetas = affine.rotation(degrees, aspect=shape[1] / shape[0])
+    return Family(f"rotation by {_span(degrees)} degrees", degrees, thetas)
+
+
+def translations(
+    pixels: ArrayLike | Sequence[float],
+    shape: Sequence[int],
+    direction: Sequence[float] = (1.0, 0.0),
+) -> Family:
+    """Moves the picture by ``pixels`` ``[K]`` times ``direction`` (x, y), of ``shape`` (H, W)."""
+    pixels = np.asarray(pixels)
+    shift = -2 * pixels[:, None] * np.asarray(direction) / np.array([shape[1], shape[0]])
+    return Family(f"translation by {_span(pixels)} pixels", pixels, affine.translation(shift))
+
+
+def scalings(factors: ArrayLike | Sequence[float]) -> Family:
+    """Magnifies the picture by ``factors`` ``[K]`` (below 1: makes it smaller)."""
+    factors = np.asarray(factors)
+    thetas = affine.scaling(1 / np.stack([factors] * 2, -1))
+    return Family(f"scaling by {_span(factors)}", factors, thetas)
+
+
+def _span(values: np.ndarray) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def equivariance_error(
+    features: Features,
+    images: ArrayLike,
+    thetas: ArrayLike,
+    *,
+    geometry: Geometry | Mapping[str, Geometry] | None = None,
+    margin: float | None = None,
+    padding_mode: str = "zeros",
+) -> EquivarianceError:
+    """Measures how far a network is from Eq. (1) of arXiv 2001.05858 holding.
+
+    See the module's text for the coordinates and for what counts.
+
+    Args:
+      features: function from images ``[B, H, W, C]`` to a feature map ``[B, h, w, c]``, or to a
+        mapping or sequence of maps by depth; or a mapping or sequence of functions. It is called
+        as it is: jit it, if it can be.
+      images: ``[B, H, W, C]``, floating point.
+      thetas: ``[K, 2, 3]``, each from transformed to original positions.
+      geometry: where the maps' positions lie, for all maps or by name (a sequence's names are
+        "0", "1", ...). Measured by :func:`measure_geometry` where None.
+      margin: pixels between a position that counts and the edge of the image; half the receptive
+        field where None.
+      padding_mode: how the transformation continues the images.
+
+    Returns:
+      :class:`EquivarianceError`.
+
+    Raises:
+      TypeError: images are not floating point.
+      ValueError: shapes do not fit, a theta has no inverse, margin is negative, geometry lacks a
+        depth or cannot be measured.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from stn_jax.analysis.equivariance import equivariance_error, rotations
+      >>> images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
+      >>> slopes = lambda x: x[:, :, 1:] - x[:, :, :-1]  # of what is turned it takes the other
+      >>> result = equivariance_error(slopes, images, rotations([180.0]).thetas)
+      >>> result.error.shape, bool((abs(result.error - 2) < 1e-5).all())
+      ((1, 1, 2), True)
+    """
+    thetas = np.asarray(thetas, np.float32)
+    if thetas.ndim != 3 or thetas.shape[1:] != (2, 3) or not len(thetas):
+        raise ValueError(f"thetas have shape {thetas.shape}; expected [K, 2, 3], K at least 1")
+    compare = _prepare(features, images, geometry, margin, padding_mode)
+    results = [compare(theta) for theta in thetas]
+    depths = tuple(results[0])
+
+    def gather(read: Callable[[Comparison], jax.Array]) -> np.ndarray:
+        return np.stack([[np.asarray(read(each[depth])) for each in results] for depth in depths])
+
+    return EquivarianceError(
+        depths,
+        error=gather(lambda each: each.error),
+        resampling=gather(lambda each: each.resampling),
+        counted=gather(lambda each: each.interior.mean()),
+    )
+
+
+def compare(
+    features: Features,
+    images: ArrayLike,
+    theta: ArrayLike,
+    *,
+    geometry: Geometry | Mapping[str, Geometry] | None = None,
+    margin: float | None = None,
+    padding_mode: str = "zeros",
+) -> dict[str, Comparison]:
+    """Both sides of Eq. (1), as maps to look at, for one theta ``[2, 3]``.
+
+    Args and errors are those of :func:`equivariance_error`.
+
+    Returns:
+      A :class:`Comparison` by the name of the depth.
+    """
+    return _prepare(features, images, geometry, margin, padding_mode)(np.asarray(theta, np.float32))
+
+
+def _prepare(
+    features: Features,
+    images: ArrayLike,
+    geometry: Geometry | Mapping[str, Geometry] | None,
+    margin: float | None,
+    padding_mode: str,
+) -> Callable[[np.ndarray], dict[str, Comparison]]:
+    """All that does not depend on theta."""
+    images = jnp.asarray(images)
+    if images.ndim != 4 or not images.size:
+        raise ValueError(f"images have shape {images.shape}; expected [B, H, W, C], none of them 0")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images have type {images.dtype}; expected floating point")
+    if margin is not None and not margin >= 0:
+        raise ValueError(f"margin is {margin}; expected 0 or more pixels, or None")
+    maps, shape = _maps(features, images), (images.shape[1], images.shape[2])
+    frames = {}
+    for name, each in maps.items():
+        if geometry is None:
+
+            def of_depth(x: jax.Array, name: str = name) -> jax.Array:
+                return _maps(features, x)[name]
+
+            own = measure_geometry(of_depth, images.shape[1:])
+        else:
+            own = _checked(geometry.get(name) if isinstance(geometry, Mapping) else geometry, name)
+        half = (np.array(own.field) - 1) / 2 if margin is None else np.full(2, margin)
+        reach = (2 * half / shape)[::-1].astype(np.float32)
+        frames[name] = _window(own, shape, each.shape[1:3]), reach
+
+    def for_one(theta: np.ndarray) -> dict[str, Comparison]:
+        finite = theta.shape == (2, 3) and np.isfinite(theta).all()
+        if not finite or np.linalg.det(theta[:, :2]) == 0:
+            raise ValueError(f"theta is {theta.tolist()}; expected a 2x3 matrix with an inverse")
+        moved = _maps(features, _warp(images, theta, padding_mode=padding_mode))
+        return {
+            name: _compare(maps[name], moved[name], theta, *frame, shape)
+            for name, frame in frames.items()
+        }
+
+    return for_one
+
+
+# A program of its own: fused with others, XLA's CPU compiler may round a position up for the index
+# and down for the weights, and what lies between two pixels is then off by one.
+_warp = jax.jit(affine_transform, static_argnames="padding_mode")
+
+
+def _maps(features: Features, images: jax.Array) -> dict[str, jax.Array]:
+    """The maps by name, in float32."""
+    several: Any = features(images) if callable(features) else features
+    if not isinstance(several, Mapping):
+        several = dict(enumerate(several if isinstance(several, list | tuple) else [several]))
+    maps = {}
+    for name, each in several.items():
+        each = jnp.asarray(each(images) if callable(each) else each)
+        if each.ndim != 4 or len(each) != len(images) or not each.size:
+            raise ValueError(
+                f"features gave an array of shape {each.shape} for depth {name}; expected a map "
+                f"[{len(images)}, h, w, c], none of them 0"
+            )
+        maps[str(name)] = each.astype(jnp.float32)
+    return maps
+
+
+def _compare(
+    maps: jax.Array,
+    moved: jax.Array,
+    theta: np.ndarray,
+    window: np.ndarray,
+    reach: np.ndarray,
+    shape: tuple[int, int],
+) -> Comparison:
+    """Warps back and compares.
+
+    Args:
+      maps, moved: Gamma f and Gamma T f, ``[B, h, w, C]``.
+      theta: T, ``[2, 3]``.
+      window: see :func:`_window`.
+      reach: half the side of the square that must be inside, ``[2]``, (x, y), normalised.
+      shape: of the images.
+    """
+    forth = _conjugate(theta, window)
+    back = affine.invert(forth)
+    inside, *valid = _valid(theta, window, forth, reach, shape=shape, map_shape=maps.shape[1:3])
+    # With the maps in place of the images, nothing but the interpolation is left.
+    resampled = _warp(_warp(maps, forth), back)
+    # What is made of valid values alone.
+    interior, both = (inside & (_warp(x, back)[..., 0] > 1 - _WEIGHT_ROUNDING) for x in valid)
+    returned = _warp(moved, back)
+    return Comparison(
+        maps,
+        returned,
+        interior,
+        _relative_error(returned, maps, interior),
+        _relative_error(resampled, maps, both),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "map_shape"))
+def _valid(
+    theta: jax.Array,
+    window: jax.Array,
+    forth: jax.Array,
+    reach: jax.Array,
+    *,
+    shape: tuple[int, int],
+    map_shape: tuple[int, int],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Which positions know all that they need: of Gamma f, of Gamma T f and of T Gamma f."""
+    points = affine_grid(affine.identity(), map_shape)
+    signs = jnp.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)])
+    # An affine map of a square is within the image if its corners are.
+    corners = _apply(window, points) + (signs * reach)[:, None, None]
+    inside = _within(corners, shape).all(0)
+    taken = inside & _within(_apply(theta, corners), shape).all(0)
+    known = taken & _within(_apply(forth, points), map_shape)
+    return inside, taken[..., None].astype(jnp.float32), known[..., None].astype(jnp.float32)
+
+
+@jax.jit
+def _relative_error(value: jax.Array, reference: jax.Array, where: jax.Array) -> jax.Array:
+    def norm(x: jax.Array) -> jax.Array:
+        return jnp.linalg.norm(jnp.where(where[..., None], x, 0).reshape(len(x), -1), axis=-1)
+
+    return jnp.where(where.any(), norm(value - reference) / norm(reference), jnp.nan)
+
+
+def _within(points: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Whether points [..., 2] are interpolated from an array of this shape (H, W) alone."""
+    limit = 1 - 1 / np.array([shape[1], shape[0]]) + _POSITION_ROUNDING
+    return (jnp.abs(points) <= limit).all(-1)
+
+
+def _apply(theta: jax.Array, points: jax.Array) -> jax.Array:
+    # By hand, not as a matrix product: see affine_grid.
+    x, y = points[..., :1], points[..., 1:]
+    return theta[:, 0] * x + theta[:, 1] * y + theta[:, 2]
+
+
+# Geometry
+
+
+def map_theta(
+    theta: ArrayLike, geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]
+) -> jax.Array:
+    """Rewrites a theta of the image so that it does the same to a feature map.
+
+    The map's normalised coordinates have their origin and unit where the map does. A translation
+    by a tenth of the image is one by an eighth of a map that covers 80 % of it.
+
+    Args:
+      theta: ``[..., 2, 3]``, in the image's coordinates.
+      geometry: where the map's positions lie.
+      shape: spatial shape of the image, (H, W).
+      map_shape: spatial shape of the map, (h, w).
+
+    Returns:
+      ``[..., 2, 3]``, in the map's coordinates.
+    """
+    return _conjugate(theta, _window(geometry, shape, map_shape))
+
+
+def _conjugate(theta: ArrayLike, window: ArrayLike) -> jax.Array:
+    return affine.compose(affine.invert(window), theta, window)
+
+
+def _window(geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]) -> np.ndarray:
+    """The map as a sampling window: the theta from its coordinates to the image's."""
+    stride, offset, side, map_side = (
+        np.array(each[::-1], np.float64)  # to (x, y)
+        for each in (geometry.stride, geometry.offset, tuple(shape), tuple(map_shape))
+    )
+    centre = offset + stride * (map_side - 1) / 2
+    scale, shift = stride * map_side / side, (2 * centre + 1) / side - 1
+    return np.column_stack([np.diag(scale), shift]).astype(np.float32)
+
+
+def _checked(geometry: Geometry | None, name: str) -> Geometry:
+    if geometry is None:
+        raise ValueError(f"geometry has no entry for depth {name}; give one, or None to measure")
+    pairs = np.asarray(geometry, np.float64)
+    if pairs.shape != (3, 2) or not np.isfinite(pairs).all() or not (pairs[[0, 2]] > 0).all():
+        raise ValueError(
+            f"geometry is {geometry}; expected stride, offset and field, each a pair (along H, "
+            "along W), stride and field positive"
+        )
+    return Geometry(*(tuple(pair) for pair in pairs.tolist()))
+
+
+def measure_geometry(features: Callable[[jax.Array], Any], shape: Sequence[int]) -> Geometry:
+    """Finds out which pixels each position of a feature map depends on.
+
+    Reads them off the derivative of each position by the image, where that is not 0, for images
+    of noise. Positions whose field the image's edge cuts off tell less, so a network with padding
+    whose receptive field is about as large as the image cannot be measured: give a geometry.
+
+    Args:
+      features: differentiable JAX function from ``[B, H, W, C]`` to one map ``[B, h, w, c]``.
+      shape: of one image, (H, W, C).
+
+    Returns:
+      The :class:`Geometry` on images of this shape.
+
+    Raises:
+      ValueError: it cannot be told, or there is none: the positions do not lie on a regular grid,
+        or depend on the whole image (as with a normalisation over the map).
+    """
+    random = np.random.default_rng(0)
+    noise = jnp.asarray(random.normal(size=(4, *shape)), jnp.float32)
+    result = jax.eval_shape(features, noise)
+    rows, columns = result.shape[1:3]
+    weights = jnp.asarray(random.normal(size=result.shape), result.dtype)
+    # Each row of the map, then each of its columns.
+    lines = np.zeros((rows + columns, rows, columns, 1), bool)
+    lines[np.arange(rows), np.arange(rows)] = True
+    lines[rows + np.arange(columns), :, np.arange(columns)] = True
+
+    @jax.jit
+    def dependence(noise: jax.Array) -> jax.Array:
+        _, pull_back = jax.vjp(features, noise)
+
+        def pixels(line: jax.Array) -> jax.Array:
+            (slope,) = pull_back(jnp.where(line, weights, 0))
+            return (slope != 0).any((0, 3))
+
+        return jax.lax.map(pixels, jnp.asarray(lines))
+
+    touched = np.asarray(dependence(noise))
+    along = _fit(np.any(touched[:rows], 2)), _fit(np.any(touched[rows:], 1))
+    return Geometry(*zip(*along, strict=True))
+
+
+def _fit(touched: np.ndarray) -> tuple[float, float, float]:
+    """Stride, offset and field from which pixels [side] each position [n] depends on."""
+    count, side = touched.shape
+    index = np.arange(count)
+    low, high = touched.argmax(1), side - 1 - touched[:, ::-1].argmax(1)
+    # A lone position has no neighbour at any distance.
+    stride = max(np.diff(low).max(), np.diff(high).max()) if count > 1 else side
+    # The edge cuts fields off, and so raises what is lowest and lowers what is highest.
+    first, last = (low - stride * index).min(), (high - stride * index).max()
+    told = count == 1 or ((low > 0).any() and (high < side - 1).any())
+    regular = (low == np.maximum(first + stride * index, 0)).all() and (
+        high == np.minimum(last + stride * index, side - 1)
+    ).all()
+    if not (touched.any(1).all() and told and regular):
+        fields = ", ".join(f"{a}-{b}" for a, b in zip(low[:6], high[:6], strict=True))
+        raise ValueError(
+            f"the geometry of a map with {count} positions on {side} pixels cannot be measured "
+            f"(they depend on pixels {fields}{', ...' if count > 6 else ''}): give geometry="
+        )
+    return float(stride), float(first + last) / 2, float(last - first + 1)
+
+
+# This project's networks
+
+
+def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], dict[str, jax.Array]]:
+    """The feature maps of a network's blocks, one after the other, with no transformer between.
+
+    Args:
+      model: a network; its blocks are convolutional, so that any size of image will do.
+      variables: as ``model.apply`` takes them, ``{"params": ...}``.
+
+    Returns:
+      Jitted function from images ``[B, H, W, C]`` to maps by depth: "0" is the image, "1" the map
+      after one block, and so on.
+    """
+
+    def maps(network: Network, images: jax.Array) -> dict[str, jax.Array]:
+        out = {"0": images}
+        for depth, block in enumerate(network.blocks, 1):
+            out[str(depth)] = block(out[str(depth - 1)], train=False)
+        return out
+
+    return jax.jit(lambda images: model.apply(variables, jnp.asarray(images), method=maps))
+
+
+def network_geometry(model: Network) -> dict[str, Geometry]:
+    """The geometry of each depth of a network of :class:`stn_jax.models.ConvBlock`.
+
+    Computed block by block (Araujo, Norris and Sim 2019, "Computing Receptive Fields of
+    Convolutional Neural Networks", Distill), whatever the image's size.
+
+    Raises:
+      TypeError: a block is of another kind; :func:`measure_geometry` may do.
+    """
+    stride, offset, field = 1.0, 0.0, 1.0
+    result = {"0": _square(stride, offset, field)}
+    for depth, block in enumerate(model.blocks, 1):
+        if not isinstance(block, ConvBlock):
+            raise TypeError(f"block {depth} is a {type(block).__name__}; expected a ConvBlock")
+        size, pool = block.kernel_size, 2 if block.pool else 1
+        before = 0 if block.padding == "VALID" else (size - 1) // 2
+        # Centre of the kernel, then of the pooled window.
+        offset += stride * ((size - 1) / 2 - before + (pool - 1) / 2)
+        field += stride * (size - 1 + pool - 1)
+        stride *= pool
+        result[str(depth)] = _square(stride, offset, field)
+    return result
+
+
+def _square(stride: float, offset: float, field: float) -> Geometry:
+    return Geometry((stride,) * 2, (offset,) * 2, (field,) * 2)
+
+
+def network_error(
+    model: Network, variables: Any, images: ArrayLike, thetas: ArrayLike, **options: Any
+) -> EquivarianceError:
+    """:func:`equivariance_error` of a network's blocks, at all depths.
+
+    Args:
+      model, variables: see :func:`network_features`.
+      images: ``[B, H, W, C]``, normalised. Deep maps of small images have little interior: digits
+        on a plain ground may well be padded with more of it.
+      thetas: ``[K, 2, 3]``.
+      **options: ``margin`` and ``padding_mode``.
+    """
+    known = all(isinstance(block, ConvBlock) for block in model.blocks)
+    geometry = network_geometry(model) if known else None
+    features = network_features(model, variables)
+    return equivariance_error(features, images, thetas, geometry=geometry, **options)
+
+
+# Figure 1
+
+
+def edge_maps(images: ArrayLike) -> jax.Array:
+    """Maps of a bank of edge filters by hand: one Sobel filter, turned by 0, 90, 180, 270 degrees.
+
+    Args:
+      images: ``[B, H, W, 1]``.
+
+    Returns:
+      ``[B, H - 2, W - 2, 4]``, how steeply the image brightens towards the right, the top, the
+      left and the bottom; 0 where it darkens. Turning the image by 90 degrees counter-clockwise
+      turns the maps and moves each to the next channel.
+    """
+    right = np.outer([1, 2, 1], [-1, 0, 1]).astype(np.float32) / 8
+    bank = np.stack([np.rot90(right, turns) for turns in range(4)], -1)[:, :, None]
+    return jax.nn.relu(
+        jax.lax.conv_general_dilated(
+            jnp.asarray(images, jnp.float32),
+            jnp.asarray(bank),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+    )
+
+
+def letter_w(side: int = 64) -> np.ndarray:
+    """The letter W, white on black, ``[side, side, 1]`` in [0, 1]; upside down it is an M."""
+    corners = np.array([(-0.76, -0.4), (-0.38, 0.4), (0, -0.4), (0.38, 0.4), (0.76, -0.4)])
+    axis = (2 * np.arange(side) + 1) / side - 1
+    points = np.stack(np.meshgrid(axis, axis), -1)[..., None, :]
+    start, along = corners[:-1], np.diff(corners, axis=0)
+    share = np.clip(((points - start) * along).sum(-1) / (along**2).sum(-1), 0, 1)
+    distance = np.linalg.norm(points - start - share[..., None] * along, axis=-1).min(-1)
+    # Strokes of half-width 0.09, with an edge two pixels wide.
+    return np.clip((0.09 - distance) * side / 4 + 0.5, 0, 1)[..., None].astype(np.float32)

@@ -1,0 +1,563 @@
+"""Equivariance: NumPy and SciPy in float64 as the judge, exact cases, closed forms, bad input."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage, signal
+
+import stn_jax
+from stn_jax.analysis import equivariance, figures
+from stn_jax.analysis.equivariance import (
+    EquivarianceError,
+    Geometry,
+    compare,
+    edge_maps,
+    equivariance_error,
+    letter_w,
+    map_theta,
+    measure_geometry,
+    network_error,
+    network_features,
+    network_geometry,
+    rotations,
+    scalings,
+    translations,
+)
+from stn_jax.models import ConvBlock, Head, Network
+from stn_jax.warp import affine
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def convolution(kernel, strides=(1, 1), padding="VALID", dilation=(1, 1)):
+    """A rectified convolution by a kernel [h, w, C_in, C_out], as a function of images."""
+
+    @jax.jit
+    def maps(images):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.nn.relu(
+            jax.lax.conv_general_dilated(
+                images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=numbers
+            )
+        )
+
+    return maps
+
+
+# Shapes that tests share, and with them compiled programs.
+SMALL, LARGE = (3, 16, 16, 1), (2, 60, 60, 1)
+narrow, wide = convolution(noise(3, 3, 1, 2)), convolution(noise(5, 5, 1, 2))
+NARROW, WIDE = Geometry((1, 1), (1, 1), (3, 3)), Geometry((1, 1), (2, 2), (5, 5))
+
+
+@functools.cache
+def small_network(task="rotated_mnist", variant="cnn", side=28, channels=1):
+    model = stn_jax.create_model(task, variant, width=1 / 16)
+    return model, variables_of(model, (1, side, side, channels))
+
+
+def variables_of(model, shape):
+    """Parameters by chance, the biases too, without a program to compute them."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+
+    def draw(x):
+        return noise(*x.shape) * (1 / np.sqrt(np.prod(x.shape[:-1])) if len(x.shape) > 1 else 0.1)
+
+    return jax.tree.map(draw, shapes)
+
+
+# The measure
+
+
+def warp_in_float64(array, theta, lattice=(1, 0, 1, 0)):
+    """An array [H, W] warped by a theta of pixel positions on a lattice, by SciPy."""
+    stride_y, offset_y, stride_x, offset_x = lattice
+    y, x = np.indices(array.shape, np.float64)
+    x, y = offset_x + stride_x * x, offset_y + stride_y * y
+    x, y = (row[0] * x + row[1] * y + row[2] for row in theta)
+    at = [(y - offset_y) / stride_y, (x - offset_x) / stride_x]
+    return ndimage.map_coordinates(array, at, order=1, mode="grid-constant")
+
+
+def in_pixels(theta, height, width):
+    """The same transform of pixel positions, as a 3x3 matrix."""
+    to_normalized = np.array(
+        [[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]]
+    )
+    square = np.vstack([np.asarray(theta, np.float64), [0, 0, 1]])
+    return np.linalg.inv(to_normalized) @ square @ to_normalized
+
+
+@pytest.mark.parametrize(
+    "theta",
+    [
+        affine.rotation(20.0, aspect=29 / 32),
+        affine.from_parameters(-15.0, (0.9, 1.1), 0.1, (0.1, -0.05)),
+        affine.scaling(0.8),
+    ],
+)
+@pytest.mark.parametrize("margin", [None, 0, 3.5])
+def test_the_measure_is_that_of_numpy_in_float64(theta, margin):
+    height, width, field, stride, offset = 32, 29, (5, 3), (2, 3), (2, 1)
+    image = ndimage.gaussian_filter(noise(height, width), 1.5)
+    kernel = noise(*field, 1, 4, seed=1)
+    geometry = Geometry(stride, offset, field)
+    found = compare(
+        convolution(kernel, stride),
+        image[None, ..., None],
+        theta,
+        geometry=geometry,
+        margin=margin,
+    )["0"]
+
+    def extract(array):
+        channels = np.moveaxis(kernel[:, :, 0].astype(np.float64), -1, 0)
+        maps = [signal.correlate2d(array, each, "valid") for each in channels]
+        return np.maximum(maps, 0)[:, :: stride[0], :: stride[1]]
+
+    pixels = in_pixels(theta, height, width)
+    back = np.linalg.inv(pixels)[:2]
+    lattice = (stride[0], offset[0], stride[1], offset[1])
+    maps = extract(image.astype(np.float64))
+    moved = extract(warp_in_float64(image.astype(np.float64), pixels[:2]))
+    returned = np.stack([warp_in_float64(each, back, lattice) for each in moved])
+    resampled = [warp_in_float64(each, pixels[:2], lattice) for each in maps]
+    resampled = np.stack([warp_in_float64(each, back, lattice) for each in resampled])
+
+    # Position by position, all the points that it depends on.
+    half = [(side - 1) / 2 if margin is None else margin for side in field]
+    inside = np.zeros(maps.shape[1:], bool)
+    taken, known = inside.copy(), inside.copy()
+    last = np.array([width - 1, height - 1])
+    for i, j in np.ndindex(*inside.shape):
+        centre = np.array([offset[1] + stride[1] * j, offset[0] + stride[0] * i])
+        steps = [np.linspace(-side, side, 9) for side in half[::-1]]
+        points = centre + np.array(list(itertools.product(*steps)))
+        at = points @ pixels[:2, :2].T + pixels[:2, 2]
+        inside[i, j] = ((points >= 0) & (points <= last)).all()
+        taken[i, j] = inside[i, j] and ((at >= 0) & (at <= last)).all()
+        at = pixels[:2, :2] @ centre + pixels[:2, 2]
+        at = (at - offset[::-1]) / stride[::-1]
+        known[i, j] = ((at >= 0) & (at <= np.array(inside.shape[::-1]) - 1)).all()
+    whole = warp_in_float64(taken.astype(float), back, lattice) > 0.999
+    interior = inside & whole
+    assert 0 < interior.sum() < interior.size
+    assert found.interior.tolist() == interior.tolist()
+    np.testing.assert_allclose(
+        np.moveaxis(found.returned[0], -1, 0)[:, interior], returned[:, interior], atol=1e-4
+    )
+
+    def relative(value, where):
+        return np.linalg.norm((value - maps)[:, where]) / np.linalg.norm(maps[:, where])
+
+    assert found.error[0] == pytest.approx(relative(returned, interior), abs=1e-5)
+    known = interior & (warp_in_float64(known.astype(float), back, lattice) > 0.999)
+    assert found.resampling[0] == pytest.approx(relative(resampled, known), abs=1e-5)
+
+
+def test_errors_have_axes_of_depths_transformations_and_images():
+    images, family = noise(*SMALL), rotations([30.0, 180.0])
+    result = equivariance_error({"a": narrow, "b": wide}, images, family.thetas)
+    assert result.depths == ("a", "b")
+    assert result.error.shape == result.resampling.shape == (2, 2, 3)
+    assert result.counted.shape == (2, 2)
+    for d, k in np.ndindex(*result.counted.shape):
+        geometry = (NARROW, WIDE)[d]
+        found = compare((narrow, wide)[d], images, family.thetas[k], geometry=geometry)["0"]
+        assert result.counted[d, k] == pytest.approx(float(found.interior.mean()))
+        np.testing.assert_array_equal(result.resampling[d, k], found.resampling)
+        interior = np.asarray(found.interior)
+        for b, (maps, returned) in enumerate(zip(found.maps, found.returned, strict=True)):
+            maps, returned = np.asarray(maps)[interior], np.asarray(returned)[interior]
+            error = np.linalg.norm(returned - maps) / np.linalg.norm(maps)
+            assert result.error[d, k, b] == pytest.approx(error, rel=1e-5)
+
+
+def test_features_may_be_functions_by_name_or_in_order_or_one_of_several_maps():
+    images, thetas = noise(*SMALL), rotations([30.0]).thetas
+    by_name = equivariance_error({"a": narrow, "b": wide}, images, thetas)
+    for features, names in (
+        ((narrow, wide), ("0", "1")),
+        (lambda x: [narrow(x), wide(x)], ("0", "1")),
+        (lambda x: {"a": narrow(x), 2: wide(x)}, ("a", "2")),
+    ):
+        geometry = dict(zip(names, (NARROW, WIDE), strict=True))
+        result = equivariance_error(features, images, thetas, geometry=geometry)
+        assert result.depths == names
+        np.testing.assert_array_equal(result.error, by_name.error)
+    alone = equivariance_error(narrow, images, thetas)
+    assert alone.depths == ("0",)
+    np.testing.assert_array_equal(alone.error[0], by_name.error[0])
+
+
+def test_features_need_not_be_jax_where_the_geometry_is_given():
+    images, kernel = noise(*SMALL), noise(3, 3)
+    thetas = rotations([30.0, 90.0]).thetas
+
+    def in_numpy(images):
+        maps = [signal.correlate2d(np.array(each)[..., 0], kernel, "valid") for each in images]
+        return np.maximum(maps, 0)[..., None]
+
+    result = equivariance_error(in_numpy, images, thetas, geometry=NARROW)
+    same = equivariance_error(convolution(kernel[..., None, None]), images, thetas)
+    np.testing.assert_allclose(result.error, same.error, rtol=1e-5)
+
+
+def test_of_the_image_itself_the_error_is_that_of_the_resampling():
+    result = equivariance_error(lambda x: x, noise(*SMALL), rotations([0.0, 30, 90]).thetas)
+    np.testing.assert_allclose(result.error, result.resampling, atol=1e-6)
+    assert (result.error[0, [0, 2]] < 1e-5).all()
+    assert (result.error[0, 1] > 0.1).all()
+    np.testing.assert_array_equal(result.counted[0, [0, 2]], 1)
+
+
+def test_where_nothing_counts_there_is_no_error():
+    result = equivariance_error(lambda x: x, noise(*SMALL), translations([17.0], (16, 16)).thetas)
+    assert result.counted.item() == 0
+    assert np.isnan(result.error).all()
+    assert np.isnan(result.resampling).all()
+
+
+# What commutes
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(right=st.integers(-3, 3), down=st.integers(-3, 3))
+def test_translations_by_multiples_of_the_stride_commute_without_padding(right, down):
+    model, variables = small_network()
+    images = noise(*LARGE)
+    theta = translations([4.0], (60, 60), (right, down)).thetas
+    result = network_error(model, variables, images, theta)
+    assert (result.error < 1e-5).all()
+    # Maps of 60, 26 and 10 positions, 1, 2 and 4 pixels apart; what moves out of them is lost.
+    expected = [
+        (1 - abs(4 * right / reach)) * (1 - abs(4 * down / reach)) for reach in (60, 2 * 26, 4 * 10)
+    ]
+    np.testing.assert_allclose(result.counted[:, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("pixels", "commutes"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (4, (1, 1, 1))])
+def test_other_translations_do_not(pixels, commutes):
+    model, variables = small_network()
+    result = network_error(model, variables, noise(*LARGE), translations([pixels], (60, 60)).thetas)
+    assert ((result.error[:, 0] < 1e-5) == np.array(commutes, bool)[:, None]).all()
+    assert (result.error[np.array(commutes) == 0] > 0.1).all()
+
+
+def test_a_map_is_not_warped_as_if_it_covered_the_image():
+    model, variables = small_network()
+    images, thetas = noise(*LARGE), translations([8.0], (60, 60)).thetas
+    features = network_features(model, variables)
+    right = {"0": network_geometry(model)["1"]}
+    side = 60 / 26
+    whole = Geometry((side, side), (side / 2 - 0.5,) * 2, (10, 10))  # 26 positions over 60 pixels
+    options = {"margin": 0, "geometry": right}
+    block = lambda x: features(x)["1"]  # noqa: E731
+    assert (equivariance_error(block, images, thetas, **options).error < 1e-5).all()
+    options["geometry"] = {"0": whole}
+    assert (equivariance_error(block, images, thetas, **options).error > 0.1).all()
+
+
+def test_padding_breaks_translations_at_the_edge_and_the_default_margin_leaves_it_out():
+    blocks = (ConvBlock(4, 5, padding="SAME", pool=True), ConvBlock(4, 3, padding="SAME"))
+    model = Network(blocks, Head(2))
+    images = noise(*LARGE)
+    variables = variables_of(model, images.shape)
+    thetas = translations([2.0, 4.0], (60, 60), (1, -1)).thetas
+    strict = network_error(model, variables, images, thetas)
+    assert (strict.error < 1e-5).all()
+    assert (strict.counted > 0.3).all()
+    assert (network_error(model, variables, images, thetas, margin=0).error[1:] > 1e-2).all()
+
+
+@pytest.fixture
+def turned_bank():
+    """A filter by chance, turned by 0, 90, 180 and 270 degrees, and pooled."""
+    kernel = noise(5, 5, seed=3)
+    bank = np.stack([np.rot90(kernel, turns) for turns in range(4)], -1)[:, :, None]
+    return jax.jit(lambda x: nn.max_pool(convolution(bank)(x), (2, 2), (2, 2)))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_quarter_turns_are_exact_once_channels_are_permuted_and_far_from_it_before(
+    turned_bank, turns
+):
+    images = noise(2, 24, 24, 1)
+    theta = affine.rotation(90.0 * turns)
+    found = compare(turned_bank, images, theta)["0"]
+    assert found.interior.all()
+    np.testing.assert_allclose(np.roll(found.returned, -turns, -1), found.maps, atol=1e-4)
+    assert (found.error > 0.5).all()
+    assert (found.resampling < 1e-5).all()
+    # The same by NumPy alone.
+    turned = turned_bank(np.rot90(images, turns, (1, 2)))
+    by_hand = np.roll(np.rot90(found.maps, turns, (1, 2)), turns, -1)
+    np.testing.assert_allclose(turned, by_hand, atol=1e-5)
+
+    def any_turn(x):
+        return turned_bank(x).max(-1, keepdims=True)
+
+    assert (compare(any_turn, images, theta)["0"].error < 1e-4).all()
+
+
+def test_the_edge_bank_turns_with_the_image():
+    images = noise(1, 12, 12, 1)
+    turned = edge_maps(np.rot90(images, 1, (1, 2)))
+    by_hand = np.roll(np.rot90(edge_maps(images), 1, (1, 2)), 1, -1)
+    np.testing.assert_allclose(turned, by_hand, atol=1e-6)
+    ramp = np.broadcast_to(np.arange(6.0)[:, None], (1, 6, 6))[..., None]  # brighter to the bottom
+    np.testing.assert_allclose(edge_maps(ramp)[0, 0, 0], [0, 0, 0, 1])
+
+
+def test_a_w_upside_down_is_an_m_whose_maps_are_in_other_channels():
+    w = letter_w(40)
+    np.testing.assert_allclose(w, w[:, ::-1], atol=1e-6)  # a W is its own mirror image
+    assert np.abs(w - w[::-1]).max() == 1
+    # A stroke starts at the upper left, none at the lower left.
+    assert w[:14, :8].max() == 1
+    assert w[28:, :8].max() == 0
+    found = compare(edge_maps, w[None], affine.rotation(180.0))["0"]
+    assert found.error[0] > 1.3
+    np.testing.assert_allclose(np.roll(found.returned, 2, -1), found.maps, atol=1e-5)
+
+
+# Geometry
+
+
+def test_the_geometry_of_the_study_s_networks():
+    model, variables = small_network()
+    known = network_geometry(model)
+    # 9x9, pooled; 7x7 of those, pooled.
+    assert known["1"] == Geometry((2, 2), (4.5, 4.5), (10, 10))
+    assert known["2"] == Geometry((4, 4), (11.5, 11.5), (24, 24))
+    features = network_features(model, variables)
+    for side, depth in ((28, "1"), (28, "2"), (43, "2")):
+        found = measure_geometry(lambda x, depth=depth: features(x)[depth], (side, side, 1))
+        assert found == known[depth]
+
+
+def test_the_geometry_of_networks_with_padding():
+    model, variables = small_network("svhn_cropped", side=32, channels=3)
+    known = network_geometry(model)
+    # Pooled by 2 after the first, third, fifth and seventh block, each symmetric.
+    strides = [1, 2, 2, 4, 4, 8, 8, 16, 16]
+    assert [each.stride[0] for each in known.values()] == strides
+    assert [each.offset[1] for each in known.values()] == [(s - 1) / 2 for s in strides]
+    features = network_features(model, variables)
+    for depth in ("1", "2"):
+        found = measure_geometry(lambda x, depth=depth: features(x)[depth], (32, 32, 3))
+        assert found == known[depth]
+    with pytest.raises(ValueError, match="cannot be measured"):
+        measure_geometry(lambda x: features(x)["5"], (32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options", "expected"),
+    [
+        ((9, 11, 1), (3, 5, 1, 2), {}, ((1, 1), (1, 2), (3, 5))),
+        ((20, 30, 2), (3, 4, 2, 3), {"strides": (2, 3)}, ((2, 3), (1, 1.5), (3, 4))),
+        ((20, 20, 1), (3, 3, 1, 2), {"dilation": (2, 3)}, ((1, 1), (2, 3), (5, 7))),
+        # XLA pads an even side by one pixel after the last, an odd one on both sides.
+        (
+            (28, 29, 1),
+            (3, 3, 1, 2),
+            {"strides": (2, 2), "padding": "SAME"},
+            ((2, 2), (1, 0), (3, 3)),
+        ),
+        # A lone position.
+        ((7, 7, 1), (7, 7, 1, 2), {}, ((7, 7), (3, 3), (7, 7))),
+    ],
+)
+def test_geometry_is_measured(shape, kernel, options, expected):
+    found = measure_geometry(convolution(noise(*kernel), **options), shape)
+    assert found == Geometry(*expected)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        lambda x: x - x.mean((1, 2), keepdims=True),
+        lambda x: x.repeat(2, 1).repeat(2, 2),
+        jnp.zeros_like,
+    ],
+    ids=["depends on all", "finer than the image", "depends on nothing"],
+)
+def test_geometry_that_cannot_be_measured_is_refused(features):
+    with pytest.raises(ValueError, match=r"cannot be measured .* give geometry="):
+        measure_geometry(features, (8, 8, 1))
+
+
+def test_a_block_of_another_kind_is_measured():
+    class Average(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            return nn.avg_pool(x, (3, 3), (3, 3))
+
+    model = Network((Average(),), Head(2))
+    images = noise(*LARGE)
+    variables = variables_of(model, images.shape)
+    with pytest.raises(TypeError, match="block 1 is a Average; expected a ConvBlock"):
+        network_geometry(model)
+    result = network_error(model, variables, images, translations([3.0], (60, 60)).thetas)
+    assert (result.error < 1e-5).all()
+    np.testing.assert_allclose(result.counted[:, 0], [57 / 60, 19 / 20], rtol=1e-6)
+
+
+def test_a_theta_of_the_image_in_the_map_s_coordinates():
+    # 40 positions, a pixel apart, on 50 pixels: 80 %.
+    geometry = Geometry((1, 1), (5, 5), (11, 11))
+    theta = map_theta(affine.translation((0.2, 0.1)), geometry, (50, 50), (40, 40))
+    np.testing.assert_allclose(theta, affine.translation((0.25, 0.125)), atol=1e-6)
+    # About the image's centre, which is not this map's.
+    aside = Geometry((2, 2), (0, 0), (1, 1))
+    theta = map_theta(affine.rotation(180.0), aside, (8, 8), (4, 4))
+    # The map's positions 0, 2, 4, 6 are taken from 7, 5, 3, 1: from -0.5 + 4 = 3.5 on, backwards.
+    np.testing.assert_allclose(theta, [[-1, 0, 0.25], [0, -1, 0.25]], atol=1e-6)
+
+
+# This project's networks
+
+
+def test_the_features_of_a_network_are_what_its_head_sees():
+    model, variables = small_network()
+    images = noise(2, 28, 28, 1)
+    maps = network_features(model, variables)(images)
+    assert {name: each.shape for name, each in maps.items()} == {
+        "0": (2, 28, 28, 1),
+        "1": (2, 10, 10, 4),
+        "2": (2, 2, 2, 4),
+    }
+    logits = model.apply(variables, maps["2"], method=lambda network, x: network.head(x))
+    np.testing.assert_allclose(logits, model.apply(variables, images), atol=1e-5)
+
+
+def test_a_transformer_in_the_network_stays_out_of_its_features():
+    model, variables = small_network(variant="stn-c1")
+    turning = jax.tree.map(lambda x: x, variables)
+    turning["params"]["transformer"]["theta"]["bias"] += 0.3
+    images = noise(2, 28, 28, 1)
+    before, after = (network_features(model, each)(images) for each in (variables, turning))
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), before, after))
+
+
+# Families
+
+
+def test_families_do_to_a_picture_what_they_say():
+    image = np.zeros((20, 30, 1), np.float32)
+    image[10, 20] = 1
+
+    def moved_to(family):
+        warped = stn_jax.affine_transform(image, family.thetas[0])[..., 0]
+        return np.stack(np.indices(warped.shape) * np.asarray(warped)).sum((1, 2)) / warped.sum()
+
+    np.testing.assert_allclose(moved_to(translations([3.0], (20, 30))), [10, 23], atol=1e-4)
+    up = translations([2.0], (20, 30), (0, -1))
+    np.testing.assert_allclose(moved_to(up), [8, 20], atol=1e-4)
+    # About (9.5, 14.5): half a pixel below and 5.5 to the right of it.
+    np.testing.assert_allclose(moved_to(rotations([90.0], (20, 30))), [4, 15], atol=1e-4)
+    np.testing.assert_allclose(moved_to(scalings([1.5])), [10.25, 22.75], atol=0.3)
+
+
+def test_families_are_named_by_kind_unit_and_range():
+    assert rotations([15, 90, 30]).name == "rotation by 15 to 90 degrees"
+    assert translations([2.5], (8, 8)).name == "translation by 2.5 pixels"
+    assert scalings([0.5, 2]).name == "scaling by 0.5 to 2"
+
+
+# Bad input
+
+IMAGES, THETAS = np.zeros((1, 8, 8, 1), np.float32), np.eye(2, 3, dtype=np.float32)[None]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": IMAGES[0]}, ValueError, r"images have shape \(8, 8, 1\); expected \[B, H"),
+        ({"images": IMAGES.astype(np.uint8)}, TypeError, "images have type uint8"),
+        ({"thetas": THETAS[0]}, ValueError, r"thetas have shape \(2, 3\); expected \[K, 2, 3\]"),
+        ({"thetas": THETAS[:0]}, ValueError, "K at least 1"),
+        ({"thetas": 0 * THETAS}, ValueError, "expected a 2x3 matrix with an inverse"),
+        ({"margin": -1}, ValueError, "margin is -1; expected 0 or more pixels"),
+        ({"margin": float("nan")}, ValueError, "margin is nan"),
+        ({"padding_mode": "wrap"}, ValueError, "padding_mode"),
+        ({"features": lambda x: x.sum((1, 2, 3))}, ValueError, r"shape \(1,\) for depth 0"),
+        ({"features": {"a": lambda x: x[:0]}}, ValueError, "for depth a; expected a map"),
+        ({"geometry": {}}, ValueError, "geometry has no entry for depth 0"),
+        ({"geometry": Geometry((1, 1), (0, 0), (0, 1))}, ValueError, "stride and field positive"),
+        ({"geometry": (1, 0, 1)}, ValueError, r"geometry is \(1, 0, 1\); expected stride"),
+    ],
+)
+def test_bad_input_is_refused(change, error, message):
+    features = change.pop("features", lambda x: x)
+    inputs = {"images": IMAGES, "thetas": THETAS} | change
+    with pytest.raises(error, match=message):
+        equivariance_error(features, **inputs)
+
+
+# Figures
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    saved = []
+    save = figures._save
+    monkeypatch.setattr(
+        figures, "_save", lambda figure, path: (saved.append(figure), save(figure, path))
+    )
+    return saved
+
+
+def test_figure_1_shows_maps_in_other_channels(tmp_path, drawn):
+    path = tmp_path / "new" / "figure1.png"
+    figures.w_and_m(path, side=32)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    shown = np.array([axis.images[0].get_array()[:30, :30] for axis in drawn[0].axes], object)
+    shown = shown.reshape(3, 5, 30, 30).astype(float)
+    np.testing.assert_allclose(shown[2, 0], shown[0, 0], atol=1e-5)
+    # To the right and to the left, to the top and to the bottom have changed places.
+    np.testing.assert_allclose(shown[2, [3, 4, 1, 2]], shown[0, 1:], atol=1e-5)
+    captions = [axis.get_xlabel() for axis in drawn[0].axes[-5:]]
+    assert captions[0] == "relative error 0.00"
+    assert min(float(each.split()[-1]) for each in captions[1:]) > 1.3
+
+
+def test_the_plot_by_depth_shows_medians_and_leaves_out_what_does_not_count(tmp_path, drawn):
+    rng = np.random.default_rng(0)
+
+    def made(depths):
+        error = rng.uniform(0.1, 1, (depths, 3, 4))
+        error[-1] = np.nan
+        return EquivarianceError(
+            tuple(map(str, range(depths))), error, error / 2, np.ones((depths, 3))
+        )
+
+    results = {
+        "cnn": {"rotation": made(3), "scaling": made(3)},
+        "stn": {"rotation": made(4), "scaling": made(4)},
+    }
+    path = tmp_path / "depth.png"
+    figures.equivariance_plot(results, path, "By depth")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    for axis, family in zip(drawn[0].axes, ("rotation", "scaling"), strict=True):
+        assert (axis.get_title(), axis.get_xlabel()) == (family, "depth")
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "2", "3"]
+        for container, result in zip(axis.containers, results.values(), strict=True):
+            heights = container.lines[0].get_ydata()
+            medians = [np.median(each) for each in result[family].error]
+            np.testing.assert_allclose(heights, medians)
+            assert np.isnan(heights[-1])
+
+
+def test_the_figures_module_draws_what_this_one_measures():
+    assert figures.EquivarianceError is equivariance.EquivarianceError
