@@ -38,10 +38,11 @@ def main() -> None:
     elif flags.pretrained:
         result = evaluate_pretrained(flags.pretrained, settings)
         stated = describe(flags.pretrained)
+        dataset = settings.get("dataset", stated["dataset"])
         print(
-            f"{flags.pretrained}: test error {result['mean']:.2f} % of {result['test_examples']} "
-            f"examples; stated {stated['test_error_percent']:.2f} % of {stated['test_examples']} "
-            f"({stated['dataset']})"
+            f"{flags.pretrained}: test error {result['mean']:.2f} % on {dataset} "
+            f"({result['test_examples']} examples); stated {stated['test_error_percent']:.2f} % on "
+            f"{stated['dataset']} ({stated['test_examples']})"
         )
     elif flags.image:
         print("\n".join(classify_files(flags.workdir, flags.image)))

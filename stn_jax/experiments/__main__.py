@@ -71,9 +71,8 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
     times = [runs.estimate(job, done) for job in jobs]
     total = runs.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
     root = flags.workdir or f"runs/{flags.command}"
-    print(
-        f"{wanted - left} of {wanted} runs are done; {left} to train{f', {total}' if jobs else ''}"
-    )
+    print(f"{wanted - left} of {wanted} runs are done; to train: {left}", end="")
+    print(f", {total}" if jobs else "", flush=True)
     if flags.dry_run:
         for row in rows:
             for seed in seeds:
@@ -84,7 +83,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
     else:
         runs.run(jobs, root, flags.results, flags.command, lambda line: print(line, flush=True))
         dataset = rows[0].config(settings).dataset
-        print(report.markdown(table, results.read(flags.results), dataset))
+        print(report.markdown(table, results.read(flags.results, quiet=True), dataset))
 
 
 def _from_trained(flags: argparse.Namespace, settings: dict[str, Any], seed: int) -> None:
@@ -156,9 +155,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(
-            f"--seeds is {text!r}; expected numbers with commas, like 0,1,2"
-        ) from None
+        raise ConfigError(f"--seeds is {text!r}; expected numbers like 0,1,2") from None
 
 
 if __name__ == "__main__":

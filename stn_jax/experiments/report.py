@@ -93,8 +93,9 @@ def _grouped(results: Iterable[Result]) -> list[list[Result]]:
     """Results that differ in nothing but the seed, together; those of most epochs first."""
     groups: dict[object, list[Result]] = {}
     for result in results:
-        key = identity(dataclasses.replace(result.config, seeds=(0,))), result.device
-        groups.setdefault(key, []).append(result)
+        config = dataclasses.replace(result.config, seeds=(0,))
+        examples = result.line["train_examples"], result.line["test_examples"]
+        groups.setdefault((identity(config), result.device, examples), []).append(result)
     return sorted(groups.values(), key=lambda group: (-group[0].config.epochs, group[0].device))
 
 

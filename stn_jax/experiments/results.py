@@ -108,20 +108,21 @@ def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
         raise ConfigError(f"cannot write to {path}: {error.strerror}") from None
 
 
-def read(folder: str | Path) -> list[Result]:
+def read(folder: str | Path, *, quiet: bool = False) -> list[Result]:
     """All results in a folder's ``*.jsonl``; none where there is no such folder.
 
-    Lines that are not whole, or not of this version's fields, are reported on stderr and left
-    out. Of several lines for the same run on the same kind of device the last counts.
+    Lines that are not whole, or not of this version's fields, are left out and, unless quiet,
+    reported on stderr. Of several lines for the same run on the same kind of device the last
+    counts.
     """
     results: dict[Hashable, Result] = {}
     for path in sorted(Path(folder).glob("*.jsonl")):
-        for result in _read_file(path):
+        for result in _read_file(path, quiet):
             results[identity(result.config), result.device] = result
     return list(results.values())
 
 
-def _read_file(path: Path) -> Iterable[Result]:
+def _read_file(path: Path, quiet: bool) -> Iterable[Result]:
     for number, text in enumerate(path.read_text(errors="replace").split("\n"), 1):
         if not text.strip():
             continue
@@ -134,6 +135,7 @@ def _read_file(path: Path) -> Iterable[Result]:
                 line[name]
         except (ValueError, TypeError, KeyError) as error:
             why = error if isinstance(error, ConfigError) else "it is not a whole result"
-            print(f"{path}, line {number} is left out: {why}", file=sys.stderr, flush=True)
+            if not quiet:
+                print(f"{path}, line {number} is left out: {why}", file=sys.stderr, flush=True)
         else:
             yield result

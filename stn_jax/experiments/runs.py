@@ -165,7 +165,7 @@ def run(
             if not claimed:
                 say(f"{title}: another process is at it, in {workdir}")
                 continue
-            done = results.read(folder)
+            done = results.read(folder, quiet=True)
             if not missing(job.config, done):
                 say(f"{title}: done by now")
                 continue
