@@ -78,7 +78,7 @@ def angle_plot(panels: Sequence[Angles], path: Path) -> None:
     limit, bins = 110, 110
     edges = np.linspace(-limit, limit, bins + 1)
     counts = [np.histogram2d(p.applied, p.predicted, (edges, edges))[0].T for p in panels]
-    shades = LogNorm(1, max(count.max() for count in counts))
+    shades = LogNorm(1, max(2, *(count.max() for count in counts)))
     for axis, count, (title, applied, predicted, labels) in zip(axes, counts, panels, strict=True):
         slope, intercept = orthogonal_regression(applied, predicted)
         shown = np.ma.masked_equal(count, 0)
