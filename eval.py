@@ -1,24 +1,50 @@
 """Evaluates a trained network, or shows what it makes of a user's own digits.
 
-python eval.py --workdir=runs/NAME
-python eval.py --workdir=runs/NAME --image FILE [FILE ...]
+python eval.py --workdir=runs/NAME [--image FILE ...]
+python eval.py --pretrained=rotated_mnist/stn-sl1 [--dataset=mnist_sample] [--image FILE ...]
 """
 
 import argparse
 import sys
+from pathlib import Path
 
-from stn_jax.command_line import enable_compilation_cache, exit_code
-from stn_jax.training.inspect import classify_files, evaluate_workdir
+from stn_jax.command_line import add_data_flags, data_settings, enable_compilation_cache, exit_code
+from stn_jax.pretrained import describe
+from stn_jax.training.config import ConfigError
+from stn_jax.training.inspect import (
+    classify_files,
+    classify_files_pretrained,
+    evaluate_pretrained,
+    evaluate_workdir,
+)
 from train import print_result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", required=True, help="folder of a training run")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", help="folder of a training run")
+    which.add_argument("--pretrained", metavar="NAME", help="weights that come with the package")
     parser.add_argument("--image", nargs="+", metavar="FILE", help="images of digits to classify")
+    add_data_flags(parser.add_argument_group("with --pretrained: what to evaluate on"))
     flags = parser.parse_args()
+    settings = data_settings(flags)
+    if settings and not flags.pretrained:
+        raise ConfigError(f"--{next(iter(settings))} goes with --pretrained; a workdir has its own")
     enable_compilation_cache()
-    if flags.image:
+    if flags.pretrained and flags.image:
+        picture = Path("runs", "pretrained", flags.pretrained, "images.png")
+        print("\n".join(classify_files_pretrained(flags.pretrained, flags.image, picture)))
+    elif flags.pretrained:
+        result = evaluate_pretrained(flags.pretrained, settings)
+        stated = describe(flags.pretrained)
+        dataset = settings.get("dataset", stated["dataset"])
+        print(
+            f"{flags.pretrained}: test error {result['mean']:.2f} % on {dataset} "
+            f"({result['test_examples']} examples); stated {stated['test_error_percent']:.2f} % on "
+            f"{stated['dataset']} ({stated['test_examples']})"
+        )
+    elif flags.image:
         print("\n".join(classify_files(flags.workdir, flags.image)))
     else:
         print_result(evaluate_workdir(flags.workdir), flags.workdir)

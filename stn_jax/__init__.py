@@ -1,8 +1,8 @@
 """Spatial transformer networks in JAX and Flax.
 
 Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`. Flax modules:
-:class:`SpatialTransformer`, and the study's networks from :func:`create_model`. Matrices to warp
-by: :mod:`stn_jax.warp.affine`.
+:class:`SpatialTransformer`, and the study's networks from :func:`create_model` or, trained, from
+:func:`load_pretrained`. Matrices to warp by: :mod:`stn_jax.warp.affine`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from stn_jax.warp import affine_grid, affine_transform, grid_sample
 
 if TYPE_CHECKING:
     from stn_jax.models import SpatialTransformer, create_model
+    from stn_jax.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "affine_transform",
     "create_model",
     "grid_sample",
+    "load_pretrained",
 ]
 
 
@@ -29,6 +31,10 @@ def __getattr__(name: str) -> Any:
         from stn_jax import models
 
         return getattr(models, name)
+    if name == "load_pretrained":
+        from stn_jax.pretrained import load_pretrained
+
+        return load_pretrained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

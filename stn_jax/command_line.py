@@ -1,9 +1,14 @@
 """What the commands share: reading flags, and turning errors into one line and an exit code."""
 
+import argparse
+import ast
+import dataclasses
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from stn_jax.data.sources import DataError
 from stn_jax.training.config import Config, ConfigError
@@ -16,11 +21,12 @@ def exit_code(command: Callable[[], object]) -> int:
       0 when all went well; 2 for a wrong flag, configuration, folder or file; 1 where training
       itself failed; 130 after Ctrl-C.
     """
+    from stn_jax.pretrained import PretrainedError
     from stn_jax.training.loop import TrainingError
 
     try:
         command()
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, PretrainedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except TrainingError as error:
@@ -70,6 +76,48 @@ def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
         raise ConfigError(f"cannot make sense of {' '.join(rest)!r}; flags are --NAME=VALUE")
     name = config_flags.get_config_filename(values["config"])
     return config, workdir.value or os.path.join("runs", Path(name).stem)
+
+
+def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
+    """Reads ``--config.KEY=VALUE ...`` alone, without a config file.
+
+    Returns:
+      The fields of Config that are named; whether their values can be is for Config to say.
+
+    Raises:
+      ConfigError: an argument is something else, or there is no such field.
+    """
+    fields = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--config.").partition("=")
+        if name == argument.partition("=")[0] or not equals:
+            raise ConfigError(
+                f"cannot make sense of {argument!r}; --help lists the flags, and a field of the "
+                "configuration is set by --config.KEY=VALUE"
+            )
+        if name not in (known := [field.name for field in dataclasses.fields(Config)]):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise ConfigError(f"unknown configuration field {name!r}{hint}")
+        try:
+            fields[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            fields[name] = text
+    return fields
+
+
+def add_data_flags(parser: Any) -> None:
+    """Adds --dataset and the folders to an argparse parser or group of flags."""
+    parser.add_argument("--dataset", metavar="NAME", help="mnist, mnist_sample, ...")
+    parser.add_argument("--data_dir", metavar="DIR", help="TFDS's folder of prepared data")
+    parser.add_argument("--manual_dir", metavar="DIR", help="the data set's original files")
+    parser.add_argument("--cache_dir", metavar="DIR", help="decoded arrays are kept there")
+
+
+def data_settings(flags: argparse.Namespace) -> dict[str, str]:
+    """The fields of Config that those flags set."""
+    names = ("dataset", *Config.FOLDERS)
+    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
 
 
 def enable_compilation_cache() -> None:

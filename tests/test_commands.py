@@ -101,6 +101,8 @@ def test_eval_classifies_a_users_digits(trained, digit_file):
         (["train.py", "--workdir=run", "--config.epochs=9"], "holds a run of another configura"),
         (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
         (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
+        (["eval.py", "--workdir=run", "--dataset=mnist"], "--dataset goes with --pretrained"),
+        (["eval.py", "--pretrained=nothing"], "no weights are called 'nothing'; there are: "),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message, here, capsys):

@@ -19,7 +19,7 @@ class Config:
     """What is trained, on what, and how. Defaults: the study's networks, a modern short schedule.
 
     Attributes:
-      task: rotated_mnist or translated_mnist.
+      task: rotated_mnist, translated_mnist or scaled_mnist.
       variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2.
       dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
         data set with square images: mnist, fashion_mnist, kmnist, ...

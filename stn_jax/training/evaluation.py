@@ -150,25 +150,28 @@ def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> N
         print(f"no figures: {str(error.name).partition('.')[0]} is not installed", flush=True)
         return
     own = jax.tree.map(lambda x: x[0], params)
-    shown = _one_of_each_class(run.test.labels, run.test.images)
-    images, after = _tried(run, own, shown)
-    figures.gallery(images, after, workdir.figures / "gallery.png", _title(run))
+    title = f"{run.config.variant} on {run.config.task} ({run.config.dataset})"
+    images, after = tried(run, own, one_of_each_class(run.test.labels, run.test.images))
+    figures.gallery(images, after, workdir.figures / "gallery.png", title)
     if run.task.aligns_angle:
-        figures.angle_plot(*angles_of(predictions, 0), workdir.figures / "angles.png", _title(run))
+        panel = figures.Angles(title, *angles_of(predictions, 0))
+        figures.angle_plot([panel], workdir.figures / "angles.png")
 
 
-def _title(run: Run) -> str:
-    return f"{run.config.variant} on {run.config.task} ({run.config.dataset})"
-
-
-def _one_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
+def one_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
     """One image of each of the first classes: ``[columns, H, W, C]``."""
     classes = np.unique(labels)[:columns]
     return images[[int(np.flatnonzero(labels == c)[0]) for c in classes]]
 
 
-def _tried(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[Any, Any]:
-    """Several distortions of each image, and what the network makes of them.
+def tried(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[Any, Any]:
+    """Several distortions of each image, the same for all networks, and what one makes of them.
+
+    Args:
+      run: what was trained.
+      params: its parameters, those of one seed.
+      images: ``[N, H, W, C]``, uint8.
+      turns: how many distortions of each.
 
     Returns:
       Two arrays ``[turns, N, H', W', C]`` in [0, 1].

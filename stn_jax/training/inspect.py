@@ -1,6 +1,7 @@
-"""What can be done with a run's folder after training: evaluate it, try it on one's own images."""
+"""What can be done with a trained network: evaluate it, try it on one's own images."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis.image_files import read_digit
+from stn_jax.data.sources import Split
+from stn_jax.data.tasks import TASKS
+from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.evaluation import aligned, evaluate, to_show
+from stn_jax.training.evaluation import aligned, evaluate, predict, summarise, to_show
 from stn_jax.training.run import Run
-from stn_jax.training.step import State
+from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
 from stn_jax.warp import affine
 
 
-def load(workdir: str | Path) -> tuple[Run, State]:
+def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple[Run, State]:
     """Opens a run's folder: its configuration, data and newest checkpoint.
+
+    Args:
+      workdir: the run's folder.
+      folders: where to look for data in place of the configuration's: data_dir, manual_dir,
+        cache_dir.
 
     Raises:
       ConfigError: there is no run, or no checkpoint in it.
       DataError: the data cannot be had.
     """
-    config = Config.load(workdir)
+    config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     run = Run.open(config)
     checkpoints = Checkpoints(Workdir(workdir).checkpoints)
     state = checkpoints.restore(jax.eval_shape(run.init_state))
@@ -35,10 +44,54 @@ def load(workdir: str | Path) -> tuple[Run, State]:
     return run, state
 
 
+def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
+    """One of a run's networks: as a run of its own, and its parameters, leading with [1]."""
+    i = run.config.seeds.index(seed)
+    params = jax.tree.map(lambda x: x[i : i + 1], state["params"])
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, seeds=(seed,))), params
+
+
 def evaluate_workdir(workdir: str | Path) -> dict[str, Any]:
     """Evaluates the newest checkpoint; writes and returns what result.json holds."""
     run, state = load(workdir)
     return evaluate(run, state["params"], int(state["step"]), Workdir(workdir))
+
+
+def evaluate_pretrained(
+    name: str, settings: Mapping[str, Any] | None = None, *, folder: str | Path | None = None
+) -> dict[str, Any]:
+    """Evaluates a network of the package as it does a run's.
+
+    Args:
+      name: see :func:`stn_jax.load_pretrained`.
+      settings: fields of Config in place of those of its training: where the data is, which it is.
+      folder: of the weights; the package's own where None.
+
+    Returns:
+      What :func:`stn_jax.training.evaluation.summarise` gives.
+
+    Raises:
+      PretrainedError: it is unknown, or its file is damaged.
+      ConfigError, DataError: the data cannot be had, or does not fit the network.
+    """
+    bare, variables = _pretrained(name, folder)
+    config = dataclasses.replace(bare.config, **(settings or {}))
+    run = Run.open(config)
+    fits = {
+        "images": (run.data.images.shape[1:], bare.data.images.shape[1:]),
+        "classes": (run.model.head.classes, bare.model.head.classes),
+    }
+    for what, (found, expected) in fits.items():
+        if found != expected:
+            raise ConfigError(
+                f"{config.dataset} has {what} {found}, but {name} was trained on {expected}; "
+                "name a data set that fits"
+            )
+    # Normalised as in its training, whatever the data is.
+    data = run.data._replace(mean=bare.data.mean, deviation=bare.data.deviation)
+    run = dataclasses.replace(run, data=data)
+    params = jax.tree.map(lambda x: x[None], variables["params"])
+    return summarise(run, predict(run, params))
 
 
 def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str]:
@@ -58,13 +111,53 @@ def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str
       ConfigError, DataError: as :func:`load`, for files that are not images, and where the run's
         data set is not of gray images.
     """
+    run, state = load(workdir)
+    params = jax.tree.map(lambda x: x[0], state["params"])
+    return _classify(run, params, files, Workdir(workdir).figures / "images.png", str(workdir))
+
+
+def classify_files_pretrained(
+    name: str,
+    files: Sequence[str | Path],
+    picture: str | Path,
+    *,
+    folder: str | Path | None = None,
+) -> list[str]:
+    """Classifies a user's images of digits with a network of the package; needs no data set.
+
+    Args:
+      name: see :func:`stn_jax.load_pretrained`.
+      files: image files, one digit in each.
+      picture: the PNG to draw what the network saw and what its transformer made of it.
+      folder: of the weights; the package's own where None.
+
+    Returns, Raises: as :func:`classify_files`, and PretrainedError as :func:`evaluate_pretrained`.
+    """
+    run, variables = _pretrained(name, folder)
+    return _classify(run, variables["params"], files, Path(picture), name)
+
+
+def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, Any]]:
+    """A network of the package as a run without data: one black image stands for its shape."""
+    module, variables = load_pretrained(name, folder=folder)
+    known = describe(name, folder=folder)
+    blank = np.zeros((1, *known["image_shape"]), np.uint8)
+    mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))
+    data = Data(jnp.asarray(blank), jnp.zeros(1, jnp.int32), mean, deviation)
+    config = Config.from_dict(known["config"], name)
+    run = Run(config, TASKS[config.task], module, data, Split(blank, np.zeros(1, np.int32)))
+    return run, variables
+
+
+def _classify(
+    run: Run, params: Any, files: Sequence[str | Path], picture: Path, name: str
+) -> list[str]:
     from stn_jax.analysis import figures
 
-    run, state = load(workdir)
     side, channels = run.data.images.shape[2:]
     if channels != 1:
         raise ConfigError(
-            f"{workdir} was trained on images of {channels} channels ({run.config.dataset}); "
+            f"{name} was trained on images of {channels} channels ({run.config.dataset}); "
             "--image reads gray digits: name a run on MNIST or a data set like it"
         )
     images = np.stack([read_digit(file, side) for file in files])
@@ -72,7 +165,6 @@ def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str
     before = margin // 2
     images = np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
-    params = jax.tree.map(lambda x: x[0], state["params"])
     logits, details = run.apply(params, seen)
     probability = np.asarray(jax.nn.softmax(logits))
     lines = []
@@ -82,6 +174,5 @@ def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str
         if details.theta is not None:
             line += f", turned by {float(affine.angle(details.theta[i])):+.0f} degrees"
         lines.append(line)
-    picture = Workdir(workdir).figures / "images.png"
     figures.digits(to_show(run, seen), aligned(run, seen, details), lines, picture)
     return [*lines, f"drawn in {picture}"]

@@ -59,16 +59,8 @@ class Run:
         task = TASKS[config.task]
         images = jnp.asarray(train.images)
         data = Data(images, jnp.asarray(train.labels), *task.statistics(config.dataset, images))
-        model = create_model(
-            config.task,
-            config.variant,
-            classes=source.num_classes,
-            width=config.width,
-            iterations=config.iterations,
-            padding_mode=config.padding_mode or None,
-            align_corners=config.align_corners,
-            dtype=jnp.bfloat16 if config.compute_dtype == "bfloat16" else None,
-        )
+        options = model_options(config, source.num_classes)
+        model = create_model(config.task, config.variant, **options)
         return cls(config, task, model, data, test)
 
     @property
@@ -96,6 +88,18 @@ class Run:
         keys = jnp.stack([jax.random.key(0)])
         seen = jax.eval_shape(self.task.distort, keys, self.data.images[:1], self.data.images)
         return seen.images.shape[1]
+
+
+def model_options(config: Config, classes: int) -> dict[str, Any]:
+    """The options of create_model for a configuration's network, ready for JSON."""
+    return {
+        "classes": classes,
+        "width": config.width,
+        "iterations": config.iterations,
+        "padding_mode": config.padding_mode or None,
+        "align_corners": config.align_corners,
+        "dtype": "bfloat16" if config.compute_dtype == "bfloat16" else None,
+    }
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from stn_jax.data import sources
-from stn_jax.data.tasks import TASKS, example_keys, rotate, translate
+from stn_jax.data.tasks import TASKS, example_keys, rotate, scale, translate
 from stn_jax.warp import affine
 
 
@@ -81,6 +81,62 @@ def test_clutter_is_six_crops_of_the_pool_added_up_to_1_at_most(digits):
     assert np.mean(np.abs(single - np.round(single)) < 1e-3) > 0.99
 
 
+def factors_of(theta):
+    """How many times as large as a digit of MNIST it became."""
+    return 4 / np.asarray(affine.decompose(theta).scale)[:, 0]
+
+
+def test_scaling_is_scipys_by_the_factor_that_it_reports(digits):
+    images, theta = jax.jit(scale)(keys(12), digits[:12], jnp.zeros_like(digits))
+    chex.assert_shape(images, (12, 112, 112, 1))
+    factors = factors_of(theta)
+    np.testing.assert_allclose(
+        theta, affine.scaling(4 / factors[:, None] * np.ones(2)), rtol=1e-6, atol=1e-6
+    )
+    for image, digit, factor in zip(np.asarray(images), digits, factors, strict=False):
+        # The digit's pixel under a canvas pixel, both counted from their pictures' middles.
+        row = (np.arange(112) - 55.5) / factor + 13.5
+        padded = np.pad(np.asarray(digit[..., 0], np.float64) / 255, 30)
+        expected = ndimage.map_coordinates(
+            padded, np.meshgrid(row + 30, row + 30, indexing="ij"), order=1
+        )
+        np.testing.assert_allclose(image[..., 0], expected, atol=2e-5)
+
+
+def test_scale_factors_are_uniform_on_a_logarithmic_scale_from_a_half_to_4(digits):
+    many = jnp.tile(digits[:1, ::7, ::7], (4000, 1, 1, 1))
+    _, theta = jax.jit(scale)(keys(4000), many, digits)
+    octaves = np.sort(np.log2(factors_of(theta)))
+    assert octaves[0] > -1.001
+    assert octaves[-1] < 2.001
+    # Kolmogorov-Smirnov, as above.
+    assert np.abs(octaves - np.linspace(-1, 2, 4000)).max() / 3 < 0.026
+
+
+def test_scaled_clutter_is_six_crops_that_grow_with_the_digit(digits):
+    blank = jnp.zeros_like(digits[:60])
+    images, theta = jax.jit(scale)(keys(60), blank, jnp.full_like(digits, 255))
+    factor = factors_of(theta)
+    images = np.asarray(images)[..., 0]
+    assert images.min() == 0
+    assert images.max() == 1
+    # In crops of 6x6 pixels of the digit's size; overlaps hide what they cover.
+    crops = images.sum((1, 2)) / (6 * factor) ** 2
+    assert crops.max() == pytest.approx(6, rel=0.03)
+    assert (crops > 1).all()
+    # Small crops seldom meet, so of these each image has six.
+    assert np.median(crops[factor < 0.7]) == pytest.approx(6, rel=0.05)
+
+
+def test_scaled_mnist_looks_like_the_published_one(digits):
+    # Digits alone have a mean of 0.031: a quarter of the ink is clutter.
+    task = TASKS["scaled_mnist"]
+    pool = jnp.asarray(sources.load("mnist_sample").train.images[:2000])
+    mean, deviation = task.statistics("measure", pool)
+    assert float(mean[0]) == pytest.approx(task.mnist_statistics[0], abs=0.002)
+    assert float(deviation[0]) == pytest.approx(task.mnist_statistics[1], abs=0.004)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_what_an_example_looks_like_does_not_depend_on_its_batch(digits, name):
     distort = jax.jit(TASKS[name].distort)
@@ -108,7 +164,7 @@ def test_statistics_of_other_data_are_measured(digits):
 
 def test_colour_images_of_another_size(digits):
     colour = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
-    for distort, side in ((rotate, 32), (translate, 68)):
+    for distort, side in ((rotate, 32), (translate, 68), (scale, 128)):
         images = jax.jit(distort)(keys(4), colour, colour).images
         chex.assert_shape(images, (4, side, side, 3))
         # What is done to a channel does not depend on the others.

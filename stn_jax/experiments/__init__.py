@@ -1,0 +1,1 @@
+"""The study's tables and figures as lists of runs: ``python -m stn_jax.experiments --help``."""

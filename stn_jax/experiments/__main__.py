@@ -1,0 +1,162 @@
+"""Trains the study's networks, tabulates what became of them, and draws its figures.
+
+python -m stn_jax.experiments TABLE [--rows ROWS] [--seeds SEEDS] [--epochs N] [--dry-run]
+python -m stn_jax.experiments TABLE --render
+python -m stn_jax.experiments figure2 | figure3
+python -m stn_jax.experiments pretrained [--rows ROWS]
+
+TABLE: {tables}. The same command again goes on where it was
+stopped and skips what is done. Fields of the configuration are set for all rows by
+--config.KEY=VALUE, as in train.py. TABLE --help lists its rows.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stn_jax.command_line import (
+    add_data_flags,
+    data_settings,
+    enable_compilation_cache,
+    exit_code,
+    read_fields,
+)
+from stn_jax.experiments.tables import TABLES
+from stn_jax.training.config import ConfigError
+
+SEEDS = "0,1,2"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as our commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists the flags")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    flags, rest = _parser().parse_known_args(argv)
+    settings = {**data_settings(flags), **read_fields(rest)}
+    if flags.epochs is not None:
+        settings["epochs"] = flags.epochs
+    if "seeds" in settings:
+        raise ConfigError("--config.seeds is not for tables; say --seeds")
+    seeds = _seeds(flags.seeds)
+    enable_compilation_cache()
+    if flags.command in TABLES:
+        _table(flags, settings, seeds)
+    else:
+        _from_trained(flags, settings, seeds[0])
+
+
+def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]) -> None:
+    from stn_jax.experiments import report, results, runs
+
+    table = TABLES[flags.command]
+    rows = table.select(flags.rows.split(","))
+    done = results.read(flags.results)
+    if flags.render:
+        path = Path(flags.docs) / "results.md"
+        report.write(path, done, flags.results)
+        print(f"written to {path}")
+        return
+    together = runs.seeds_together() if flags.together is None else flags.together
+    if together < 1:
+        raise ConfigError(f"--together is {together}; expected 1 or more")
+    jobs = runs.plan(rows, settings, seeds, done, together)
+    wanted = len(rows) * len(seeds)
+    left = sum(len(job.config.seeds) for job in jobs)
+    times = [runs.estimate(job, done) for job in jobs]
+    total = runs.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
+    root = flags.workdir or f"runs/{flags.command}"
+    print(f"{wanted - left} of {wanted} runs are done; to train: {left}", end="")
+    print(f", {total}" if jobs else "", flush=True)
+    if flags.dry_run:
+        for row in rows:
+            for seed in seeds:
+                for result in results.of(row.config({**settings, "seeds": (seed,)}), done):
+                    print(f"{row.name}, seed {seed}: done, {result}")
+        for job, time in zip(jobs, times, strict=True):
+            print(f"{job}: {time}, in {job.workdir(root)}")
+    else:
+        runs.run(jobs, root, flags.results, flags.command, lambda line: print(line, flush=True))
+        dataset = rows[0].config(settings).dataset
+        print(report.markdown(table, results.read(flags.results, quiet=True), dataset))
+
+
+def _from_trained(flags: argparse.Namespace, settings: dict[str, Any], seed: int) -> None:
+    from stn_jax.experiments.trained import Trained
+
+    trained = Trained(flags.workdir or "runs/table1", settings, seed)
+    if flags.command == "pretrained":
+        from stn_jax.experiments.export import export
+
+        for row in TABLES["table1"].select(flags.rows.split(",")):
+            path, error = export(trained, row, flags.folder)
+            print(f"{row.name}: test error {error:.2f} % as stored; {path}", flush=True)
+        return
+    try:
+        from stn_jax.experiments import figures
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed, and {flags.command} needs it") from None
+    path = Path(flags.docs) / f"{flags.command}.png"
+    getattr(figures, flags.command)(trained, path)
+    print(f"drawn in {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = __doc__.format(tables=", ".join(TABLES))
+    parser = _Parser(
+        prog="python -m stn_jax.experiments",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        one.add_argument("--seeds", default=SEEDS, help=f"numbers with commas; default {SEEDS}")
+        one.add_argument("--epochs", type=int, metavar="N", help="as --config.epochs")
+        one.add_argument("--workdir", metavar="DIR", help="folder of the training runs' folders")
+        add_data_flags(one)
+        return one
+
+    for name, table in TABLES.items():
+        one = command(name, table.title)
+        rows = ", ".join(row.name for row in table.rows)
+        one.add_argument("--rows", default="*", help=f"names or patterns with commas: {rows}")
+        one.add_argument(
+            "--together",
+            type=int,
+            metavar="N",
+            help="train up to N seeds of a row as one program; default 1 on CPU, else all",
+        )
+        one.add_argument(
+            "--results", default="results", metavar="DIR", help="folder of the results"
+        )
+        one.add_argument("--docs", default="docs", metavar="DIR", help="folder of results.md")
+        one.add_argument("--dry-run", action="store_true", help="say what would be trained")
+        one.add_argument("--render", action="store_true", help="write results.md, train nothing")
+    for name, about in (
+        ("figure2", "what STN-C1 and STN-SL1 make of digits (the first of --seeds)"),
+        ("figure3", "predicted against applied angles (the first of --seeds)"),
+    ):
+        command(name, about).add_argument("--docs", default="docs", metavar="DIR")
+    one = command("pretrained", "export networks of Table 1 (the first of --seeds) as weights")
+    one.add_argument("--rows", default="*", help="names or patterns with commas")
+    one.add_argument("--folder", metavar="DIR", help="where to; default: the package's own")
+    return parser
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--seeds is {text!r}; expected numbers like 0,1,2") from None
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

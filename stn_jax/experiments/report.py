@@ -1,0 +1,167 @@
+"""Results as Markdown. Every figure comes from a line of the results, none is typed."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stn_jax.experiments.results import Result, identity
+from stn_jax.experiments.tables import NETWORK, TABLES, Row, Table
+from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.run import mean_and_interval
+from stn_jax.training.workdir import whole_file
+
+# What the paper's figures are for.
+DATASET = "mnist"
+
+HEADER = """\
+# Results
+
+Written by `python -m stn_jax.experiments table1 --render` from the lines of `{folder}/`; do not
+edit. A test error is the mean over passes over the test set, each freshly distorted; ours is the
+mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of predicted
+against applied angle, by orthogonal regression. Spread: of the pose to which digits of a class are
+turned, root mean square. A perfect aligner has slope -1 and spread 0.
+"""
+
+
+def write(path: Path, results: Sequence[Result], folder: str | Path) -> None:
+    """Writes all tables to a Markdown file.
+
+    Args:
+      path: the file.
+      results: see :func:`stn_jax.experiments.results.read`.
+      folder: what the file says that they are from.
+
+    Raises:
+      ConfigError: the file cannot be written.
+    """
+    parts = [HEADER.format(folder=folder)]
+    others = sorted({r.config.dataset for r in results} - {DATASET})
+    for table in TABLES.values():
+        parts.append(f"## {table.title}\n\n{table.about}\n\n{markdown(table, results, DATASET)}")
+    for dataset in others:
+        parts.append(f"# The same on {dataset}\n\nNot to be compared with the tables above.\n")
+        for table in TABLES.values():
+            if any(_of(row, results, dataset) for row in table.rows):
+                parts.append(f"## {table.title}\n\n{markdown(table, results, dataset)}")
+    try:
+        with whole_file(path) as file:
+            file.write("\n".join(parts))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+
+def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
+    """A table of the results on one data set, and below it what they were made with.
+
+    A row has a line for each way in which it was trained (epochs, device, other settings) and, on
+    the paper's data set, one that says so where it was not.
+    """
+    used: list[Result] = []
+    lines: list[dict[str, str]] = []
+    for row in table.rows:
+        found = _of(row, results, dataset)
+        used += found
+        groups = _grouped(found)
+        lines += [_line(row, group, dataset) for group in groups]
+        if not groups and dataset == DATASET:
+            lines.append({"network": row.name, "paper": _percent(row.paper), "ours": "not run"})
+    columns = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
+    text = [columns, ["---"] * len(columns)]
+    text += [[line.get(name, "") for name in columns] for line in lines]
+    rendered = "".join(f"| {' | '.join(cells)} |\n" for cells in text)
+    return rendered + (f"\n{_made_with(used)}\n" if used else "")
+
+
+_COLUMNS = ("network", "paper", "ours", "n", "epochs", "slope", "spread", "training", "device")
+
+
+def _of(row: Row, results: Iterable[Result], dataset: str) -> list[Result]:
+    wanted = row.config()
+    return [
+        result
+        for result in results
+        if result.config.dataset == dataset
+        and all(getattr(result.config, name) == getattr(wanted, name) for name in NETWORK)
+    ]
+
+
+def _grouped(results: Iterable[Result]) -> list[list[Result]]:
+    """Results that differ in nothing but the seed, together; those of most epochs first."""
+    groups: dict[object, list[Result]] = {}
+    for result in results:
+        config = dataclasses.replace(result.config, seeds=(0,))
+        examples = result.line["train_examples"], result.line["test_examples"]
+        groups.setdefault((identity(config), result.device, examples), []).append(result)
+    return sorted(groups.values(), key=lambda group: (-group[0].config.epochs, group[0].device))
+
+
+def _line(row: Row, group: Sequence[Result], dataset: str) -> dict[str, str]:
+    first, lines = group[0], [result.line for result in group]
+    line = {
+        "network": row.name + _settings(row, first.config),
+        "paper": _percent(row.paper) if dataset == DATASET else "",
+        "ours": f"**{_mean(line['test_error_percent'] for line in lines)} %**",
+        "n": str(len(group)),
+        "epochs": str(first.config.epochs),
+        "training": _training(lines),
+        "device": first.device,
+    }
+    if all("angle_slope" in each for each in lines):
+        line["slope"] = _mean(each["angle_slope"] for each in lines)
+        line["spread"] = _mean((each["angle_spread_degrees"] for each in lines), 1) + "°"
+    return line
+
+
+def _settings(row: Row, config: Config) -> str:
+    """What differs from the row's own configuration and has no column: " (width 0.5)"."""
+    own, shown = row.config().to_dict(), {"seeds", "epochs", "dataset", "test_passes"}
+    values = config.to_dict()
+    names = [n for n in own if own[n] != values[n] and n not in Config.VOLATILE | shown]
+    return f" ({', '.join(f'{name} {values[name]}' for name in names)})" if names else ""
+
+
+def _training(lines: Sequence[dict[str, Any]]) -> str:
+    """Time of a training: "29 min", or "12 min for 3" where seeds were trained together."""
+    by_count: dict[int, list[float]] = {}
+    for line in lines:
+        by_count.setdefault(len(line["trained_together"]), []).append(line["seconds"])
+    times = []
+    for count, seconds in sorted(by_count.items()):
+        time = float(np.median(seconds))
+        words = f"{time / 60:.0f} min" if time >= 120 else f"{time:.0f} s"
+        times.append(words if count == 1 else f"{words} for {count}")
+    return ", ".join(times)
+
+
+def _made_with(results: Sequence[Result]) -> str:
+    lines = [result.line for result in results]
+    said = {
+        f"Trained on {line['train_examples']:,} examples; passes over the "
+        f"{line['evaluated_on']} of {line['test_examples']:,}: {line['test_passes']}."
+        for line in lines
+    }
+    versions = {
+        "jax {jax}, jaxlib {jaxlib}, flax {flax}, optax {optax}, Python {python}".format(
+            **line["versions"]
+        )
+        for line in lines
+    }
+    commits = {line["commit"] or "unknown" for line in lines}
+    return (
+        f"{' '.join(sorted(said))} Made with {'; '.join(sorted(versions))}; "
+        f"commit {', '.join(sorted(commits))}."
+    )
+
+
+def _mean(values: Iterable[float], digits: int = 2) -> str:
+    mean, interval = mean_and_interval(list(values))
+    text = f"{mean:.{digits}f}"
+    return text if interval is None else f"{text} ± {interval:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} %"

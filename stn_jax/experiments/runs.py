@@ -1,0 +1,200 @@
+"""Running a table: what is to be done, how long it may take, and doing it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from stn_jax.experiments import results
+from stn_jax.experiments.results import Result, identity
+from stn_jax.experiments.tables import NETWORK, Row
+from stn_jax.training import TrainingError, train
+from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.run import environment
+
+# Seconds for a training step of 256 images of one network, where no earlier run tells: rough
+# figures for two CPU cores, and for any accelerator.
+GUESS = {
+    "cpu": {"rotated_mnist": 0.4, "translated_mnist": 2.0, "scaled_mnist": 8.0},
+    "accelerator": {"rotated_mnist": 0.005, "translated_mnist": 0.01, "scaled_mnist": 0.05},
+}
+TRAIN_IMAGES = {"mnist": 60_000, "mnist_sample": 10_000}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Seeds of one row that are trained as one program."""
+
+    row: Row
+    config: Config
+
+    def __str__(self) -> str:
+        seeds = ", ".join(map(str, self.config.seeds))
+        plural = "s" if len(self.config.seeds) > 1 else ""
+        return f"{self.row.name}, seed{plural} {seeds}"
+
+    def workdir(self, root: str | Path) -> Path:
+        """The job's folder. A job of another configuration has another one."""
+        digest = hashlib.sha256(json.dumps(identity(self.config)).encode()).hexdigest()
+        seeds = "-".join(map(str, self.config.seeds))
+        return Path(root) / self.row.name / f"{self.config.epochs}-epochs-seed-{seeds}-{digest[:8]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """How long a job takes, and whether that is from earlier runs or a guess."""
+
+    seconds: float
+    measured: bool
+
+    def __str__(self) -> str:
+        words = f"{self.seconds:.0f} s"
+        if self.seconds >= 90:
+            words = f"{self.seconds / 60:.0f} min"
+        if self.seconds >= 5400:
+            words = f"{self.seconds / 3600:.1f} h"
+        return f"about {words}" if self.measured else f"some {words} (a guess)"
+
+
+def plan(
+    rows: Sequence[Row],
+    settings: Mapping[str, Any],
+    seeds: Sequence[int],
+    done: Sequence[Result],
+    together: int,
+) -> list[Job]:
+    """What is still to be trained.
+
+    Args:
+      rows: of the table.
+      settings: fields of Config beside the rows' own.
+      seeds: wanted of each row.
+      done: earlier results; what is in them is not trained again.
+      together: at most so many seeds of a row are trained as one program.
+
+    Returns:
+      Jobs, the first seeds of all rows before the next ones, so that a table fills evenly.
+    """
+    by_row = []
+    for row in rows:
+        config = row.config({**settings, "seeds": tuple(seeds)})
+        left = missing(config, done)
+        chunks = [tuple(left[i : i + together]) for i in range(0, len(left), together)]
+        by_row.append([Job(row, dataclasses.replace(config, seeds=chunk)) for chunk in chunks])
+    rounds = itertools.zip_longest(*by_row)
+    return [job for jobs in rounds for job in jobs if job is not None]
+
+
+def missing(config: Config, done: Sequence[Result]) -> list[int]:
+    """Those of a configuration's seeds that have no result yet."""
+    return [
+        seed
+        for seed in config.seeds
+        if not results.of(dataclasses.replace(config, seeds=(seed,)), done)
+    ]
+
+
+def seeds_together() -> int:
+    """How many seeds to train as one program where nobody says.
+
+    On CPU one: a convolution mapped over seeds becomes a grouped one, which is slow there. On
+    accelerators all: one network of this size leaves them mostly idle.
+    """
+    return 1 if jax.default_backend() == "cpu" else 2**31
+
+
+def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
+    """How long a job takes from its start, by earlier runs of the same kind or else by a guess."""
+    config, here = job.config, environment()
+
+    def alike(result: Result) -> bool:
+        fields = (*NETWORK, "width", "compute_dtype", "batch_size")
+        return (
+            all(getattr(result.config, name) == getattr(config, name) for name in fields)
+            and all(result.line[name] == here[name] for name in ("device", "devices"))
+            and len(result.line["trained_together"]) == len(config.seeds)
+            and bool(result.line["images_per_second"])
+        )
+
+    counts = {r.config.dataset: r.line["train_examples"] + r.config.holdout for r in earlier}
+    count = (TRAIN_IMAGES | counts).get(config.dataset, TRAIN_IMAGES["mnist"]) - config.holdout
+    images = count // config.batch_size * config.batch_size * config.epochs * len(config.seeds)
+    rates = [result.line["images_per_second"] for result in earlier if alike(result)]
+    if rates:
+        return Estimate(images / float(np.median(rates)), measured=True)
+    platform = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+    return Estimate(images / 256 * GUESS[platform][config.task], measured=False)
+
+
+def run(
+    jobs: Sequence[Job],
+    root: str | Path,
+    folder: str | Path,
+    table: str,
+    say: Callable[[str], None],
+) -> None:
+    """Trains and evaluates jobs one after the other and appends their results.
+
+    A job that was begun is continued. One that another process is at is left to it, and one whose
+    results are there by the time of its turn is skipped: the same command may run several times
+    side by side.
+
+    Args:
+      jobs: see :func:`plan`.
+      root: folder of the workdirs.
+      folder: folder of the results.
+      table: name of the results' file in it.
+      say: called with what goes on.
+
+    Raises:
+      ConfigError, DataError: at the first job that cannot run at all.
+      TrainingError: jobs failed in training; raised once the others are done.
+    """
+    failures = []
+    for number, job in enumerate(jobs, 1):
+        workdir, title = job.workdir(root), f"[{number} of {len(jobs)}] {job}"
+        with _claimed(workdir) as claimed:
+            if not claimed:
+                say(f"{title}: another process is at it, in {workdir}")
+                continue
+            done = results.read(folder, quiet=True)
+            if not missing(job.config, done):
+                say(f"{title}: done by now")
+                continue
+            say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
+            try:
+                result = train(job.config, str(workdir))
+            except TrainingError as error:
+                failures.append(f"{job}: {error}")
+                say(f"failed: {error}")
+                continue
+            results.append(
+                Path(folder) / f"{table}.jsonl", results.lines_of(job.row.name, workdir, result)
+            )
+    if failures:
+        raise TrainingError(f"{len(failures)} of {len(jobs)} failed; {'; '.join(failures)}")
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path) -> Iterator[bool]:
+    """Whether no other process is at a workdir; none will be until this block ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((workdir / "lock").open("w"))
+        except OSError as error:
+            raise ConfigError(f"cannot write to workdir {workdir}: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

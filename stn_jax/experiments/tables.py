@@ -1,0 +1,118 @@
+"""The tables: which networks are trained on what, and the paper's test errors."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stn_jax.training.config import Config, ConfigError
+
+# The fields of Config that say which row a run belongs to. Runs of a row that differ in others
+# (epochs, learning rate, ...) are told apart within the row.
+NETWORK = ("task", "variant", "iterations")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A network on a task.
+
+    Attributes:
+      name: what ``--rows`` calls it, a task and a network.
+      overrides: the fields of Config that make it.
+      paper: the test error in percent that the paper reports; None where it reports none.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    paper: float | None = None
+
+    def config(self, settings: Mapping[str, Any] | None = None) -> Config:
+        """The row's configuration under further settings; ConfigError where they contradict."""
+        settings = settings or {}
+        if fixed := sorted({*NETWORK, *self.overrides} & set(settings)):
+            raise ConfigError(
+                f"--config.{fixed[0]} is what the rows of a table differ in; choose with --rows"
+            )
+        return Config(**{"figures": False, **self.overrides, **settings})
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows that belong together.
+
+    Attributes:
+      title: its heading.
+      about: what the reader should know, a sentence or two.
+      rows: in the order in which they are trained and shown.
+    """
+
+    title: str
+    about: str
+    rows: tuple[Row, ...]
+
+    def select(self, patterns: Sequence[str]) -> list[Row]:
+        """The rows that match any of the patterns (``rotation/stn-sl1``, ``*/cnn``), in order.
+
+        Raises:
+          ConfigError: a pattern matches none.
+        """
+        names = [row.name for row in self.rows]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise ConfigError(
+                    f"no row is called {pattern!r}; expected one or more of {', '.join(names)}, "
+                    "or a pattern such as rotation/* or */cnn"
+                )
+        return [row for row in self.rows if any(fnmatch.fnmatch(row.name, p) for p in patterns)]
+
+
+TASKS = {
+    "rotation": "rotated_mnist",
+    "translation": "translated_mnist",
+    "scaling": "scaled_mnist",
+}
+
+
+def _rows(task: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
+    return tuple(
+        Row(f"{task}/{variant}", {"task": TASKS[task], "variant": variant}, paper)
+        for variant, paper in papers.items()
+    )
+
+
+_UNREPORTED: dict[str, float | None] = dict.fromkeys(("cnn", "stn-c0", "stn-c1", "stn-sl1"))
+
+TABLES = {
+    "table1": Table(
+        "Table 1: rotated and translated MNIST",
+        "The paper's figures are from 640 epochs (arXiv 2001.05858, Table 1).",
+        (
+            *_rows("rotation", {"cnn": 1.71, "stn-c0": 1.08, "stn-c1": 1.32, "stn-sl1": 0.98}),
+            *_rows("translation", {"cnn": 1.72, "stn-c0": 1.08, "stn-c1": 1.15, "stn-sl1": 1.10}),
+        ),
+    ),
+    "scaled": Table(
+        "Scaled MNIST",
+        "112x112, scale factors from 1/2 to 4 (the task is that of arXiv 2004.11678).",
+        _rows("scaling", _UNREPORTED),
+    ),
+    "deeper": Table(
+        "A localization network with layers of its own",
+        "STN-DL1 looks as deep as STN-SL1, but shares no layers with the classifier "
+        "(arXiv 2004.11678).",
+        tuple(row for task in TASKS for row in _rows(task, {"stn-dl1": None})),
+    ),
+    "iterated": Table(
+        "Looking more than once",
+        "The same transformer one to three times, composing its transforms (arXiv 2004.11678).",
+        tuple(
+            Row(
+                f"{task}/{variant}-x{iterations}",
+                {"task": TASKS[task], "variant": variant, "iterations": iterations},
+            )
+            for task in ("rotation", "translation")
+            for variant in ("stn-c0", "stn-sl1")
+            for iterations in (1, 2, 3)
+        ),
+    ),
+}

@@ -1,0 +1,144 @@
+"""Weights on disk: what comes back, and what is refused."""
+
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import stn_jax
+from stn_jax import pretrained
+from stn_jax.pretrained import PretrainedError
+
+NAME = "rotated_mnist/stn-sl1"
+OPTIONS = {"width": 1 / 8, "classes": 7}
+METADATA = {"model": OPTIONS, "input_shape": [28, 28, 1], "test_error_percent": 12.5}
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network with weights of its own, and images for it."""
+    module = stn_jax.create_model(*NAME.split("/"), **OPTIONS)
+    images = jax.random.normal(jax.random.key(1), (4, 28, 28, 1))
+    params = jax.jit(module.init)(jax.random.key(0), images)["params"]
+    # So that it does turn something.
+    noise = 0.02 * jax.random.normal(
+        jax.random.key(2), params["transformer"]["theta"]["kernel"].shape
+    )
+    params["transformer"]["theta"]["kernel"] = noise
+    return module, params, images
+
+
+@pytest.fixture
+def folder(network, tmp_path):
+    pretrained.save(NAME, network[1], METADATA, folder=tmp_path)
+    return tmp_path
+
+
+def test_a_network_comes_back_in_half_precision(network, folder):
+    module, params, images = network
+    loaded, variables = stn_jax.load_pretrained(NAME, folder=folder)
+    assert loaded == module
+    for mine, its in zip(
+        jax.tree.leaves_with_path(params),
+        jax.tree.leaves_with_path(variables["params"]),
+        strict=True,
+    ):
+        assert mine[0] == its[0]
+        assert its[1].dtype == jnp.float32
+        np.testing.assert_array_equal(its[1], np.asarray(mine[1]).astype(np.float16))
+    logits = module.apply({"params": params}, images)
+    assert logits.shape == (4, 7)
+    assert float(jnp.abs(logits).max()) > 0.1
+    np.testing.assert_allclose(loaded.apply(variables, images), logits, atol=2e-2)
+    assert pretrained.describe(NAME, folder=folder)["test_error_percent"] == 12.5
+
+
+def test_table_1_fits_into_8_megabytes(tmp_path):
+    """Its largest network, eight times; noise, which no packing makes smaller than it is."""
+    module = stn_jax.create_model(*NAME.split("/"))
+    images = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.05, x.shape).astype(np.float32), shapes)
+    path = pretrained.save(NAME, params, METADATA, folder=tmp_path)
+    assert 8 * path.stat().st_size < 8e6
+
+
+def test_an_unknown_name_is_answered_with_the_known(network, folder):
+    with pytest.raises(
+        PretrainedError, match=r"called 'rotated_mnist/stn-9'; there are: rotated_m"
+    ):
+        stn_jax.load_pretrained("rotated_mnist/stn-9", folder=folder)
+    pretrained.save("rotated_mnist/cnn", network[1], METADATA, folder=folder)
+    assert pretrained.available(folder) == ["rotated_mnist/cnn", NAME]
+    with pytest.raises(PretrainedError, match="no weights are called 'x'; there are: none"):
+        pretrained.describe("x", folder=folder / "empty")
+
+
+def test_weights_of_another_network_are_refused_with_what_differs(folder):
+    other = "rotated_mnist/stn-c0"
+    (folder / "rotated_mnist__stn-sl1.npz").rename(folder / "rotated_mnist__stn-c0.npz")
+    with pytest.raises(
+        PretrainedError,
+        match=r"another network than rotated_mnist/stn-c0: those of rotated_mnist/stn-sl1"
+        r" \(transformer/localization/dense_0/kernel is \[800, 32\] and should be \[784, 32\]\)",
+    ):
+        stn_jax.load_pretrained(other, folder=folder)
+
+
+def test_a_network_of_the_same_shapes_is_refused_by_its_name(folder):
+    (folder / "rotated_mnist__stn-sl1.npz").rename(folder / "rotated_mnist__stn-c1.npz")
+    with pytest.raises(PretrainedError, match=r"than rotated_mnist/stn-c1: those of rotated.*sl1$"):
+        stn_jax.load_pretrained("rotated_mnist/stn-c1", folder=folder)
+
+
+def test_missing_weights_are_named(network, tmp_path):
+    params = {key: value for key, value in network[1].items() if key != "head"}
+    pretrained.save(NAME, params, METADATA, folder=tmp_path)
+    with pytest.raises(PretrainedError, match=r"head/logits/bias is absent and should be \[7\]"):
+        stn_jax.load_pretrained(NAME, folder=tmp_path)
+
+
+def rewritten(path, **changes):
+    """Writes a file of weights again with other metadata."""
+    with np.load(path) as npz:
+        arrays = dict(npz)
+    known = {**json.loads(arrays["metadata"].tobytes()), **changes}
+    arrays["metadata"] = np.frombuffer(json.dumps(known).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    path.write_bytes(buffer.getvalue())
+
+
+def test_damaged_files_and_those_of_another_format_say_so(folder):
+    path = folder / "rotated_mnist__stn-sl1.npz"
+    whole = path.read_bytes()
+    for damage in (b"", whole[:100], whole[:-30], b"PK" + whole[:50], b"\x93NUMPY"):
+        path.write_bytes(damage)
+        with pytest.raises(PretrainedError, match=r"stn-sl1\.npz is damaged"):
+            stn_jax.load_pretrained(NAME, folder=folder)
+    path.write_bytes(whole)
+    rewritten(path, format=99)
+    with pytest.raises(PretrainedError, match="has format 99 and this version of stn_jax reads 1"):
+        stn_jax.load_pretrained(NAME, folder=folder)
+    rewritten(path, format=1, model={"tomorrow": 3})
+    with pytest.raises(PretrainedError, match=r"holds no network: .*tomorrow"):
+        stn_jax.load_pretrained(NAME, folder=folder)
+
+
+@pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
+def test_weights_that_half_precision_cannot_hold_are_refused(network, tmp_path, value):
+    params = jax.tree.map(lambda x: x, network[1])
+    params["head"]["logits"]["bias"] = jnp.full(7, value)
+    with pytest.raises(PretrainedError, match="head/logits/bias has no finite values as float16"):
+        pretrained.save(NAME, params, METADATA, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PretrainedError, match=r"cannot write .*file/rotated_mnist__stn-sl1.npz"):
+        pretrained.save(NAME, network[1], METADATA, folder=tmp_path / "file")

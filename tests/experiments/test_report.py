@@ -1,0 +1,90 @@
+"""The rendered tables say what the lines say, and nothing else."""
+
+import re
+
+from stn_jax.experiments import report
+from stn_jax.experiments.tables import TABLES
+
+
+def rows_of(text):
+    """The table's rows as {column: cell} dictionaries."""
+    lines = [line.strip("|") for line in text.splitlines() if "|" in line]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def table1(results, dataset="mnist"):
+    return rows_of(report.markdown(TABLES["table1"], results, dataset))
+
+
+def test_rows_without_runs_show_as_not_run():
+    rows = table1([])
+    assert len(rows) == 8
+    assert all(row["ours"] == "not run" for row in rows)
+    assert rows[3] == {"network": "rotation/stn-sl1", "paper": "0.98 %", "ours": "not run"}
+    assert table1([], "mnist_sample") == []
+
+
+def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
+    angles = [{"angle_slope": s, "angle_spread_degrees": d} for s, d in ((-0.8, 9.0), (-0.9, 11.0))]
+    read = read_back(
+        line("rotation/stn-sl1", 0, 1.0, seconds=600, extra=angles[0].items()),
+        line("rotation/stn-sl1", 1, 1.2, seconds=1200, extra=angles[1].items()),
+        line("rotation/cnn", 0, 1.7),
+    )
+    rows = {row["network"]: row for row in table1(read)}
+    # Two values, one degree of freedom: t = 12.706, times half their distance.
+    assert rows["rotation/stn-sl1"] == {
+        "network": "rotation/stn-sl1",
+        "paper": "0.98 %",
+        "ours": "**1.10 ± 1.27 %**",
+        "n": "2",
+        "epochs": "16",
+        "slope": "-0.85 ± 0.64",
+        "spread": "10.0 ± 12.7°",
+        "training": "15 min",
+        "device": "a CPU",
+    }
+    assert rows["rotation/cnn"]["ours"] == "**1.70 %**"
+    assert rows["rotation/cnn"]["slope"] == ""
+    assert "jax 1.2.3" in report.markdown(TABLES["table1"], read, "mnist")
+
+
+def test_what_is_trained_otherwise_is_told_apart(line, read_back):
+    read = read_back(
+        line("rotation/cnn", 0, 1.0),
+        line("rotation/cnn", 0, 2.0, epochs=4),
+        line("rotation/cnn", 0, 3.0, device="a GPU"),
+        line("rotation/cnn", 0, 4.0, learning_rate=0.05),
+        line("rotation/cnn", 1, 5.0, together=[1, 2], seconds=90),
+    )
+    rows = [row for row in table1(read) if row["network"].startswith("rotation/cnn")]
+    key = ("network", "ours", "n", "epochs", "device")
+    assert [tuple(row[k] for k in key) for row in rows] == [
+        ("rotation/cnn", "**3.00 ± 25.41 %**", "2", "16", "a CPU"),
+        ("rotation/cnn (learning_rate 0.05)", "**4.00 %**", "1", "16", "a CPU"),
+        ("rotation/cnn", "**3.00 %**", "1", "16", "a GPU"),
+        ("rotation/cnn", "**2.00 %**", "1", "4", "a CPU"),
+    ]
+    assert rows[0]["training"] == "10 min, 90 s for 2"
+
+
+def test_data_sets_are_never_mixed(line, read_back, tmp_path):
+    read = read_back(
+        line("rotation/cnn", 0, 1.0), line("rotation/cnn", 0, 4.0, dataset="mnist_sample")
+    )
+    assert table1(read)[0]["ours"] == "**1.00 %**"
+    sample = table1(read, "mnist_sample")
+    assert [(row["network"], row["ours"]) for row in sample] == [("rotation/cnn", "**4.00 %**")]
+    assert "paper" not in sample[0]
+    report.write(tmp_path / "docs" / "results.md", read, "results")
+    mnist, _, others = (tmp_path / "docs" / "results.md").read_text().partition("on mnist_sample")
+    assert "4.00 %" not in mnist
+    assert re.findall(r"\*\*.*\*\*", others) == ["**4.00 %**"]
+
+
+def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):
+    read = read_back(line("rotation/stn-c0", 0, 1.1), line("rotation/stn-c0-x2", 0, 0.9))
+    rows = rows_of(report.markdown(TABLES["iterated"], read, "mnist"))
+    assert [row["ours"] for row in rows[:3]] == ["**1.10 %**", "**0.90 %**", "not run"]
+    assert [row["ours"] for row in table1(read)[:3]] == ["not run", "**1.10 %**", "not run"]

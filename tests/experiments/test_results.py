@@ -1,0 +1,109 @@
+"""The file of results: whole lines, whoever writes and whoever is killed."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+
+from stn_jax.experiments import results
+from stn_jax.training import Config, ConfigError
+
+
+def test_lines_come_back(line, read_back):
+    read = read_back(line("rotation/cnn", 0, 1.7), line("rotation/cnn", 1, 1.8))
+    assert [(r.config.seeds, r.line["test_error_percent"]) for r in read] == [
+        ((0,), 1.7),
+        ((1,), 1.8),
+    ]
+    assert results.read("no such folder") == []
+
+
+def test_what_a_killed_process_left_is_reported_and_mended(line, tmp_path, capsys):
+    path = tmp_path / "table1.jsonl"
+    results.append(path, [line("rotation/cnn", seed) for seed in range(2)])
+    whole = path.read_bytes()
+    for cut in (1, 2, len(whole) // 4, len(whole) // 2 - 3):
+        path.write_bytes(whole[:-cut])
+        # The line without its line break is whole.
+        survivors = [(0,), (1,)] if cut == 1 else [(0,)]
+        assert [r.config.seeds for r in results.read(tmp_path)] == survivors
+        said = f"{path}, line 2 is left out: it is not a whole result\n"
+        assert capsys.readouterr().err == ("" if cut == 1 else said)
+        results.append(path, [line("rotation/cnn", 2)])
+        assert [r.config.seeds for r in results.read(tmp_path)] == [*survivors, (2,)]
+        capsys.readouterr()
+    assert path.read_text().endswith("}\n")
+
+
+def test_lines_of_several_writers_do_not_mix(tmp_path):
+    path = tmp_path / "table1.jsonl"
+    count = 40
+
+    def write(writer):
+        for i in range(count):
+            # Longer than any buffer between here and the file.
+            results.append(path, [{"writer": writer, "i": i, "rest": str(writer) * 100_000}] * 2)
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    for writer in range(4):
+        mine = [each["i"] for each in lines if each["writer"] == writer]
+        assert mine == [i for i in range(count) for _ in range(2)]
+    assert all(set(each["rest"]) == {str(each["writer"])} for each in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", "it is not a whole result"),
+        ("3", "it is not a whole result"),
+        ('{"row": "rotation/cnn"}', "it is not a whole result"),
+        ('{"config": {"epochs": 3, "seeds": [0]}, "seed": 1}', "it is not a whole result"),
+        ('{"config": {"tomorrow": 3}}', "the configuration has unknown fields: tomorrow"),
+        ('{"config": {"epochs": 0}}', "epochs is 0; expected 1 or more"),
+    ],
+)
+def test_other_lines_are_left_out_and_the_rest_is_read(line, tmp_path, capsys, text, why):
+    path = tmp_path / "table1.jsonl"
+    path.write_text(f"{text}\n\n{json.dumps(line('rotation/cnn'))}\n")
+    assert len(results.read(tmp_path)) == 1
+    assert capsys.readouterr().err == f"{path}, line 1 is left out: {why}\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(line, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write to .*file/table1.jsonl"):
+        results.append(tmp_path / "file" / "table1.jsonl", [line("rotation/cnn")])
+
+
+def test_of_the_same_run_on_the_same_device_the_last_counts(line, read_back):
+    read = read_back(
+        line("rotation/cnn", 0, 1.7),
+        line("rotation/cnn", 0, 1.9),
+        line("rotation/cnn", 0, 1.8, device="a GPU"),
+    )
+    assert sorted(r.line["test_error_percent"] for r in read) == [1.8, 1.9]
+
+
+def test_runs_are_the_same_if_nothing_differs_that_shapes_them():
+    config = Config(seeds=(1,))
+
+    def same(**changes):
+        other = dataclasses.replace(config, **changes)
+        return results.identity(other) == results.identity(config)
+
+    assert same(cache_dir="/elsewhere", log_every=7, figures=False, test_batch_size=3)
+    for change in (
+        {"seeds": (2,)},
+        {"epochs": 17},
+        {"dataset": "mnist_sample"},
+        {"learning_rate": 0.11},
+        {"holdout": 1},
+        {"test_passes": 9},
+    ):
+        assert not same(**change)

@@ -1,0 +1,65 @@
+"""The rows: what they train, and what they are called."""
+
+import itertools
+
+import pytest
+
+from stn_jax.data.tasks import TASKS
+from stn_jax.experiments.runs import GUESS
+from stn_jax.experiments.tables import NETWORK, TABLES
+from stn_jax.training import ConfigError
+
+
+def test_table_1_is_the_papers():
+    """arXiv 2001.05858, Table 1."""
+    reported = {
+        "cnn": (1.71, 1.72),
+        "stn-c0": (1.08, 1.08),
+        "stn-c1": (1.32, 1.15),
+        "stn-sl1": (0.98, 1.10),
+    }
+    tasks = {"rotation": "rotated_mnist", "translation": "translated_mnist"}
+    ours = {}
+    for row in TABLES["table1"].rows:
+        config = row.config()
+        assert (config.dataset, config.iterations, config.test_passes) == ("mnist", 1, 10)
+        ours[config.task, config.variant] = row.paper
+    assert ours == {
+        (task, variant): errors[i]
+        for i, task in enumerate(tasks.values())
+        for variant, errors in reported.items()
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_are_networks_that_can_be_told_apart(name):
+    rows = TABLES[name].rows
+    for row in rows:
+        config = row.config({"seeds": (3,)})
+        assert config.seeds == (3,)
+        assert all(config.task in guesses for guesses in GUESS.values())
+    for a, b in itertools.combinations(rows, 2):
+        assert a.name != b.name
+        assert any(getattr(a.config(), field) != getattr(b.config(), field) for field in NETWORK)
+
+
+def test_all_tasks_of_mnist_have_rows():
+    used = {row.config().task for table in TABLES.values() for row in table.rows}
+    assert {name for name in TASKS if name.endswith("mnist")} <= used
+
+
+def test_rows_are_chosen_by_names_and_patterns_and_come_in_the_tables_order():
+    def chosen(*patterns):
+        return [row.name for row in TABLES["table1"].select(patterns)]
+
+    assert chosen("translation/cnn", "rotation/stn-sl1") == ["rotation/stn-sl1", "translation/cnn"]
+    assert chosen("*/cnn") == ["rotation/cnn", "translation/cnn"]
+    assert len(chosen("*")) == 8
+    with pytest.raises(ConfigError, match=r"'sl1'; expected one or more of rotation/cnn, rot"):
+        chosen("rotation/cnn", "sl1")
+
+
+@pytest.mark.parametrize("field", ["task", "variant", "iterations"])
+def test_settings_cannot_make_another_network_of_a_row(field):
+    with pytest.raises(ConfigError, match=f"--config.{field} is what the rows of a table differ"):
+        TABLES["table1"].rows[0].config({field: 1})
