@@ -74,13 +74,14 @@ def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
     params = jax.tree.map(lambda x: x[0], state["params"])
     logits, details = run.apply(params, seen)
+    pose = run.pose(details)
     probability = np.asarray(jax.nn.softmax(logits))
     lines = []
     for i, file in enumerate(files):
         best = int(probability[i].argmax())
         line = f"{file}: {best} ({100 * probability[i, best]:.1f} %)"
-        if details.theta is not None:
-            line += f", turned by {float(affine.angle(details.theta[i])):+.0f} degrees"
+        if pose is not None:
+            line += f", turned by {float(affine.angle(pose[i])):+.0f} degrees"
         lines.append(line)
     picture = Workdir(workdir).figures / "images.png"
     figures.digits(to_show(run, seen), aligned(run, seen, details), lines, picture)

@@ -65,6 +65,7 @@ class Run:
             classes=source.num_classes,
             width=config.width,
             iterations=config.iterations,
+            transform=config.transform,
             padding_mode=config.padding_mode or None,
             align_corners=config.align_corners,
             dtype=jnp.bfloat16 if config.compute_dtype == "bfloat16" else None,
@@ -90,6 +91,16 @@ class Run:
         """Logits of one seed's network and what it did, for normalised images, as in evaluation."""
         result: Any = self.model.apply({"params": params}, images, return_details=True)
         return result
+
+    def pose(self, details: Details) -> jax.Array | None:
+        """What the transformer did, as affine transforms ``[B, 2, 3]``; None without one.
+
+        Where the family of transforms is not affine, these are what comes near it: see
+        :meth:`stn_jax.warp.transforms.Transform.as_affine`.
+        """
+        if details.theta is None or self.model.transformer is None:
+            return None
+        return self.model.transformer.family().as_affine(details.theta)
 
     def side(self) -> int:
         """The side of the images that the network sees."""
