@@ -248,9 +248,9 @@ class Projective(Transform):
     looks at (u / w, v / w).
 
     Theta is a homography up to a *positive* factor: what has w > 0 lies in front of the horizon
-    (the line w = 0). What lies on it or behind it sees nothing: its position is far outside of
-    the image, so that the padding decides ("zeros": 0; "border": a corner pixel), and it has no
-    gradient. Composing multiplies the matrices and does not normalise the last entry to 1.
+    (the line w = 0). What lies on it or behind it sees nothing: its position is one far outside of
+    the image, so that the padding decides ("zeros": 0; "border": the top left pixel), and it has
+    no gradient. Composing multiplies the matrices and does not normalise the last entry to 1.
     """
 
     # w is a sum of terms that float32 rounds: where it is less than this part of them, positions
