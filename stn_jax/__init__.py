@@ -2,7 +2,8 @@
 
 Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`. Flax modules:
 :class:`SpatialTransformer`, and the study's networks from :func:`create_model` or, trained, from
-:func:`load_pretrained`. Matrices to warp by: :mod:`stn_jax.warp.affine`.
+:func:`load_pretrained`. Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms,
+up to thin-plate splines: :mod:`stn_jax.warp.transforms`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -9,7 +9,7 @@ from stn_jax.training.config import Config, ConfigError
 
 # The fields of Config that say which row a run belongs to. Runs of a row that differ in others
 # (epochs, learning rate, ...) are told apart within the row.
-NETWORK = ("task", "variant", "iterations")
+NETWORK = ("task", "variant", "iterations", "transform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +113,23 @@ TABLES = {
             for task in ("rotation", "translation")
             for variant in ("stn-c0", "stn-sl1")
             for iterations in (1, 2, 3)
+        ),
+    ),
+    "families": Table(
+        "Other families of transforms",
+        "STN-C0 on rotated digits with families of more parameters (Jaderberg et al. 2015, Table 1) "
+        "and, for comparison, of one.",
+        tuple(
+            Row(
+                f"rotation/stn-c0-{name}",
+                {"task": "rotated_mnist", "variant": "stn-c0", "transform": transform},
+            )
+            for name, transform in (
+                ("rotation", "rotation"),
+                ("affine", "affine"),
+                ("projective", "projective"),
+                ("tps", "tps"),
+            )
         ),
     ),
 }

@@ -12,12 +12,16 @@ from stn_jax.models import classifiers
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
 from stn_jax.models.transformer import SpatialTransformer
+from stn_jax.warp import transforms
+from stn_jax.warp.transforms import Transform
 
 
 class Details(NamedTuple):
     """What a network did on the way to its logits."""
 
-    theta: jax.Array | None  # [B, 2, 3], from warped to unwarped positions; None: no transformer
+    # [B, 2, 3], from warped to unwarped positions, or what the family of transforms has in its
+    # place (projective: [B, 3, 3]; tps: [B, K, K, 2]); None: no transformer
+    theta: jax.Array | None
     warped: jax.Array  # [B, H', W', C]: what the transformer gave; without one, the input
 
 
@@ -161,6 +165,7 @@ def create_model(
     align_corners: bool = True,
     downsample: int | None = None,
     localization: nn.Module | None = None,
+    transform: Transform | str = "affine",
     dtype: Any = None,
 ) -> Network:
     """Makes one of the study's networks.
@@ -178,13 +183,16 @@ def create_model(
       downsample: the warped array's sides are divided by this; the task's own where None.
       localization: a localization network in place of the task's own, called as
         ``localization(x, train=...)``.
+      transform: what the transformer may do: "rotation", "attention", "similarity", "affine" (the
+        study's), "projective" or "tps", or an object of :mod:`stn_jax.warp.transforms`.
       dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
 
     Returns:
       A :class:`Network`; ``model.apply(variables, images)`` gives logits.
 
     Raises:
-      ValueError: task or variant is unknown, or the depth is greater than the number of blocks.
+      ValueError: task, variant or transform is unknown, the depth is greater than the number of
+        blocks, or the transform cannot be iterated.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -198,6 +206,7 @@ def create_model(
     """
     if task not in _RECIPES:
         raise ValueError(f"task is {task!r}; expected one of {', '.join(_RECIPES)}")
+    transforms.resolve(transform)
     recipe = _RECIPES[task]
     kind, depth = dataclasses.astuple(Variant.parse(variant))
     counted = {} if classes is None else {"classes": classes}
@@ -220,7 +229,9 @@ def create_model(
         mode=mode,
         padding_mode=padding_mode or recipe.padding_mode,
         align_corners=align_corners,
+        transform=transform,
     )
+    transformer.family()  # refuses what does not fit together now, not at the first call
     return Network(
         blocks,
         head,

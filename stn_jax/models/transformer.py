@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stn_jax.warp import affine, affine_transform
+from stn_jax.warp import grid_sample, transforms
+from stn_jax.warp.transforms import Transform
 
 
 class SpatialTransformer(nn.Module):
     """A spatial transformer (Jaderberg et al. 2015, Section 3), starting at the identity.
 
     The localization network turns what it looks at into a vector; a dense layer of zero weights
-    and zero bias turns that into an affine transform, as a difference from the identity; the
-    input is warped by it. With several iterations the same localization network looks at the
+    and zero bias turns that into the parameters of a transform, 0 for the identity; the input is
+    warped by it. With several iterations the same localization network looks at the
     warped input again and its transforms compose; the *input* is resampled each time, so nothing
     is blurred twice (Lin and Lucey 2017; Jansson et al., arXiv 2004.11678).
 
@@ -25,6 +26,9 @@ class SpatialTransformer(nn.Module):
       downsample: the output's sides are the input's divided by this (where shape is None).
       iterations: how many times the localization network looks.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
+      transform: what the transformer may do: "rotation", "attention", "similarity", "affine",
+        "projective", "tps" (only "affine" for volumes), or a family of one's own settings; see
+        :mod:`stn_jax.warp.transforms`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -44,6 +48,22 @@ class SpatialTransformer(nn.Module):
     mode: str = "bilinear"
     padding_mode: str = "zeros"
     align_corners: bool = False
+    transform: Transform | str = "affine"
+
+    def family(self, rank: int = 2) -> Transform:
+        """The family of transforms, for images (rank 2) or volumes (rank 3).
+
+        Raises:
+          TypeError, ValueError: as :func:`stn_jax.warp.transforms.resolve`; ValueError also where
+            several iterations are asked of a family that does not compose.
+        """
+        family = transforms.resolve(self.transform, rank)
+        if self.iterations > 1 and not family.composable:
+            raise ValueError(
+                f"transform is {self.transform!r}, which does not compose, and iterations is "
+                f"{self.iterations}; expected 1, or another transform"
+            )
+        return family
 
     @nn.compact
     def __call__(
@@ -65,10 +85,13 @@ class SpatialTransformer(nn.Module):
 
         Returns:
           The warped batch ``[B, *shape, C]`` in the image's type or, with return_theta, it and
-          theta ``[B, 2, 3]`` (``[B, 3, 4]`` for volumes) in float32.
+          theta in float32: ``[B, 2, 3]`` (``[B, 3, 4]`` for volumes), ``[B, 3, 3]`` where the
+          transform is projective, and for thin-plate splines ``[B, K, K, 2]``, where the control
+          points look.
 
         Raises:
-          ValueError: the image has not four or five axes, or an attribute is out of range.
+          ValueError: the image has not four or five axes, or an attribute is out of range or does
+            not fit the others.
         """
         if image.ndim not in (4, 5):
             raise ValueError(
@@ -79,20 +102,24 @@ class SpatialTransformer(nn.Module):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
         rank = image.ndim - 2
         shape = self.shape or tuple(side // self.downsample for side in image.shape[1:-1])
-        to_delta = nn.Dense(rank * (rank + 1), kernel_init=nn.initializers.zeros, name="theta")
-        theta, view = affine.identity(rank), image
+        family = self.family(rank)
+        to_params = nn.Dense(family.size, kernel_init=nn.initializers.zeros, name="theta")
+        steps: list[jax.Array] = []
+        view = image
         for i in range(self.iterations):
             seen = view if features is None else features(view)
             vector = self.localization(seen, **localization_options)
             # Half precision is too coarse for poses.
             vector = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
-            delta = to_delta(vector).reshape(-1, rank, rank + 1)
-            theta = affine.compose(theta, affine.identity(rank) + delta)
+            steps.append(family.theta(to_params(vector)))
+            theta = family.compose(*steps)
             last = i == self.iterations - 1
-            view = affine_transform(
+            grid = family.grid_of(
+                theta, shape if last else image.shape[1:-1], align_corners=self.align_corners
+            )
+            view = grid_sample(
                 image,
-                theta,
-                shape if last else None,
+                grid,
                 mode=self.mode,
                 padding_mode=self.padding_mode,
                 align_corners=self.align_corners,

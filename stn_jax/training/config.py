@@ -39,6 +39,8 @@ class Config:
       weight_decay: L2 penalty on kernels.
       clip_norm: gradients of a larger global norm are scaled down to it; 0 turns it off.
       iterations: how many times the transformer looks.
+      transform: what it may do: rotation, attention (scale and shift), similarity, affine,
+        projective or tps (a thin-plate spline; only with iterations=1).
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       width: factor on the classifier's channels.
       compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
@@ -69,6 +71,7 @@ class Config:
     weight_decay: float = 1e-4
     clip_norm: float = 5.0
     iterations: int = 1
+    transform: str = "affine"
     align_corners: bool = True
     padding_mode: str = ""
     width: float = 1.0
@@ -124,7 +127,9 @@ class Config:
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
         try:
-            create_model(self.task, self.variant)
+            create_model(
+                self.task, self.variant, iterations=self.iterations, transform=self.transform
+            )
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

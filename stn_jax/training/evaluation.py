@@ -14,7 +14,7 @@ from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run, environment, mean_and_interval
 from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
-from stn_jax.warp import affine, affine_transform
+from stn_jax.warp import affine, grid_sample
 
 # The distortions of the test set come from this key, for all networks and all time.
 TEST_KEY = 2020
@@ -25,7 +25,8 @@ class Predictions(NamedTuple):
 
     classes: np.ndarray  # [seeds, passes, N], the predicted class
     confidence: np.ndarray  # [seeds, passes, N], its probability
-    theta: np.ndarray | None  # [seeds, passes, N, 2, 3], predicted; None: no transformer
+    # [seeds, passes, N, 2, 3], predicted, as Run.pose reads it; None: no transformer
+    theta: np.ndarray | None
     applied: np.ndarray  # [passes, N, 2, 3]: the theta of the distortion
     labels: np.ndarray  # [N]
 
@@ -50,7 +51,7 @@ def predict(
         images, applied = distorted_batch(run.task, data, example_keys(key, indices), images)
         logits, details = run.apply(params, images)
         probability = jax.nn.softmax(logits)
-        return probability.argmax(-1), probability.max(-1), details.theta, applied
+        return probability.argmax(-1), probability.max(-1), run.pose(details), applied
 
     by_seed = []
     with Progress(
@@ -150,12 +151,18 @@ def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> N
         print(f"no figures: {str(error.name).partition('.')[0]} is not installed", flush=True)
         return
     own = jax.tree.map(lambda x: x[0], params)
-    title = f"{run.config.variant} on {run.config.task} ({run.config.dataset})"
+    title = _title(run)
     images, after = tried(run, own, one_of_each_class(run.test.labels, run.test.images))
     figures.gallery(images, after, workdir.figures / "gallery.png", title)
     if run.task.aligns_angle:
         panel = figures.Angles(title, *angles_of(predictions, 0))
         figures.angle_plot([panel], workdir.figures / "angles.png")
+
+
+def _title(run: Run) -> str:
+    config = run.config
+    family = "" if config.transform == "affine" else f" ({config.transform})"
+    return f"{config.variant}{family} on {config.task} ({config.dataset})"
 
 
 def one_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
@@ -189,15 +196,16 @@ def tried(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[An
 def aligned(run: Run, seen: jax.Array, details: Details) -> np.ndarray:
     """The input as the transformer aligns it, to look at: ``[B, H', W', C]`` in [0, 1].
 
-    Where a feature map was warped, it is what the same theta does to the input.
+    Where a feature map was warped, it is what the same transform does to the input.
     """
     warped, transformer = details.warped, run.model.transformer
     if run.model.warp_depth and transformer is not None and details.theta is not None:
-        warped = affine_transform(
-            seen,
-            details.theta,
-            padding_mode=transformer.padding_mode,
-            align_corners=transformer.align_corners,
+        align_corners = transformer.align_corners
+        grid = transformer.family().grid_of(
+            details.theta, seen.shape[1:3], align_corners=align_corners
+        )
+        warped = grid_sample(
+            seen, grid, padding_mode=transformer.padding_mode, align_corners=align_corners
         )
     return to_show(run, warped)
 

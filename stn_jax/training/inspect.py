@@ -166,13 +166,14 @@ def _classify(
     images = np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
     logits, details = run.apply(params, seen)
+    pose = run.pose(details)
     probability = np.asarray(jax.nn.softmax(logits))
     lines = []
     for i, file in enumerate(files):
         best = int(probability[i].argmax())
         line = f"{file}: {best} ({100 * probability[i, best]:.1f} %)"
-        if details.theta is not None:
-            line += f", turned by {float(affine.angle(details.theta[i])):+.0f} degrees"
+        if pose is not None:
+            line += f", turned by {float(affine.angle(pose[i])):+.0f} degrees"
         lines.append(line)
     figures.digits(to_show(run, seen), aligned(run, seen, details), lines, picture)
     return [*lines, f"drawn in {picture}"]

@@ -83,6 +83,16 @@ class Run:
         result: Any = self.model.apply({"params": params}, images, return_details=True)
         return result
 
+    def pose(self, details: Details) -> jax.Array | None:
+        """What the transformer did, as affine transforms ``[B, 2, 3]``; None without one.
+
+        Where the family of transforms is not affine, these are what comes near it: see
+        :meth:`stn_jax.warp.transforms.Transform.as_affine`.
+        """
+        if details.theta is None or self.model.transformer is None:
+            return None
+        return self.model.transformer.family().as_affine(details.theta)
+
     def side(self) -> int:
         """The side of the images that the network sees."""
         keys = jnp.stack([jax.random.key(0)])
@@ -96,6 +106,7 @@ def model_options(config: Config, classes: int) -> dict[str, Any]:
         "classes": classes,
         "width": config.width,
         "iterations": config.iterations,
+        "transform": config.transform,
         "padding_mode": config.padding_mode or None,
         "align_corners": config.align_corners,
         "dtype": "bfloat16" if config.compute_dtype == "bfloat16" else None,

@@ -23,6 +23,8 @@ from stn_jax.training import Config, ConfigError
         ({"warmup": 1.5}, "warmup is 1.5; expected 0 or more and less than 1"),
         ({"schedule": "cosine"}, "schedule is 'cosine'; expected one of one_cycle, step, constant"),
         ({"padding_mode": "wrap"}, "padding_mode is 'wrap'; expected one of"),
+        ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, atten"),
+        ({"transform": "tps", "iterations": 2}, "'tps', which does not compose, and iterations is"),
         ({"compute_dtype": "float16"}, "compute_dtype is 'float16'; expected one of float32"),
         ({"seeds": ()}, r"seeds is \(\); expected one or more, all different"),
         ({"seeds": (1, 1)}, r"seeds is \(1, 1\); expected one or more, all different"),

@@ -1,0 +1,51 @@
+"""What is made of a transform after training, where it is not affine."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stn_jax.models import Details
+from stn_jax.training import Config, train
+from stn_jax.training.evaluation import aligned
+from stn_jax.training.inspect import classify_files
+from stn_jax.training.run import Run
+from stn_jax.warp import affine, affine_grid
+
+# A quarter turn, as each family's theta has it.
+QUARTER = affine.rotation(90.0)
+TURNS = {
+    "affine": QUARTER,
+    "projective": 2 * jnp.concatenate([QUARTER, jnp.array([[0, 0, 1.0]])]),
+    "tps": affine_grid(QUARTER, (4, 4), align_corners=True),
+}
+
+
+def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_path, digit_file):
+    values = {"transform": "tps", "variant": "stn-c1", "epochs": 1, "test_passes": 1}
+    config = Config(**{**tiny_config, **values, "figures": True})
+    result = train(config, str(tmp_path))
+    assert result["config"]["transform"] == "tps"
+    assert np.isfinite(result["angle_spread_degrees"] + result["angle_slope"]).all()
+    for name in ("gallery.png", "angles.png"):
+        assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
+    line, drawn = classify_files(tmp_path, [digit_file])
+    assert re.search(r"digit.jpg: \d \([\d.]+ %\), turned by [+-]\d+ degrees$", line)
+    assert drawn.endswith("images.png")
+
+
+@pytest.mark.parametrize("transform", TURNS)
+def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, transform):
+    run = Run.open(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
+    pictures = np.asarray(run.test.images[:3], np.float32) / 255
+    seen = (pictures - run.data.mean) / run.data.deviation
+    details = Details(jnp.stack([TURNS[transform]] * 3), jnp.zeros((3, 10, 10, 4)))
+    turned = aligned(run, seen, details)
+    np.testing.assert_allclose(turned, np.rot90(pictures, axes=(1, 2)), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(affine.angle(run.pose(details)), [90] * 3, rtol=0, atol=1e-3)
+
+
+def test_a_plain_classifier_has_no_pose(tiny_config):
+    run = Run.open(Config(**{**tiny_config, "variant": "cnn"}))
+    assert run.pose(Details(None, jnp.zeros((1, 28, 28, 1)))) is None

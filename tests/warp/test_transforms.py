@@ -1,0 +1,582 @@
+"""Families of transforms: NumPy in float64, SciPy's splines and PyTorch's grids as the judges."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import RBFInterpolator
+
+from stn_jax.warp import affine, affine_grid, grid_sample, transforms
+from stn_jax.warp.transforms import (
+    FAMILIES,
+    Affine,
+    Attention,
+    Projective,
+    Rotation,
+    Similarity,
+    ThinPlateSpline,
+)
+
+PLANAR = [family() for family in FAMILIES.values()]
+ALL = [
+    *PLANAR,
+    Rotation(aspect=1.5),
+    Similarity(aspect=0.5),
+    Affine(rank=3),
+    ThinPlateSpline(points=3, smoothing=0.1),
+]
+MATRICES = [family for family in ALL if family.composable]
+AFFINE = [family for family in MATRICES if family != Projective()]
+SHAPE = {2: (4, 6), 3: (2, 4, 6)}
+
+close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+exact = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)  # in float64
+
+
+@functools.cache
+def jitted(family, method="grid"):
+    """One program compiles faster than its operations one by one."""
+    static = ("shape", "align_corners") if method.startswith("grid") else ()
+    return jax.jit(getattr(family, method), static_argnames=static)
+
+
+def random_params(family, *lead, seed=0, reach=0.3):
+    return np.random.default_rng(seed).uniform(-reach, reach, (*lead, family.size))
+
+
+def pixel_centres(shape, align_corners):
+    """[*shape, rank] of (x, y[, z]), from the definition."""
+    axes = [
+        np.linspace(-1, 1, size) if align_corners else (np.arange(size) + 0.5) * 2 / size - 1
+        for size in shape
+    ]
+    return np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
+
+
+def look(theta, positions):
+    """Where positions [..., rank] look by a matrix, in homogeneous coordinates."""
+    theta = np.asarray(theta, np.float64)
+    moved = np.append(positions, np.ones((*positions.shape[:-1], 1)), -1) @ theta.T
+    rank = positions.shape[-1]
+    return moved if len(theta) == rank else moved[..., :rank] / moved[..., rank:]
+
+
+# All families
+
+
+@pytest.mark.parametrize("family", ALL, ids=str)
+def test_parameters_0_are_exactly_the_identity(family):
+    rank = family.rank
+    shapes = (SHAPE[rank], (1,) * rank, (28,) * rank)
+
+    @jax.jit
+    def found_and_expected(params):
+        return [
+            (
+                family.grid(params, shape, align_corners=align_corners),
+                affine_grid(affine.identity(rank), shape, align_corners=align_corners),
+            )
+            for shape in shapes
+            for align_corners in (False, True)
+        ]
+
+    for found, expected in found_and_expected(jnp.zeros((2, family.size))):
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, np.stack([expected] * 2))
+
+
+@pytest.mark.parametrize("family", ALL, ids=str)
+def test_each_member_of_a_batch_is_taken_for_itself(family):
+    params = random_params(family, 2, 3)
+    shape = SHAPE[family.rank]
+    grids = jitted(family)(params, shape)
+    assert grids.shape == (2, 3, *shape, family.rank)
+    for place in np.ndindex(2, 3):
+        close(grids[place], jitted(family)(params[place], shape))
+    mapped = jax.jit(jax.vmap(lambda p: family.grid(p, shape), in_axes=1, out_axes=1))(params)
+    close(mapped, grids)
+    assert jitted(family)(params[:, :0], shape).shape == (2, 0, *shape, family.rank)
+    empty = (0, *shape[1:])
+    assert jitted(family)(params, empty).shape == (2, 3, *empty, family.rank)
+
+
+@pytest.mark.parametrize("family", ALL, ids=str)
+def test_half_precision_is_computed_in_float32_and_float64_stays(family):
+    params, shape = random_params(family), SHAPE[family.rank]
+
+    @jax.jit
+    def everything(params):
+        theta = family.theta(params)
+        grid = family.grid_of(theta.astype(params.dtype), shape)
+        return family.as_affine(theta), family.grid(params, shape), grid
+
+    half = jnp.asarray(params, jnp.bfloat16)
+    same = everything(half.astype(jnp.float32))
+    for found, expected in zip(everything(half)[:2], same, strict=False):
+        assert found.dtype == jnp.float32
+        close(found, expected)
+    assert everything(half)[2].dtype == jnp.float32
+    single = everything(np.float32(params))
+    with jax.enable_x64(True):
+        double = everything(params)
+    for narrow, wide in zip(single, double, strict=True):
+        assert (narrow.dtype, wide.dtype) == (jnp.float32, jnp.float64)
+        close(narrow, wide)
+
+
+@pytest.mark.parametrize("family", ALL, ids=str)
+def test_gradients_are_those_of_finite_differences(family):
+    shape = SHAPE[family.rank]
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(*shape, family.rank))
+    direction = rng.normal(size=family.size)
+    step = 1e-6
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def derivatives(params):
+            def loss(params):
+                return (weight * family.grid(params, shape)).sum()
+
+            value, slope = jax.jvp(loss, (params,), (direction,))
+            return value, slope, jax.grad(loss)(params)
+
+        for point in (np.zeros(family.size), random_params(family, reach=0.1)):
+            _, slope, gradient = derivatives(point)
+            above, below = (derivatives(point + s * direction)[0] for s in (step, -step))
+            np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-6)
+            np.testing.assert_allclose(slope, gradient @ direction, rtol=1e-12)
+            assert np.all(gradient != 0)
+
+
+@pytest.mark.parametrize("family", ALL, ids=str)
+def test_no_matrix_product_is_left_to_the_accelerators_default_precision(family):
+    shape, params = SHAPE[family.rank], random_params(family, 2)
+
+    def everything(params):
+        theta = family.theta(params)
+        composed = family.compose(theta, theta) if family.composable else theta
+        return family.grid_of(composed, shape), family.as_affine(composed)
+
+    program = jax.jit(everything).lower(params).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert all("HIGHEST" in line for line in products)
+    assert bool(products) == isinstance(family, ThinPlateSpline)
+
+
+# Matrices
+
+
+def test_thetas_are_the_matrices_of_the_table():
+    angle, scale, x, y = 0.4, 0.7, 0.1, -0.2
+    cos, sin = np.cos(angle), np.sin(angle)
+    close(jitted(Rotation(), "theta")([angle]), [[cos, -sin, 0], [sin, cos, 0]])
+    close(
+        jitted(Attention(), "theta")([np.log(scale), x, y]),
+        [[scale, 0, x], [0, scale, y]],
+    )
+    close(
+        jitted(Similarity(), "theta")([angle, np.log(scale), x, y]),
+        [[scale * cos, -scale * sin, x], [scale * sin, scale * cos, y]],
+    )
+    delta = random_params(Affine())
+    close(jitted(Affine(), "theta")(delta), np.eye(2, 3) + delta.reshape(2, 3))
+    delta = random_params(Affine(3))
+    close(jitted(Affine(3), "theta")(delta), np.eye(3, 4) + delta.reshape(3, 4))
+    delta = random_params(Projective())
+    close(jitted(Projective(), "theta")(delta), np.eye(3) + np.append(delta, 0).reshape(3, 3))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("family", AFFINE, ids=str)
+def test_affine_families_have_pytorchs_grids(family, align_corners):
+    torch = pytest.importorskip("torch")
+    params, shape = random_params(family, 3), SHAPE[family.rank]
+    with jax.enable_x64(True):
+        theta = np.array(family.theta(params))
+        found = jitted(family)(params, shape, align_corners=align_corners)
+    expected = torch.nn.functional.affine_grid(
+        torch.tensor(theta), (3, 1, *shape), align_corners=align_corners
+    )
+    exact(found, expected.numpy())
+
+
+def test_a_positive_angle_turns_the_picture_counter_clockwise():
+    image = np.random.default_rng(0).random((6, 6, 1), np.float32)
+    turned = grid_sample(image, jitted(Rotation())(np.float32([np.pi / 2]), (6, 6)))
+    close(turned, np.rot90(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("family", [Rotation, Similarity])
+def test_with_the_aspect_distances_in_pixels_are_kept(family, align_corners):
+    extent = np.array([5, 3]) - align_corners  # of (W, H) = (5, 3)
+    turning = family(aspect=extent[0] / extent[1])
+    params = np.zeros(turning.size)
+    params[0] = 0.6
+    with jax.enable_x64(True):
+        grid = jitted(turning)(params, (3, 5), align_corners=align_corners)
+    places = np.reshape(np.asarray(grid) * extent / 2, (-1, 2))
+    before = np.stack(np.meshgrid(np.arange(5), np.arange(3)), -1).reshape(-1, 2)
+    exact(
+        np.linalg.norm(places[:, None] - places, axis=-1),
+        np.linalg.norm(before[:, None] - before, axis=-1),
+    )
+
+
+@pytest.mark.parametrize("family", MATRICES, ids=str)
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(seed=st.integers(0, 10**6), align_corners=st.booleans())
+def test_a_composed_transform_looks_where_two_in_a_row_look(family, seed, align_corners):
+    shape = SHAPE[family.rank]
+    first, second = random_params(family, 2, seed=seed)
+    with jax.enable_x64(True):
+        a, b = (jitted(family, "theta")(p) for p in (first, second))
+        composed = jitted(family, "compose")(a, b)
+        found = jitted(family, "grid_of")(composed, shape, align_corners=align_corners)
+        grid_b = jitted(family)(second, shape, align_corners=align_corners)
+    # The second warp looks at places of the first one's output, each of which looks on.
+    exact(found, look(a, np.asarray(grid_b)))
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(st.lists(st.floats(-2, 2), min_size=4, max_size=4), st.floats(-2, 2), st.floats(-2, 2))
+def test_composing_stays_in_the_family(params, angle, log_scale):
+    with jax.enable_x64(True):
+        turns = Rotation(aspect=1.5)
+        a, b = (turns.theta(np.array([value])) for value in (params[0], angle))
+        exact(turns.compose(a, b), turns.theta(np.array([params[0] + angle])))
+        step = Similarity(aspect=1.5)
+        a, b = step.theta(np.array(params)), step.theta(np.array([angle, log_scale, 0, 0]))
+        together = np.array([params[0] + angle, params[1] + log_scale, *params[2:]])
+        np.testing.assert_allclose(step.compose(a, b), step.theta(together), atol=1e-11)
+        windows = Attention()
+        a, b = windows.theta(np.array(params[:3])), windows.theta(np.array([log_scale, 0.5, 0]))
+        shift = np.array(params[1:3]) + np.exp(params[0]) * np.array([0.5, 0])
+        together = np.array([params[0] + log_scale, *shift])
+        np.testing.assert_allclose(windows.compose(a, b), windows.theta(together), atol=1e-11)
+
+
+@pytest.mark.parametrize("family", MATRICES, ids=str)
+def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
+    @jax.jit
+    def composed(*params):
+        a, b = map(family.theta, params)
+        ab = family.compose(a, b)
+        return a, family.compose(a), ab, family.compose(a, b, b), family.compose(ab, b)
+
+    params = random_params(family, 4, 1), random_params(family, 3, seed=1)
+    a, alone, both, three, step_by_step = composed(*params)
+    close(alone, a)
+    assert both.shape == (4, 3, *a.shape[-2:])
+    close(three, step_by_step)
+
+
+# Homographies
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_homography_divides_by_the_third_coordinate(align_corners):
+    params = random_params(Projective(), 20, reach=0.45)  # everything in front of the horizon
+    theta = np.eye(3) + np.append(params, np.zeros((20, 1)), -1).reshape(20, 3, 3)
+    shape = (4, 6)
+    found = jitted(Projective())(params, shape, align_corners=align_corners)
+    expected = [look(each, pixel_centres(shape, align_corners)) for each in theta]
+    close(found, expected, atol=2e-6)
+
+
+def test_four_corners_go_where_the_homography_between_them_takes_them():
+    corners = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1.0]])
+    targets = np.array([[-0.6, -0.8], [0.9, -1.1], [-1.0, 0.7], [0.4, 0.5]])
+    # The direct linear transformation (Hartley and Zisserman 2004, Section 4.1).
+    equations, values = [], []
+    for (x, y), (u, v) in zip(corners, targets, strict=True):
+        equations += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    params = np.linalg.solve(equations, values) - [1, 0, 0, 0, 1, 0, 0, 0]
+    grid = jitted(Projective())(params, (2, 2), align_corners=True)
+    close(grid, targets.reshape(2, 2, 2), atol=1e-5)
+
+
+def test_without_perspective_a_homography_is_affine():
+    params = random_params(Projective(), 5)
+    params[:, 6:] = 0
+    close(jitted(Projective())(params, (4, 6)), jitted(Affine())(params[:, :6], (4, 6)))
+
+
+def test_homographies_are_the_same_up_to_a_positive_factor():
+    theta = Projective().theta(random_params(Projective(), 5, reach=0.9))
+    grid_of = jitted(Projective(), "grid_of")
+    for factor in (1e-6, 0.125, 1e6):
+        np.testing.assert_allclose(
+            grid_of(factor * theta, (4, 6)), grid_of(theta, (4, 6)), rtol=1e-4, atol=1e-5
+        )
+
+
+class TestHorizon:
+    """Rows y are -1, -0.5, 0, 0.5, 1 and w = 1 + 2 y: -1, 0, 1, 2, 3."""
+
+    shape = (5, 4)
+    theta = np.float32([[1, 0, 0.3], [0, 1, 0.2], [0, 2, 1]])
+    image = np.random.default_rng(0).random((8, 8, 1), np.float32) + 1
+
+    def grid(self, theta):
+        return jitted(Projective(), "grid_of")(theta, self.shape, align_corners=True)
+
+    def test_on_it_and_behind_it_positions_are_finite_and_far_outside(self):
+        grid = np.asarray(self.grid(self.theta))
+        assert np.all(grid[:2] == Projective.NOWHERE)
+        close(grid[2:], look(self.theta, pixel_centres(self.shape, True)[2:]))
+
+    @pytest.mark.parametrize(("padding_mode", "seen"), [("zeros", 0), ("border", image[0, 0, 0])])
+    @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+    def test_what_is_seen_there_is_the_padding(self, mode, padding_mode, seen):
+        sampled = grid_sample(
+            self.image,
+            self.grid(self.theta),
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=True,
+        )
+        close(sampled[:2], seen)
+        assert np.all(np.asarray(sampled[2, :3]) > 0.5)
+
+    def test_a_point_behind_that_would_come_out_in_the_middle_is_not_seen(self):
+        # (u, v) is (0, 0) at (x, y) = (-1, -1), where w is -1: dividing would give the centre.
+        theta = np.float32([[1, 0, 1], [0, 1, 1], [0, 2, 1]])
+        assert np.all(np.asarray(self.grid(theta))[0, 0] == Projective.NOWHERE)
+        # And where all three are 0.
+        theta = np.float32([[1, 0, 1], [0, 1, 0.5], [0, 2, 1]])
+        assert np.all(np.asarray(self.grid(theta))[1, 0] == Projective.NOWHERE)
+
+    @pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+    def test_it_leaves_the_gradient_finite_and_to_what_is_in_front(self, padding_mode):
+        @jax.jit
+        @jax.grad
+        def gradient(theta, rows):
+            grid = Projective().grid_of(theta, self.shape, align_corners=True)
+            sampled = grid_sample(self.image, grid, padding_mode=padding_mode, align_corners=True)
+            return (rows[:, None, None] * sampled**2).sum()
+
+        every, front = (
+            np.asarray(gradient(self.theta, rows))
+            for rows in (np.ones(5, np.float32), np.float32([0, 0, 1, 1, 1]))
+        )
+        assert np.isfinite(every).all()
+        np.testing.assert_array_equal(every, front)
+        assert np.abs(every).max() > 0.1
+
+    def test_all_of_an_image_may_be_behind(self):
+        @jax.jit
+        @jax.value_and_grad
+        def loss(theta):
+            return Projective().grid_of(theta, self.shape).sum()
+
+        for theta in (-np.eye(3, dtype=np.float32), np.zeros((3, 3), np.float32)):
+            value, gradient = loss(theta)
+            assert value == Projective.NOWHERE * 5 * 4 * 2
+            assert not gradient.any()
+
+    def test_not_a_number_is_not_taken_for_behind(self):
+        for column in range(3):
+            theta = self.theta.copy()
+            theta[2, column] = np.nan
+            assert np.isnan(self.grid(theta)).all()
+
+
+# Thin-plate splines
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("points", "smoothing"), [(2, 0.0), (4, 0.0), (5, 0.0), (4, 0.2)])
+def test_splines_are_those_of_scipy(points, smoothing, align_corners):
+    family, shape = ThinPlateSpline(points, smoothing), (4, 6)
+    params = random_params(family, reach=0.5)
+    axis = np.linspace(-1, 1, points)
+    control = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    judge = RBFInterpolator(
+        control,
+        control + params.reshape(-1, 2),
+        kernel="thin_plate_spline",
+        degree=1,
+        smoothing=smoothing,
+    )
+    expected = judge(pixel_centres(shape, align_corners).reshape(-1, 2)).reshape(*shape, 2)
+    with jax.enable_x64(True):
+        exact(jitted(family)(params, shape, align_corners=align_corners), expected)
+    close(jitted(family)(params, shape, align_corners=align_corners), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("points", [2, 4, 7])
+def test_control_points_look_where_they_are_told(points):
+    family = ThinPlateSpline(points)
+    theta = family.theta(random_params(family, 3))
+    close(jitted(family, "grid_of")(theta, (points, points), align_corners=True), theta, atol=2e-6)
+
+
+def test_parameters_are_displacements_row_by_row():
+    params = np.zeros(18)
+    params[2 * 5 + 1] = 0.25  # y of the sixth of 3x3 points: the middle row's last
+    theta = np.array(ThinPlateSpline(3).theta(params))
+    close(theta[1, 2], [1, 0.25])
+    theta[1, 2, 1] = 0
+    close(theta, np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1))
+
+
+@pytest.mark.parametrize("family", [ThinPlateSpline(), ThinPlateSpline(3, smoothing=10.0)], ids=str)
+def test_what_is_affine_bends_nothing(family):
+    matrix = affine.from_parameters(30, (1.2, 0.7), 0.1, (0.1, -0.2))
+    control = affine_grid(matrix, (family.points,) * 2, align_corners=True)
+    close(jitted(family, "grid_of")(control, (4, 6)), affine_grid(matrix, (4, 6)), atol=2e-6)
+    close(jitted(family, "as_affine")(control), matrix)
+
+
+def test_smoothing_without_end_leaves_the_affine_part():
+    family = ThinPlateSpline(smoothing=1e9)
+    theta = family.theta(random_params(family))
+    found = jitted(family, "grid_of")(theta, (4, 6))
+    close(found, affine_grid(family.as_affine(theta), (4, 6)), atol=2e-6)
+
+
+# Reading a pose
+
+
+@pytest.mark.parametrize("family", AFFINE, ids=str)
+def test_affine_thetas_stand_for_themselves(family):
+    theta = family.theta(random_params(family, 3))
+    np.testing.assert_array_equal(family.as_affine(theta), theta)
+
+
+def test_a_homography_stands_for_its_slope_at_the_centre():
+    params, step = random_params(Projective(), 5), 1e-6
+    with jax.enable_x64(True):
+        theta = 3 * Projective().theta(params)
+        found = np.asarray(Projective().as_affine(theta))
+    for each, read in zip(np.asarray(theta), found, strict=True):
+        exact(read[:, 2], look(each, np.zeros(2)))
+        ahead, back = look(each, step * np.eye(2)), look(each, -step * np.eye(2))
+        np.testing.assert_allclose(read[:, :2], (ahead - back).T / (2 * step), atol=1e-8)
+
+
+def test_a_spline_stands_for_the_nearest_affine_transform():
+    family = ThinPlateSpline()
+    theta = np.asarray(family.theta(random_params(family)))
+    control = np.append(pixel_centres((4, 4), True), np.ones((4, 4, 1)), -1)
+    expected, *_ = np.linalg.lstsq(control.reshape(-1, 3), theta.reshape(-1, 2))
+    close(jitted(family, "as_affine")(theta), expected.T)
+
+
+@pytest.mark.parametrize("family", PLANAR, ids=str)
+def test_the_angle_of_a_turned_picture_is_read_back(family):
+    turned = affine.rotation(-35.0)
+    if isinstance(family, Projective):
+        theta = jnp.concatenate([turned, jnp.array([[0.2, -0.1, 1]])])
+    elif isinstance(family, ThinPlateSpline):
+        theta = affine_grid(turned, (4, 4), align_corners=True)
+    else:
+        theta = turned
+    assert float(affine.angle(family.as_affine(theta))) == pytest.approx(-35, abs=1e-4)
+
+
+# Names and bad input
+
+
+def test_names_and_objects_are_found():
+    sizes = {name: transforms.resolve(name).size for name in FAMILIES}
+    assert sizes == {
+        "rotation": 1,
+        "attention": 3,
+        "similarity": 4,
+        "affine": 6,
+        "projective": 8,
+        "tps": 32,
+    }
+    assert transforms.resolve("affine", 3) == Affine(3)
+    assert transforms.resolve("affine", 3).size == 12
+    own = ThinPlateSpline(points=5)
+    assert transforms.resolve(own) is own
+    assert own.size == 50
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda: transforms.resolve("perspective"),
+            ValueError,
+            "transform is 'perspective'; expected one of rotation, attention, similarity, affine, "
+            "projective, tps",
+        ),
+        (lambda: transforms.resolve(None), TypeError, "transform is None; expected a Transform or"),
+        (
+            lambda: transforms.resolve("tps", 3),
+            ValueError,
+            "transform is 'tps', which is for images; for volumes use 'affine'",
+        ),
+        (
+            lambda: transforms.resolve(Affine(3)),
+            ValueError,
+            "transform is Affine(rank=3), which is for volumes; for images use 'affine'",
+        ),
+        (lambda: Affine(4), ValueError, "rank is 4; expected 2 (images) or 3 (volumes)"),
+        (lambda: Rotation(aspect=0), ValueError, "aspect is 0; expected width / height, more than"),
+        (lambda: Similarity(aspect=-1.0), ValueError, "aspect is -1.0; expected width / height"),
+        (lambda: ThinPlateSpline(1), ValueError, "points is 1; expected a whole number of 2 or"),
+        (lambda: ThinPlateSpline(4.0), ValueError, "points is 4.0; expected a whole number of 2"),
+        (
+            lambda: ThinPlateSpline(smoothing=-0.1),
+            ValueError,
+            "smoothing is -0.1; expected 0 or more, and finite",
+        ),
+        (lambda: ThinPlateSpline(smoothing=float("nan")), ValueError, "smoothing is nan; expected"),
+        (
+            lambda: ThinPlateSpline().compose(np.zeros((4, 4, 2)), np.zeros((4, 4, 2))),
+            ValueError,
+            "2 thin-plate splines do not compose to one; use iterations=1",
+        ),
+        (lambda: Projective().compose(), ValueError, "compose needs at least one theta"),
+        (
+            lambda: Projective().compose(np.eye(3), np.eye(2, 3)),
+            ValueError,
+            "theta has shape (2, 3); expected [..., 3, 3]",
+        ),
+        (
+            lambda: Projective().as_affine(np.eye(2, 3)),
+            ValueError,
+            "theta has shape (2, 3); expected [..., 3, 3]",
+        ),
+        (
+            lambda: ThinPlateSpline().grid_of(np.zeros((3, 3, 2)), (4, 4)),
+            ValueError,
+            "theta has shape (3, 3, 2); expected [..., 4, 4, 2]",
+        ),
+        (
+            lambda: Projective().grid_of(np.eye(3, dtype=int), (4, 4)),
+            TypeError,
+            "theta has type int32; expected a floating-point array: cast it to float32",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(call, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        call()
+
+
+@pytest.mark.parametrize("family", ALL, ids=str)
+def test_parameters_and_shapes_that_do_not_fit_are_named(family):
+    shape = SHAPE[family.rank]
+    for params in (np.zeros(family.size + 1), np.zeros((5, family.size - 1)), np.float32(0)):
+        message = f"params has shape {params.shape}; expected [..., {family.size}]"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            family.grid(params, shape)
+    with pytest.raises(TypeError, match="params has type int32; expected a floating-point array"):
+        family.theta(np.zeros(family.size, np.int32))
+    with pytest.raises(ValueError, match=r"shape is \(4,\); expected the output's spatial shape"):
+        family.grid(np.zeros(family.size), (4,))
+    with pytest.raises(TypeError, match="shape is 4; expected a tuple of ints"):
+        family.grid(np.zeros(family.size), 4)
