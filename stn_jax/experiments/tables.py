@@ -117,8 +117,8 @@ TABLES = {
     ),
     "families": Table(
         "Other families of transforms",
-        "STN-C0 on rotated digits with families of more parameters (Jaderberg et al. 2015, Table 1) "
-        "and, for comparison, of one.",
+        "STN-C0 on rotated digits with families of more and of fewer parameters "
+        "(Jaderberg et al. 2015, Table 1).",
         tuple(
             Row(
                 f"rotation/stn-c0-{name}",
