@@ -411,5 +411,15 @@ class TestOnAccelerators:
         assert_same(*(pool_derivatives(pool, x, dx, 2) for pool in POOLS), 0)
 
 
+def test_plain_operations_can_be_asked_for_and_are_left_again():
+    x, kernel = draw(*SHAPES[1], dtype=np.float32)
+    with pytest.raises(RuntimeError, match="left"), layers.using_plain():
+        assert primitives(ours, x, kernel) == ["conv_general_dilated"]
+        assert primitives(layers.max_pool, x) == ["reduce_window_max"]
+        raise RuntimeError("left")
+    assert "reduce_window_max" not in primitives(layers.max_pool, x)
+    assert primitives(ours, x, kernel) != ["conv_general_dilated"]
+
+
 def primitives(function: Callable, *args) -> list[str]:
     return [equation.primitive.name for equation in jax.make_jaxpr(function)(*args).eqns]
