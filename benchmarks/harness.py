@@ -51,8 +51,10 @@ class Timing(NamedTuple):
 
     def __str__(self) -> str:
         factor, unit = (1, "s") if self.median >= 1 else (1e3, "ms")
+        digits = max(0, 2 - math.floor(math.log10(factor * self.median)))
         spread = (self.quartiles[1] - self.quartiles[0]) / 2
-        return f"{factor * self.median:.3g} +-{factor * spread:.1g} {unit}"
+        around = f" +- {factor * spread:.{digits}f}" if self.rounds > 1 else ""
+        return f"{factor * self.median:.{digits}f}{around} {unit}"
 
 
 def compare(
@@ -244,7 +246,7 @@ def _row_lines(
 ) -> list[str]:
     lines = []
     for i, (side, timing) in enumerate(times.items()):
-        text = f"{side:<24}{timing!s:>20}"
+        text = f"{side:<24}{timing!s:>22}"
         if i:
             text += f"  {timing.median / next(iter(times.values())).median:6.2f} x"
         elif len(times) > 1:
