@@ -96,7 +96,7 @@ def _seconds(line: Line) -> float:
 
 
 def _is(benchmark: str, *, cpu: bool | None = None, **case: Any) -> Callable[[Line], bool]:
-    """Whether a row is of a benchmark and device, with these values (one of a tuple) in its case."""
+    """Whether a row is of a benchmark and device and its case has these values (a tuple: one)."""
 
     def applies(line: Line) -> bool:
         return (

@@ -1,6 +1,6 @@
 """How a training step's time grows with batch, image side, channels and seeds.
 
-    python -m benchmarks.scaling [--variant=stn-sl1] [--rounds=7] [--budget=4] [--only=batch]
+    python -m benchmarks.scaling [--variant=stn-sl1] [--rounds=7] [--budget=2] [--only=batch]
 
 A step is the one of ``benchmarks.step``, on noise. Its times over the sizes of one quantity, the
 others fixed, are fitted by a power: the slope of a line through the logarithms, with its standard
@@ -10,6 +10,7 @@ one that is twice as wide has four times the work.
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ SIZES = {
 }
 
 
+@functools.cache  # the sizes of all quantities have one in common
 def side_of(
     variant: str, batch: int, side: int, width: float, seeds: int, plain: bool = False
 ) -> JaxSide:
@@ -87,7 +89,7 @@ def main(
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", default="stn-sl1")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--budget", type=float, default=4, help="seconds for a size")
+    parser.add_argument("--budget", type=float, default=2, help="seconds for a size")
     parser.add_argument("--only", choices=SIZES)
     parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)

@@ -37,7 +37,7 @@ VARIANTS = {
     "translated_mnist": ("cnn", "stn-c0", "stn-c1", "stn-sl1"),
     "svhn": ("cnn", "stn-sl8"),
 }
-RATE, MOMENTUM = 0.01, 0.9
+RATE, MOMENTUM = 0.001, 0.9  # gentle: it goes on with one batch for as long as it is timed
 
 Batch = tuple[Any, Any]  # images [B, H, W, C], labels [B] or [B, positions]
 
@@ -192,10 +192,10 @@ class TorchSide:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._autocast = autocast
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        images = torch.as_tensor(np.array(batch[0]), dtype=dtype or torch.float32)
+        images = torch.tensor(np.array(batch[0]), dtype=dtype or torch.float32)
         images = images.permute(0, 3, 1, 2).to(self.device)
         self._images = images.contiguous(memory_format=memory_format)
-        self._labels = torch.as_tensor(np.array(batch[1]), dtype=torch.int64).to(self.device)
+        self._labels = torch.tensor(np.array(batch[1]), dtype=torch.int64).to(self.device)
         self.modules, self._forward, self._optimizers = [], [], []
         for tree in params:
             module = torch_networks.create(task, variant)
@@ -304,6 +304,8 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
         off["flax"] = accuracy(model, params[0], batch, exact, plain=True)
         off["torch"] = errors(eager.loss_and_gradients(), exact)
     times = compare(sides, options.rounds, budget=options.budget)
+    if not np.isfinite(ours()).all():
+        raise RuntimeError(f"the loss of {variant} is no longer finite: these are no real steps")
     seconds = times["stn_jax"].median
     # Operations of the network as it is defined: our own forms of it may need more of them.
     operations, _ = work(flax.lowered)

@@ -176,9 +176,9 @@ def _torch_side(
 
     device = "cuda" if torch.cuda.is_available() and dtype is None else "cpu"
     image, where, cotangent = arrays
-    to = functools.partial(torch.as_tensor, dtype=dtype or torch.float32, device=device)
-    leaves = [to(np.moveaxis(image, -1, 1).copy()), to(where)]
-    cotangent = to(np.moveaxis(cotangent, -1, 1).copy())
+    to = functools.partial(torch.tensor, dtype=dtype or torch.float32, device=device)
+    leaves = [to(np.moveaxis(image, -1, 1)), to(where)]
+    cotangent = to(np.moveaxis(cotangent, -1, 1))
     for i in wrt:
         leaves[i].requires_grad_()
 
