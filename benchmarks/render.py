@@ -95,7 +95,7 @@ def _seconds(line: Line) -> float:
     return next(iter(timings(line).values())).median
 
 
-def _is(benchmark: str, *, cpu: bool | None = None, **case: Any) -> Callable[[Line], bool]:
+def _is(benchmark: str, cpu: bool | None = None, /, **case: Any) -> Callable[[Line], bool]:
     """Whether a row is of a benchmark and device and its case has these values (a tuple: one)."""
 
     def applies(line: Line) -> bool:
@@ -115,42 +115,42 @@ _MNIST = ("rotated_mnist", "translated_mnist")
 GOALS = (
     Goal(
         "CPU: a warp takes no longer than the fastest rival",
-        _is("warp", cpu=True),
+        _is("warp", True),
         _against(),
         1,
         True,
     ),
     Goal(
         "CPU: a step on MNIST takes no longer than PyTorch's",
-        _is("step", cpu=True, task=_MNIST, seeds=1, distorted=False, dtype="float32"),
+        _is("step", True, task=_MNIST, seeds=1, distorted=False, dtype="float32"),
         _against("torch"),
         1,
         True,
     ),
     Goal(
         "CPU: a step on MNIST takes a third of plain Flax's, or less",
-        _is("step", cpu=True, task=_MNIST, seeds=1, distorted=False, dtype="float32"),
+        _is("step", True, task=_MNIST, seeds=1, distorted=False, dtype="float32"),
         _against("flax"),
         3,
         True,
     ),
     Goal(
         "GPU: a warp takes no longer than PyTorch's",
-        _is("warp", cpu=False),
+        _is("warp", False),
         _against("torch"),
         1,
         True,
     ),
     Goal(
         "GPU: compiled PyTorch takes at least 1.5 times as long for a step of five seeds on MNIST",
-        _is("step", cpu=False, task=_MNIST, seeds=5, distorted=False),
+        _is("step", False, task=_MNIST, seeds=5, distorted=False),
         _against("torch compiled"),
         1.5,
         True,
     ),
     Goal(
         "GPU: compiled PyTorch takes at least 1.2 times as long for a step on SVHN",
-        _is("step", cpu=False, task="svhn", distorted=False),
+        _is("step", False, task="svhn", distorted=False),
         _against("torch compiled"),
         1.2,
         True,
@@ -178,7 +178,7 @@ GOALS = (
     ),
     Goal(
         "an import takes at most 2 s",
-        _is("startup", **{"import": ("stn_jax", "stn_jax.models", "train")}),
+        _is("startup", None, **{"import": ("stn_jax", "stn_jax.models", "train")}),
         _seconds,
         2,
         False,

@@ -12,6 +12,7 @@ one that is twice as wide has four times the work.
 import argparse
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ def side_of(
     return JaxSide(model, initial(model, images, seeds), (images, labels), plain=plain)
 
 
-def operations(variant: str, seeds: int, **setting: float) -> float:
+def operations(variant: str, seeds: int, **setting: Any) -> float:
     """What the networks need, in their plain form."""
     return seeds * work(side_of(variant, seeds=1, plain=True, **setting).lowered)[0]
 
@@ -63,7 +64,9 @@ def measure(
     report: Report, variant: str, quantity: str, sizes: Sequence[float], rounds: int, budget: float
 ) -> None:
     """One row."""
-    settings = {f"{quantity} {size:g}": {**FIXED, quantity: size} for size in sizes}
+    settings: dict[str, dict[str, Any]] = {
+        f"{quantity} {size:g}": {**FIXED, quantity: size} for size in sizes
+    }
     sides = {name: side_of(variant, **setting) for name, setting in settings.items()}
     times = compare(sides, rounds, budget=budget)
     needed = [operations(variant, **setting) for setting in settings.values()]

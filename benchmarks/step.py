@@ -200,7 +200,8 @@ class TorchSide:
         for tree in params:
             module = torch_networks.create(task, variant)
             torch_networks.load_flax(module, tree)
-            module = module.to(self.device, dtype).to(memory_format=memory_format).train()
+            module = module.to(self.device, dtype).train()
+            module.to(memory_format=memory_format)  # type: ignore[call-overload]
             self.modules.append(module)
             self._forward.append(torch.compile(self._loss) if compiled else self._loss)
             self._optimizers.append(

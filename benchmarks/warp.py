@@ -186,7 +186,7 @@ def _torch_side(
         grid = leaves[1]
         if case.sampler is None:
             size = (*leaves[0].shape[:2], *case.out)
-            grid = functional.affine_grid(grid, size, align_corners=False)
+            grid = functional.affine_grid(grid, [*size], align_corners=False)
         return functional.grid_sample(leaves[0], grid, align_corners=False)
 
     def run() -> tuple[Any, ...]:

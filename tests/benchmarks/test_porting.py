@@ -68,7 +68,7 @@ def test_weights_travel_both_ways(names):
 def test_pytorch_wants_image_and_grid_of_one_type(names):
     torch = names["torch"]
     image, grid = torch.ones(1, 1, 3, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 2, 2)
-    with pytest.raises(RuntimeError, match="same dtype|expected scalar type"):
+    with pytest.raises(RuntimeError, match=r"same dtype|expected scalar type"):
         names["F"].grid_sample(image, grid, align_corners=False)
     ours = names["stn_jax"].grid_sample(np.ones((3, 3, 1), "bfloat16"), np.zeros((2, 2, 2), "f4"))
     assert ours.dtype == "bfloat16"
