@@ -6,9 +6,10 @@ as products and slices, with the same parameters and, to float rounding, the sam
 choice is made while tracing, from the shapes and the default backend.
 """
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,23 @@ import numpy as np
 from jax import lax
 
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+
+_plain_only = False
+
+
+@contextlib.contextmanager
+def using_plain() -> Iterator[None]:
+    """Plain XLA operations for what is traced inside, whatever the platform; for measurements."""
+    global _plain_only
+    before, _plain_only = _plain_only, True
+    try:
+        yield
+    finally:
+        _plain_only = before
+
+
+def _wants_plain() -> bool:
+    return _plain_only or jax.default_backend() != "cpu"
 
 
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
@@ -29,7 +47,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     Returns:
       ``[B, H // size, W // size, C]``. Among equal values the gradient goes to the first.
     """
-    if jax.default_backend() != "cpu":
+    if _wants_plain():
         window = (1, size, size, 1)
         # A constant, not an array: by it XLA's gradient knows a maximum from other reductions.
         return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
@@ -68,7 +86,7 @@ def conv_general_dilated(
         and options.get("preferred_element_type") is None
         and _is_channels_last(options.get("dimension_numbers"))
     )
-    if jax.default_backend() != "cpu" or not plain:
+    if _wants_plain() or not plain:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)

@@ -411,5 +411,19 @@ class TestOnAccelerators:
         assert_same(*(pool_derivatives(pool, x, dx, 2) for pool in POOLS), 0)
 
 
+def test_plain_operations_can_be_asked_for_and_are_left_again():
+    x, kernel = draw(*SHAPES[1], dtype=np.float32)
+
+    def used() -> list[str]:  # functions of their own, since JAX keeps what it has traced
+        pooling = primitives(lambda x: layers.max_pool(x), x)
+        return primitives(lambda x, kernel: ours(x, kernel), x, kernel) + pooling
+
+    before = used()
+    with layers.using_plain():
+        assert used() == ["conv_general_dilated", "reduce_window_max"]
+    assert used() == before
+    assert "reduce_window_max" not in before
+
+
 def primitives(function: Callable, *args) -> list[str]:
     return [equation.primitive.name for equation in jax.make_jaxpr(function)(*args).eqns]

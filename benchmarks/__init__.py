@@ -1,0 +1,1 @@
+"""Measurements of speed and memory against other libraries; each module is a command."""

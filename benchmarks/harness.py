@@ -1,0 +1,286 @@
+"""What the benchmarks share: fair timing, the machine's description, tables, lines of results.
+
+Sides are timed in one process, in turns whose order is drawn afresh each round, so that what
+disturbs the machine disturbs all of them alike. Every time is that of a finished result
+(``block_until_ready``, ``torch.cuda.synchronize``), after calls that are not counted.
+"""
+
+import os
+
+# Two libraries share the accelerator: JAX must not take most of its memory at once.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import datetime
+import json
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from stn_jax.training.run import environment as run_environment
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "performance"
+
+# A short call is made several times a turn.
+_TURN = 0.02  # seconds
+_MOST_CALLS = 5
+# The thread pools of one library go on spinning for a while when their work is done.
+_PAUSE = 0.02  # seconds
+
+
+class Timing(NamedTuple):
+    """Seconds for a call: median and quartiles over rounds."""
+
+    median: float
+    quartiles: tuple[float, float]
+    rounds: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Timing":
+        low, median, high = np.percentile(seconds, (25, 50, 75))
+        return cls(float(median), (float(low), float(high)), len(seconds))
+
+    def __str__(self) -> str:
+        factor, unit = (1, "s") if self.median >= 1 else (1e3, "ms")
+        digits = max(0, 2 - math.floor(math.log10(factor * self.median)))
+        spread = (self.quartiles[1] - self.quartiles[0]) / 2
+        around = f" +- {factor * spread:.{digits}f}" if self.rounds > 1 else ""
+        return f"{factor * self.median:.{digits}f}{around} {unit}"
+
+
+def compare(
+    sides: Mapping[str, Callable[[], Any]],
+    rounds: int = 30,
+    *,
+    budget: float = math.inf,
+    fewest: int = 3,
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """Times functions in turns.
+
+    Args:
+      sides: functions by name; what they return is waited for.
+      rounds: turns of each.
+      budget: seconds for each function; a slow one takes part in fewer rounds.
+      fewest: rounds of a slow function; one that takes four budgets for a call gets a single one.
+      seed: of the order within the rounds.
+
+    Returns:
+      A :class:`Timing` for each. In a turn a short function is called up to five times, after a
+      call that is not counted, and the turn's time is the median (on accelerators the mean, with
+      one wait at the end: a call and its launch overlap there, as they do in a program).
+
+    Raises:
+      ValueError: there is nothing to time, or no round to time it in.
+    """
+    if not sides or min(rounds, fewest) < 1:
+        raise ValueError(
+            f"{len(sides)} sides, {rounds} rounds and {fewest} at least; expected 1 or more of each"
+        )
+    each = jax.default_backend() == "cpu"
+    calls, turns = {}, {}
+    for name, fn in sides.items():
+        _seconds(fn, 1, each)  # compiles, allocates
+        once = _seconds(fn, 1, each)
+        most = _MOST_CALLS if each else 10 * _MOST_CALLS
+        calls[name] = int(np.clip(_TURN / once, 1, most))
+        cost = _PAUSE + once * (calls[name] + (calls[name] > 1))
+        least = 1 if once > 4 * budget else min(fewest, rounds)
+        turns[name] = max(least, int(min(rounds, budget / cost)))
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    rng = np.random.default_rng(seed)
+    for i in range(max(turns.values())):
+        due = [name for name in sides if i < turns[name]]
+        for name in rng.permutation(due):
+            time.sleep(_PAUSE)
+            if calls[name] > 1:
+                _seconds(sides[name], 1, each)
+            seconds[name].append(_seconds(sides[name], calls[name], each))
+    return {name: Timing.of(values) for name, values in seconds.items()}
+
+
+def _seconds(fn: Callable[[], Any], calls: int, each: bool) -> float:
+    """Time of a call: of several the median where each is waited for, otherwise the mean."""
+    times = []
+    begun = time.perf_counter()
+    for i in range(calls):
+        start = time.perf_counter()
+        result = fn()
+        if each or i == calls - 1:
+            _wait(result)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) if each else (time.perf_counter() - begun) / calls
+
+
+def _wait(result: Any) -> None:
+    jax.block_until_ready(result)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions, device, processor and time of a measurement."""
+    found = run_environment()
+    versions = found["versions"]
+    for package in ("torch", "dm_pix"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "commit": (found["commit"] or "").removesuffix("-dirty") or None,
+        "dirty": _dirty(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": found["device"],
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": versions,
+    }
+
+
+def _dirty() -> bool | None:
+    """Whether files differ from the commit, other than results; None outside a checkout."""
+    command = ["git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results", ":!docs"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return bool(done.stdout.strip())
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def ratio(times: Mapping[str, Timing], rivals: Sequence[str] | None = None) -> float | None:
+    """How many times as long as the first side the fastest of the rivals takes.
+
+    Args:
+      times: ours first.
+      rivals: names or their beginnings; all other sides where None.
+
+    Returns:
+      The ratio; above 1 we are faster. None where there is no such rival.
+    """
+    ours, *others = times
+    theirs = [
+        times[name].median
+        for name in others
+        if rivals is None or any(name.startswith(rival) for rival in rivals)
+    ]
+    return min(theirs) / times[ours].median if theirs else None
+
+
+class Report:
+    """A benchmark's rows: printed as they come, and appended to its file of JSON lines.
+
+    Args:
+      name: the benchmark's.
+      options: what it was called with.
+      folder: where ``name.jsonl`` lies; results/performance of the checkout where None.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any], folder: str | Path | None = None):
+        self.name = name
+        self.path = Path(folder or RESULTS) / f"{name}.jsonl"
+        self._common = {"benchmark": name, "options": dict(options), **environment()}
+        self._begun = time.monotonic()
+        shown = {key: self._common[key] for key in ("device", "cpu", "cores", "commit", "dirty")}
+        print(f"{name}: {', '.join(f'{k} {v}' for k, v in shown.items())}", flush=True)
+
+    def row(
+        self,
+        row: str,
+        case: Mapping[str, Any],
+        *,
+        times: Mapping[str, Timing] | None = None,
+        values: Mapping[str, float | None] | None = None,
+        accuracy: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        """Prints a row and appends it.
+
+        Args:
+          row: its name, by which a newer run replaces it in docs/performance.md.
+          case: what was measured, by name.
+          times: by side, ours first.
+          values: other measurements by name, with the unit in the name.
+          accuracy: by side and quantity, the largest error against float64.
+        """
+        line: dict[str, Any] = {"row": row, "case": dict(case)}
+        if times:
+            line["times"] = {
+                side: {"seconds": t.median, "quartiles": t.quartiles, "rounds": t.rounds}
+                for side, t in times.items()
+            }
+        if values:
+            line["values"] = dict(values)
+        if accuracy:
+            line["accuracy"] = {side: dict(errors) for side, errors in accuracy.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps({**self._common, **line}) + "\n")
+        print(f"[{time.monotonic() - self._begun:4.0f} s] {row}", flush=True)
+        for text in _row_lines(times or {}, values or {}, accuracy or {}):
+            print(f"    {text}", flush=True)
+
+
+def _row_lines(
+    times: Mapping[str, Timing],
+    values: Mapping[str, float | None],
+    accuracy: Mapping[str, Mapping[str, float]],
+) -> list[str]:
+    lines = []
+    for i, (side, timing) in enumerate(times.items()):
+        text = f"{side:<24}{timing!s:>22}"
+        if i:
+            text += f"  {timing.median / next(iter(times.values())).median:6.2f} x"
+        elif len(times) > 1:
+            text += "          "
+        errors = accuracy.get(side, {})
+        text += "".join(f"  {name} off by {error:.1e}" for name, error in errors.items())
+        lines.append(text.rstrip())
+    for name, value in values.items():
+        lines.append(f"{name}: {'-' if value is None else f'{value:.3g}'}")
+    return lines
+
+
+def read_lines(folder: str | Path | None = None) -> list[dict[str, Any]]:
+    """All lines of all benchmarks in a folder, those of a file in their order.
+
+    Raises:
+      ValueError: a line is not JSON; says where.
+    """
+    lines = []
+    for path in sorted(Path(folder or RESULTS).glob("*.jsonl")):
+        for number, text in enumerate(path.read_text().splitlines(), 1):
+            try:
+                lines.append(json.loads(text))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}, is not JSON: {error}") from None
+    return lines
+
+
+def optional_torch() -> Any:
+    """The module torch, set to use the cores that this process may use; None where it is not."""
+    try:
+        import torch
+    except ImportError:
+        print("PyTorch is not installed: no rows against it", flush=True)
+        return None
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch

@@ -1,0 +1,167 @@
+"""How much of a training epoch is not the network: distortion, shuffling, logging, checkpoints.
+
+    python -m benchmarks.pipeline [--task=rotated_mnist] [--variants=cnn,stn-sl1] [--epochs=5]
+                                  [--steps=20] [--batch=256]
+
+Trains with the project's own loop and default settings on the digits that come with the package.
+At the end of each epoch, in turns with it, the same number of steps runs twice more: as one
+dispatch of the loop's compiled steps (with shuffling and distortion, without the loop around
+them), and bare (the same network, optimizer and batch size on batches distorted beforehand).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.harness import Report, Timing
+from stn_jax.data import sources
+from stn_jax.data.tasks import example_keys
+from stn_jax.training import Config
+from stn_jax.training.loop import fit
+from stn_jax.training.run import Run
+from stn_jax.training.step import distorted_batch, make_train_steps
+from stn_jax.training.workdir import Workdir
+
+
+class Interleaved(Workdir):
+    """A run's folder which, at the end of each epoch, times other things beside the training.
+
+    The loop writes a line of metrics when an epoch's results have arrived, and the checkpoint
+    behind that: what lies between one such line and the next is a whole epoch.
+    """
+
+    def __init__(self, path: str, run: Run, others: dict[str, Callable[[], Any]]):
+        super().__init__(path)
+        self._per_epoch = run.steps_per_epoch
+        self._others = others
+        self._begun: float | None = None
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("epoch", *others)}
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        super().append_metrics(line)
+        if line["step"] % self._per_epoch:
+            return
+        if self._begun is None:  # the first epoch has compiled, and so do these
+            jax.block_until_ready([fn() for fn in self._others.values()])
+        else:
+            self.seconds["epoch"].append(time.perf_counter() - self._begun)
+        for name, fn in self._others.items():
+            start = time.perf_counter()
+            jax.block_until_ready(fn())
+            self.seconds[name].append(time.perf_counter() - start)
+        self._begun = time.perf_counter()
+
+
+def dispatch(run: Run) -> Callable[[], Any]:
+    """An epoch of the loop's compiled steps in one dispatch."""
+    config = run.config
+    train_steps = make_train_steps(
+        run.model, run.optimizer, run.task, seeds=config.seeds, batch_size=config.batch_size
+    )
+    state = run.init_state()
+
+    def epoch() -> Any:
+        nonlocal state
+        state["step"] = jnp.int32(0)
+        state, sums = train_steps(state, run.data, jnp.int32(run.steps_per_epoch))
+        return sums
+
+    return epoch
+
+
+def bare(run: Run) -> Callable[[], Any]:
+    """An epoch of steps on batches that are distorted already."""
+    size, steps = run.config.batch_size, run.steps_per_epoch
+    keys = example_keys(jax.random.key(0), jnp.arange(steps * size))
+    raw = run.data.images[: steps * size]
+    images, _ = jax.jit(lambda: distorted_batch(run.task, run.data, keys, raw))()
+    images = images.reshape(steps, size, *images.shape[1:])
+    labels = run.data.labels[: steps * size].reshape(steps, size)
+    state = run.init_state()
+    carry = jax.tree.map(lambda x: x[0], (state["params"], state["optimizer"]))
+
+    def loss_fn(params: Any, i: jax.Array) -> jax.Array:
+        logits: Any = run.model.apply({"params": params}, images[i], train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[i]).mean()
+
+    def step(i: jax.Array, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
+        params, optimizer_state, total = carry
+        loss, gradients = jax.value_and_grad(loss_fn)(params, i)
+        updates, optimizer_state = run.optimizer.update(gradients, optimizer_state, params)
+        return optax.apply_updates(params, updates), optimizer_state, total + loss
+
+    @jax.jit
+    def program(params: Any, optimizer_state: Any, count: jax.Array) -> tuple[Any, Any, jax.Array]:
+        # The number of steps is an argument, as in the loop.
+        return jax.lax.fori_loop(0, count, step, (params, optimizer_state, jnp.float32(0)))
+
+    def epoch() -> Any:
+        nonlocal carry
+        *rest, total = program(*carry, jnp.int32(steps))
+        carry = tuple(rest)
+        return total
+
+    return epoch
+
+
+def measure(report: Report, variant: str, options: argparse.Namespace) -> None:
+    """One row."""
+    used = options.steps * options.batch
+    available = len(sources.load("mnist_sample").train.images)
+    config = Config(
+        task=options.task,
+        variant=variant,
+        dataset="mnist_sample",
+        holdout=max(0, available - used),
+        batch_size=options.batch,
+        epochs=options.epochs,
+    )
+    run = Run.open(config)
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Interleaved(folder, run, {"dispatch": dispatch(run), "bare": bare(run)})
+        fit(run, workdir)
+    times = {name: Timing.of(seconds) for name, seconds in workdir.seconds.items()}
+    epoch, steps, network = (times[name].median for name in ("epoch", "dispatch", "bare"))
+    report.row(
+        f"{options.task}, {variant}, batch {options.batch}",
+        {
+            "task": options.task,
+            "variant": variant,
+            "batch": options.batch,
+            "steps": run.steps_per_epoch,
+        },
+        times=times,
+        values={
+            "share of distortion and shuffling": (steps - network) / epoch,
+            "share of the rest of the loop": (epoch - steps) / epoch,
+            "share outside of the network": (epoch - network) / epoch,
+        },
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=("rotated_mnist", "translated_mnist"))
+    parser.add_argument("--variants", default="cnn,stn-sl1", help="names with commas")
+    parser.add_argument("--epochs", type=int, default=5, help="the first one is not counted")
+    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--folder", help="where the results go")
+    parser.set_defaults(task="rotated_mnist")
+    options = parser.parse_args(argv)
+    if options.epochs < 2:
+        parser.error(f"--epochs is {options.epochs}; expected 2 or more: the first is not counted")
+    shown = {name: value for name, value in vars(options).items() if name != "folder"}
+    report = Report("pipeline", shown, options.folder)
+    for variant in options.variants.split(","):
+        measure(report, variant, options)
+
+
+if __name__ == "__main__":
+    main()

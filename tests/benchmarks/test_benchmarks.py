@@ -1,0 +1,390 @@
+"""The harness and the page on made-up results, and the benchmarks themselves on tiny cases."""
+
+import argparse
+import functools
+import importlib.util
+import json
+import re
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import harness, pipeline, render, scaling, startup, step, warp
+from benchmarks.harness import Report, Timing, compare, ratio, read_lines
+from stn_jax.models import create_model
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The names in the order of their calls, and how long each call seems to take."""
+    made: list[str] = []
+    now = [0.0]
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(harness.time, "sleep", lambda seconds: None)
+
+    def side(name, seconds):
+        def call():
+            made.append(name)
+            now[0] += next(seconds) if hasattr(seconds, "__next__") else seconds
+
+        return call
+
+    return made, side
+
+
+class TestCompare:
+    def test_medians_and_quartiles(self, calls):
+        _, side = calls
+        times = iter([9, 9, 1, 2, 3, 4, 5])  # two calls before the rounds
+        found = compare({"a": side("a", times)}, 5)
+        assert found == {"a": Timing(3, (2, 4), 5)}
+
+    def test_turns_are_taken_in_an_order_that_changes(self, calls):
+        made, side = calls
+        compare({name: side(name, 1.0) for name in "abc"}, 8)
+        rounds = ["".join(made[i : i + 3]) for i in range(6, 30, 3)]
+        assert all(sorted(r) == ["a", "b", "c"] for r in rounds)
+        assert len(set(rounds)) > 1
+
+    def test_slow_sides_take_part_in_fewer_rounds(self, calls):
+        _, side = calls
+        sides = {"fast": side("fast", 0.1), "slow": side("slow", 1.0), "slowest": side("s", 9.0)}
+        found = compare(sides, 20, budget=2)
+        assert [t.rounds for t in found.values()] == [16, 3, 1]
+        assert [t.median for t in found.values()] == pytest.approx([0.1, 1, 9])
+
+    def test_short_calls_are_made_several_times_a_turn(self, calls):
+        made, side = calls
+        found = compare({"a": side("a", 0.001)}, 3)["a"]
+        assert found.median == pytest.approx(0.001)
+        assert found.rounds == 3
+        assert len(made) == 2 + 3 * (1 + 5)
+
+    def test_results_are_waited_for(self):
+        class Later:
+            ready = False
+
+            def block_until_ready(self):
+                self.ready = True
+
+        results = []
+        compare({"a": lambda: results.append(Later()) or results[-1]}, 2)
+        assert results
+        assert all(result.ready for result in results)
+
+    @pytest.mark.parametrize(("sides", "rounds"), [({}, 3), ({"a": int}, 0)])
+    def test_nothing_to_do_is_an_error(self, sides, rounds):
+        with pytest.raises(ValueError, match="expected 1 or more"):
+            compare(sides, rounds)
+
+
+def test_ratio_is_the_fastest_rivals():
+    times = {
+        name: Timing(seconds, (seconds, seconds), 1)
+        for name, seconds in {"stn_jax": 2, "flax": 3, "torch": 8, "torch compiled": 4}.items()
+    }
+    assert ratio(times) == 1.5
+    assert ratio(times, ["torch"]) == 2
+    assert ratio(times, ["jax.scipy"]) is None
+    assert ratio({"stn_jax": times["stn_jax"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("timing", "text"),
+    [
+        (Timing(0.01234, (0.0122, 0.0126), 9), "12.3 +- 0.2 ms"),
+        (Timing(2.0, (1.9, 2.2), 9), "2.00 +- 0.15 s"),
+        (Timing(0.2, (0.2, 0.2), 1), "200 ms"),
+    ],
+)
+def test_times_are_shown_with_their_spread(timing, text):
+    assert str(timing) == text
+
+
+class TestReport:
+    def test_lines_hold_what_it_takes_to_repeat_them(self, tmp_path, capsys):
+        report = Report("warp", {"rounds": 2}, tmp_path / "new")
+        for seconds in (1.0, 2.0):
+            report.row(
+                "a row",
+                {"kind": "forward"},
+                times={"stn_jax": Timing(seconds, (0.5, 2.5), 3)},
+                values={"memory": 0.5},
+                accuracy={"stn_jax": {"output": 1e-6}},
+            )
+        first, second = read_lines(tmp_path / "new")
+        assert (first["times"]["stn_jax"]["seconds"], second["times"]["stn_jax"]["seconds"]) == (
+            1,
+            2,
+        )
+        assert first["options"] == {"rounds": 2}
+        assert first["accuracy"] == {"stn_jax": {"output": 1e-6}}
+        assert first["versions"]["jax"] == jax.__version__
+        assert {"commit", "dirty", "date", "device", "cpu", "cores"} <= first.keys()
+        assert "1.00 +- 1.00 s  output off by 1.0e-06" in capsys.readouterr().out
+
+    def test_a_damaged_line_is_named(self, tmp_path):
+        (tmp_path / "warp.jsonl").write_text('{"row": 1}\n{"row"\n')
+        with pytest.raises(ValueError, match=r"warp.jsonl, line 2, is not JSON"):
+            read_lines(tmp_path)
+
+
+def line(benchmark, row, case, seconds=None, values=None, device="x86_64 CPU, 2 cores", day=1):
+    """A made-up line; seconds by side."""
+    times = {
+        s: {"seconds": t, "quartiles": [t, t], "rounds": 3} for s, t in (seconds or {}).items()
+    }
+    return {
+        "benchmark": benchmark,
+        "row": row,
+        "case": case,
+        "times": times,
+        "values": values or {},
+        "device": device,
+        "cpu": "Some CPU",
+        "cores": 2,
+        "commit": "abc",
+        "dirty": False,
+        "versions": {"jax": "1"},
+        "options": {},
+        "date": f"2026-01-{day:02}T00:00:00+00:00",
+    }
+
+
+MNIST = {
+    "task": "rotated_mnist",
+    "variant": "cnn",
+    "seeds": 1,
+    "distorted": False,
+    "dtype": "float32",
+}
+GPU = {"device": "NVIDIA H100"}
+
+
+class TestGoals:
+    @pytest.mark.parametrize(
+        ("found", "met"),
+        [
+            (line("warp", "r", {}, {"stn_jax": 1, "torch": 1, "dm_pix": 3}), [True]),
+            (line("warp", "r", {}, {"stn_jax": 1, "torch": 2, "dm_pix": 0.9}), [False]),
+            (line("warp", "r", {}, {"stn_jax": 1, "torch": 2, "dm_pix": 0.9}, **GPU), [True]),
+            (line("warp", "r", {}, {"stn_jax": 1}), []),
+            (line("warp", "r", {}, {"stn_jax": 1}, {"temporary memory": 2.1}), [False]),
+            (line("step", "r", MNIST, {"stn_jax": 1, "torch": 1, "flax": 3}), [True, True]),
+            (
+                line("step", "r", MNIST, {"stn_jax": 1, "torch": 2, "torch channels last": 0.9}),
+                [False],
+            ),
+            (line("step", "r", MNIST, {"stn_jax": 1, "flax": 2.9}), [False]),
+            (line("step", "r", {**MNIST, "distorted": True}, {"with": 1, "without": 2}), []),
+            (
+                line(
+                    "step", "r", {**MNIST, "seeds": 5}, {"stn_jax": 1, "torch compiled": 1.4}, **GPU
+                ),
+                [False],
+            ),
+            (
+                line(
+                    "step",
+                    "r",
+                    {**MNIST, "task": "svhn"},
+                    {"stn_jax": 1, "torch compiled": 1.4},
+                    **GPU,
+                ),
+                [True],
+            ),
+            (line("pipeline", "r", {}, None, {"share outside of the network": 0.04}), [False]),
+            (line("startup", "r", {"start": "warm"}, {"stn_jax": 10.5}), [False]),
+            (line("startup", "r", {"start": "cold"}, {"stn_jax": 99}), []),
+            (line("startup", "r", {"import": "stn_jax"}, {"stn_jax": 1.9}), [True]),
+            (line("startup", "r", {"import": "jax"}, {"stn_jax": 3}), []),
+            (line("scaling", "r", {}, None, {"exponent": 2, "exponent in operations": 1}), [True]),
+        ],
+    )
+    def test_what_is_met_and_what_is_missed(self, found, met):
+        assert [result for _, _, result in render.judged(found)] == met
+
+
+class TestPage:
+    def test_the_newest_run_of_each_row_and_device_counts(self):
+        lines = [
+            line("warp", "a", {}, {"stn_jax": 2, "torch": 1}, day=3),
+            line("warp", "a", {}, {"stn_jax": 5, "torch": 1}, day=2),
+            line("warp", "b", {}, {"stn_jax": 1, "torch": 4}),
+            line("warp", "a", {}, {"stn_jax": 7, "torch": 7}, **GPU),
+        ]
+        found = render.newest(lines)
+        kept = [x["times"]["stn_jax"]["seconds"] for x in found["x86_64 CPU, 2 cores"]["warp"]]
+        assert kept == [2, 1]
+        text = render.page(lines)
+        cpu, gpu = text.split("## NVIDIA H100")
+        assert "| a | 2.00 +- 0.00 s (3) | 1.00 +- 0.00 s (3) | 0.50 | **missed** |" in cpu
+        assert "| b | 1.00 +- 0.00 s (3) | 4.00 +- 0.00 s (3) | 4.00 | met |" in cpu
+        assert "| 1 of 2 | a (0.5) |" in cpu
+        assert "5.00" not in text
+        assert "| 1 of 1 | none |" in gpu
+
+    def test_tables_are_tables(self):
+        text = render.page(
+            [
+                line("step", "x", MNIST, {"stn_jax": 1, "flax": 3}, {"GFLOP/s": 3.0}),
+                line("step", "y", MNIST, {"stn_jax": 1, "torch": 3}),
+                line("step", "z", {**MNIST, "distorted": True}, {"with": 1.0, "without": 2}),
+                {
+                    **line("warp", "w", {}, {"stn_jax": 1}),
+                    "accuracy": {"stn_jax": {"output": 1e-6}},
+                },
+            ],
+            "## By hand\n\nWhy.\n",
+        )
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            assert len({row.count("|") for row in block.splitlines()}) == 1, block
+        assert "| row | stn_jax | flax | torch | rival / ours | goal |" in text
+        assert "| row | with | without | goal |" in text
+        assert "output 1.0e-06" in text
+        assert text.endswith("## By hand\n\nWhy.\n")
+
+    def test_as_a_command(self, tmp_path):
+        found = line("warp", "a", {}, {"stn_jax": 2, "torch": 1})
+        (tmp_path / "warp.jsonl").write_text(json.dumps(found) + "\n")
+        places = [f"--folder={tmp_path}", f"--page={tmp_path}/page.md"]
+        render.main([*places, f"--notes={tmp_path}/none.md"])
+        assert (tmp_path / "page.md").read_text() == render.page([found])
+        with pytest.raises(SystemExit, match="no results yet"):
+            render.main([f"--folder={tmp_path}/empty"])
+
+
+class TestExponent:
+    @pytest.mark.parametrize("power", [0.5, 1, 2])
+    def test_of_a_power(self, power):
+        sizes = np.array([1, 3, 7, 20])
+        slope, error = scaling.exponent(sizes, 0.1 * sizes**power)
+        assert slope == pytest.approx(power)
+        assert error < 1e-6
+
+    def test_its_error_covers_noise(self):
+        rng = np.random.default_rng(0)
+        sizes = 2.0 ** np.arange(8)
+        off = []
+        for _ in range(300):
+            slope, error = scaling.exponent(sizes, sizes * np.exp(rng.normal(0, 0.1, 8)))
+            off.append((slope - 1) / error)
+        assert np.std(off) == pytest.approx(np.sqrt(6 / 4), abs=0.2)  # Student's t, 6 degrees
+
+    def test_two_points_have_no_error(self):
+        with pytest.raises(ValueError, match="expected 3 or more"):
+            scaling.exponent([1, 2], [1, 2])
+
+
+TINY_WARPS = (
+    warp.Case((2, 6, 7, 3), (6, 7)),
+    warp.Case((2, 6, 8, 2), (6, 8), "flow"),
+    warp.Case((1, 5, 6, 7, 2), (1, 1, 40), "points"),
+)
+
+
+def test_all_sides_of_a_warp_compute_the_same(tmp_path):
+    pytest.importorskip("torch")
+    flags = ["--rounds=1", "--budget=0", f"--folder={tmp_path}"]
+    warp.main(flags, TINY_WARPS[:1])
+    warp.main([*flags, "--only=backward to image"], TINY_WARPS[1:])
+    lines = read_lines(tmp_path)
+    assert [row["case"]["gradients"] for row in lines] == [0, 1, 2, 2, 2]
+    for row in lines:
+        assert row["accuracy"].keys() == row["times"].keys()
+        assert {"stn_jax", "map_coordinates", "torch"} <= row["times"].keys()
+        for side, errors in row["accuracy"].items():
+            assert len(errors) == 1 + row["case"]["gradients"]
+            assert max(errors.values()) < 2e-5, (row["row"], side)
+        assert "temporary memory" in row["values"] if "image and" in row["row"] else True
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Narrow networks: their size is not what is tested."""
+    from stn_jax.training import run
+
+    narrow_model = functools.partial(create_model, width=1 / 16)
+    monkeypatch.setattr(step, "create_model", narrow_model)
+    monkeypatch.setattr(run, "create_model", lambda *a, **k: create_model(*a, **k | {"width": 0.1}))
+    if importlib.util.find_spec("torch"):
+        from benchmarks import torch_networks
+
+        create = functools.partial(torch_networks.create, width=1 / 16)
+        monkeypatch.setattr(torch_networks, "create", create)
+
+
+def test_all_sides_of_a_step_compute_the_same(tmp_path, monkeypatch, narrow):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(step, "peaks", lambda dtype: (1e9, 1e9))
+    options = argparse.Namespace(
+        task="rotated_mnist",
+        batch=3,
+        seeds=1,
+        dtype="float32",
+        rounds=1,
+        budget=0,
+        compile=False,
+    )
+    step.measure(Report("step", {}, tmp_path), "stn-c0", options, torch)
+    plain, distorted = read_lines(tmp_path)
+    assert plain["times"].keys() == {"stn_jax", "flax", "torch", "torch channels last"}
+    assert plain["accuracy"].keys() == {"stn_jax", "flax", "torch"}
+    for errors in plain["accuracy"].values():
+        assert errors["loss"] < 1e-5
+        assert errors["gradients"] < 1e-3
+    assert plain["values"]["GFLOP/s"] > 0
+    assert distorted["case"]["distorted"]
+
+
+def test_steps_in_jax_and_in_pytorch_go_the_same_way(narrow):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(4, 28, 28, 1)).astype(np.float32), rng.integers(0, 10, 4)
+    model = step.create_model("rotated_mnist", "cnn")
+    params = step.initial(model, batch[0], 2)
+    ours = step.JaxSide(model, params, batch)
+    theirs = step.TorchSide(torch, "rotated_mnist", "cnn", params, batch, channels_last=True)
+    losses = [(ours(), theirs()) for _ in range(4)]
+    assert losses[0][0].shape == (2,)
+    for a, b in losses:  # PyTorch's is the last network's
+        assert float(a[1]) == pytest.approx(b.item(), rel=1e-4)
+    assert float(losses[3][0][1]) < float(losses[0][0][1]) - 1e-2
+
+
+def test_epochs_are_timed_in_turns(tmp_path, narrow):
+    options = argparse.Namespace(task="rotated_mnist", steps=2, batch=4, epochs=3)
+    pipeline.measure(Report("pipeline", {}, tmp_path), "cnn", options)
+    (found,) = read_lines(tmp_path)
+    assert found["case"]["steps"] == 2
+    rounds = {name: t["rounds"] for name, t in found["times"].items()}
+    assert rounds == {"epoch": 2, "dispatch": 3, "bare": 3}
+    shares = found["values"]
+    parts = ("share of distortion and shuffling", "share of the rest of the loop")
+    assert sum(shares[part] for part in parts) == pytest.approx(
+        shares["share outside of the network"]
+    )
+
+
+def test_imports_are_timed_in_fresh_processes(tmp_path):
+    assert 0 < startup.import_seconds("json", tmp_path) < 60
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match=r"no step after .*expected cnn, or stn-cX"):
+        startup.first_step(tmp_path / "run", tmp_path, "stn-none")
+
+
+def test_time_over_sizes(tmp_path, monkeypatch):
+    monkeypatch.setitem(scaling.FIXED, "width", 1 / 16)
+    start = time.monotonic()
+    scaling.main(
+        ["--variant=cnn", "--rounds=1", "--budget=0", f"--folder={tmp_path}"],
+        {"batch": (1, 2, 4)},
+    )
+    (found,) = read_lines(tmp_path)
+    assert list(found["times"]) == ["batch 1", "batch 2", "batch 4"]
+    assert all(t["seconds"] < time.monotonic() - start for t in found["times"].values())
+    assert {"exponent", "exponent in operations"} <= found["values"].keys()
