@@ -96,7 +96,7 @@ def draw(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 # --- the sides: functions of an image and a theta or grid, in JAX --------------------------------
 
 
-def _ours(case: Case) -> Callable[..., jax.Array]:
+def ours(case: Case) -> Callable[..., jax.Array]:
     if case.sampler is not None:
         return grid_sample
     return functools.partial(affine_transform, shape=case.out)
@@ -139,7 +139,7 @@ def _dm_pix(case: Case) -> Callable[..., jax.Array]:
 
 
 def _jax_sides(case: Case) -> dict[str, Callable[..., jax.Array]]:
-    sides = {"stn_jax": _ours(case), "map_coordinates": _map_coordinates(case)}
+    sides = {"stn_jax": ours(case), "map_coordinates": _map_coordinates(case)}
     try:
         sides["dm_pix"] = _dm_pix(case)
     except ImportError:
