@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness, pipeline, render, scaling, startup, step, warp
+from benchmarks import harness, layers, parts, pipeline, render, scaling, startup, step, warp
 from benchmarks.harness import Report, Timing, compare, ratio, read_lines
 from stn_jax.models import create_model
+from stn_jax.warp import taps
 
 
 @pytest.fixture
@@ -375,6 +376,40 @@ def test_imports_are_timed_in_fresh_processes(tmp_path):
 def test_a_start_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"no step after .*expected cnn, or stn-cX"):
         startup.first_step(tmp_path / "run", tmp_path, "stn-none")
+
+
+def test_the_parts_of_a_warp_make_the_whole():
+    case = TINY_WARPS[0]
+    with taps.using(gather="masked"):  # no margin that would get a share of the gradient
+        found = {name: fn() for name, fn in parts.parts(case).items()}
+    out, (to_image, _) = found["whole"]
+    np.testing.assert_allclose(found["gather"].reshape(out.shape), out, atol=1e-6)
+    (to_pixels,) = found["scatter (to the image)"]
+    np.testing.assert_allclose(to_pixels.reshape(to_image.shape), to_image, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["forward", "to the input", "to the kernel"])
+def test_all_sides_of_a_convolution_compute_the_same(kind, monkeypatch):
+    monkeypatch.setattr(layers, "BATCH", 2)
+    torch = harness.optional_torch()
+    sides = layers.convolution(layers.Conv(8, 3, 3, 5), kind, torch)
+    results = {name: fn() for name, fn in sides.items()}
+    ours = np.asarray(jax.tree.leaves(results["stn_jax"])[0])
+    np.testing.assert_allclose(jax.tree.leaves(results["plain"])[0], ours, atol=1e-4)
+    if torch is not None:
+        theirs = results["torch"]
+        if kind == "to the kernel":
+            theirs = theirs[1].permute(2, 3, 1, 0)
+        else:
+            theirs = (theirs if kind == "forward" else theirs[0]).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+def test_all_sides_of_a_pooling_compute_the_same(kind, monkeypatch):
+    monkeypatch.setattr(layers, "BATCH", 2)
+    results = {name: fn() for name, fn in layers.pooling(6, 3, kind, None).items()}
+    jax.tree.map(np.testing.assert_array_equal, results["stn_jax"], results["plain"])
 
 
 def test_time_over_sizes(tmp_path, monkeypatch):
