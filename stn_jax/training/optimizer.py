@@ -1,4 +1,4 @@
-"""The optimizer: SGD with Nesterov momentum under a schedule, from optax."""
+"""The optimizer: SGD with Nesterov momentum under a schedule, perhaps with Adam; from optax."""
 
 from typing import Any
 
@@ -22,15 +22,26 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """SGD with the config's clipping, weight decay, momentum, schedule and localization rate."""
-    parts = [
+    """SGD with the config's clipping, weight decay, momentum, schedule and localization rate.
+
+    With ``localization_optimizer="adam"`` the transformer's parameters take Adam's steps instead,
+    without clipping and weight decay, at the same schedule times the localization rate.
+    """
+    schedule = make_schedule(config, steps)
+    sgd = [
         optax.add_decayed_weights(config.weight_decay, _is_kernel),
-        optax.sgd(make_schedule(config, steps), config.momentum, nesterov=True),
-        optax.masked(optax.scale(config.localization_rate), _is_localization),
+        optax.sgd(schedule, config.momentum, nesterov=True),
     ]
     if config.clip_norm:
-        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    return optax.chain(*parts)
+        sgd.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    by_part: optax.GradientTransformation = optax.chain(*sgd)
+    if config.localization_optimizer == "adam":
+        by_part = optax.partition(
+            {True: optax.adam(schedule), False: by_part}, param_labels=_is_localization
+        )
+    return optax.chain(
+        by_part, optax.masked(optax.scale(config.localization_rate), _is_localization)
+    )
 
 
 def _is_kernel(params: Any) -> Any:

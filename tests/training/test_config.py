@@ -21,6 +21,10 @@ from stn_jax.training import Config, ConfigError
         ({"learning_rate": float("nan")}, "learning_rate is nan; expected a finite number"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 or more and less than 1"),
         ({"warmup": 1.5}, "warmup is 1.5; expected 0 or more and less than 1"),
+        (
+            {"localization_optimizer": "rmsprop"},
+            "localization_optimizer is 'rmsprop'; expected one of sgd, adam",
+        ),
         ({"schedule": "cosine"}, "schedule is 'cosine'; expected one of one_cycle, step, constant"),
         ({"padding_mode": "wrap"}, "padding_mode is 'wrap'; expected one of"),
         ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, atten"),

@@ -65,3 +65,18 @@ def test_clipping_bounds_the_norm_and_0_turns_it_off():
     assert float(optax.tree.norm(clipped)) == pytest.approx(0.1 * 2.0, rel=1e-5)
     free = updates(gradients, clip_norm=0.0, weight_decay=0.0, localization_rate=1.0)
     assert float(optax.tree.norm(free)) == pytest.approx(0.1 * 100 * np.sqrt(12), rel=1e-5)
+
+
+def test_adam_moves_the_localization_network_alone():
+    values = {"weight_decay": 0.5, "clip_norm": 1.0, "localization_rate": 0.25}
+    gradients = jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS)
+    moved = updates(gradients, localization_optimizer="adam", **values)
+    # Adam's first step is as long as its rate, whatever the gradient; nothing is clipped there.
+    expected = jax.tree.map(lambda x: jnp.full_like(x, -0.1 * 0.25), PARAMS["transformer"])
+    chex.assert_trees_all_close(moved["transformer"], expected, rtol=1e-4)
+    own = {"blocks_0": gradients["blocks_0"]}
+    clipped = 1 / float(optax.tree.norm(own))
+    kernel = -0.1 * (100 * clipped + 0.5)
+    chex.assert_trees_all_close(
+        moved["blocks_0"]["conv"]["kernel"], jnp.full((2, 2), kernel), rtol=1e-5
+    )
