@@ -5,6 +5,7 @@ disturbs the machine disturbs all of them alike. Every time is that of a finishe
 (``block_until_ready``, ``torch.cuda.synchronize``), after calls that are not counted.
 """
 
+import argparse
 import os
 
 # Two libraries share the accelerator: JAX must not take most of its memory at once.
@@ -284,3 +285,23 @@ def optional_torch() -> Any:
         return None
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return torch
+
+
+def flags(
+    about: str | None, *, rounds: int, budget: float | None = None
+) -> argparse.ArgumentParser:
+    """A parser of the flags that benchmarks share.
+
+    Args:
+      about: the benchmark's text, of which the first line is shown.
+      rounds: the default number of rounds.
+      budget: the default seconds for a side of a row; None where the benchmark has no such flag.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    if budget is not None:
+        parser.add_argument(
+            "--budget", type=float, default=budget, help="seconds for a side of a row"
+        )
+    parser.add_argument("--folder", help="where the results go")
+    return parser

@@ -6,7 +6,6 @@ Convolutions without padding and poolings by 2, of batches of 256, float32, each
 layout. Forward, and the gradients with respect to the input and to the kernel, each alone.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import Report, compare, optional_torch, ratio
+from benchmarks.harness import Report, compare, flags, optional_torch, ratio
 from stn_jax.models import layers
 
 BATCH = 256
@@ -130,11 +129,8 @@ def pooling(side: int, channels: int, kind: str, torch: Any) -> dict[str, Callab
 
 
 def main(argv: Sequence[str] | None = None, convs: Sequence[Conv] = CONVS) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--budget", type=float, default=1.0, help="seconds for each side")
+    parser = flags(__doc__, rounds=20, budget=1)
     parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)
     report = Report("layers", {"rounds": options.rounds, "budget": options.budget}, options.folder)
     torch = optional_torch()

@@ -7,7 +7,6 @@ it. The parts are given stored arrays, so their sum is not quite the whole, whic
 it can and where it stores less.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
@@ -15,7 +14,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks.harness import Report, compare
+from benchmarks.harness import Report, compare, flags
 from benchmarks.warp import CASES, Case, draw, ours
 from stn_jax.warp import sample, taps
 
@@ -67,11 +66,8 @@ def parts(case: Case) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None, cases: Sequence[Case] = CASES) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--budget", type=float, default=0.5, help="seconds for each part")
+    parser = flags(__doc__, rounds=30, budget=0.5)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)
     report = Report("parts", {"rounds": options.rounds, "budget": options.budget}, options.folder)
     for case in cases:

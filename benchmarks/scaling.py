@@ -9,7 +9,6 @@ error. It is fitted twice, against the quantity and against the operations that 
 one that is twice as wide has four times the work.
 """
 
-import argparse
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from benchmarks.harness import Report, compare
+from benchmarks.harness import Report, compare, flags
 from benchmarks.step import JaxSide, initial, work
 from stn_jax.models import create_model
 
@@ -89,12 +88,9 @@ def measure(
 def main(
     argv: Sequence[str] | None = None, sizes: dict[str, tuple[float, ...]] | None = None
 ) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = flags(__doc__, rounds=7, budget=2)
     parser.add_argument("--variant", default="stn-sl1")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--budget", type=float, default=2, help="seconds for a size")
     parser.add_argument("--only", choices=SIZES)
-    parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)
     shown = {name: value for name, value in vars(options).items() if name != "folder"}
     report = Report("scaling", shown, options.folder)

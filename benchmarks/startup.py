@@ -8,7 +8,6 @@ the first line of its metrics.jsonl is there: the first step is done and its los
 Then it is ended. Imports are timed inside fresh processes.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Report, Timing
+from benchmarks.harness import ROOT, Report, Timing, flags
 
 IMPORTS = ("jax", "stn_jax", "stn_jax.models", "train")
 _PATIENCE = 300  # seconds
@@ -74,10 +73,8 @@ def import_seconds(module: str, cache: Path) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = flags(__doc__, rounds=3)
     parser.add_argument("--variant", default="stn-sl1")
-    parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)
     report = Report(
         "startup", {"rounds": options.rounds, "variant": options.variant}, options.folder

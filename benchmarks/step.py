@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.harness import Report, compare, optional_torch, ratio
+from benchmarks.harness import Report, compare, flags, optional_torch, ratio
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, example_keys
 from stn_jax.models import Network, create_model, layers
@@ -359,16 +359,13 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = flags(__doc__, rounds=15, budget=3)
     parser.add_argument("--task", choices=VARIANTS, default="rotated_mnist")
     parser.add_argument("--variants", help="names with commas; the task's own where not given")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=1, help="networks trained together")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--budget", type=float, default=3, help="seconds for a side of a row")
     parser.add_argument("--compile", action="store_true", help="torch.compile on a CPU as well")
-    parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)
     variants = options.variants.split(",") if options.variants else VARIANTS[options.task]
     torch = optional_torch()

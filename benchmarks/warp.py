@@ -8,7 +8,6 @@ differences from PyTorch in float64 on the same numbers: of outputs as they are 
 order 1), of gradients divided by the gradient's largest element.
 """
 
-import argparse
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness import Report, compare, optional_torch
+from benchmarks.harness import Report, compare, flags, optional_torch
 from stn_jax.warp import affine, affine_grid, affine_transform, grid_sample, normalized_to_pixel
 
 
@@ -263,11 +262,8 @@ def measure(report: Report, case: Case, kind: str, rounds: int, budget: float, t
 
 
 def main(argv: Sequence[str] | None = None, cases: Sequence[Case] = CASES) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--budget", type=float, default=0.5, help="seconds for a side of a row")
+    parser = flags(__doc__, rounds=30, budget=0.5)
     parser.add_argument("--only", default="", help="rows whose name has this in it")
-    parser.add_argument("--folder", help="where the results go")
     options = parser.parse_args(argv)
     torch = optional_torch()
     report = Report("warp", {"rounds": options.rounds, "budget": options.budget}, options.folder)

@@ -49,7 +49,7 @@ def pixel_to_normalized(
     return (2 * coordinate + 1) / size - 1
 
 
-def _axis_positions(size: int, align_corners: bool) -> np.ndarray:
+def axis_positions(size: int, align_corners: bool) -> np.ndarray:
     """Normalised coordinates of the pixel centres of an axis, in float64."""
     index = np.arange(size, dtype=np.float64)
     if align_corners:
@@ -105,7 +105,7 @@ def affine_coordinates(
     # Half precision has too few digits to address pixels.
     theta = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
     bases = [
-        jnp.asarray(_axis_positions(shape[rank - 1 - column], align_corners), theta.dtype)
+        jnp.asarray(axis_positions(shape[rank - 1 - column], align_corners), theta.dtype)
         for column in range(rank)  # x is the last spatial axis
     ]
     return [_affine_combination(theta[..., row, :], *bases) for row in range(rank)]

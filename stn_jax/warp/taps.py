@@ -160,7 +160,7 @@ def _scatter(cpu: bool, values, *taps, size, offsets, bounded, forms):
         return total
 
     if form == "dense":
-        return _stored(cpu, taps[0], dense, values, *taps)
+        return _unfused(dense, values, *taps) if cpu else dense(values, *taps)
     # On CPU a scatter is a loop on one core, but several run at a time. (In a branch they would
     # run one after the other.)
     parts = math.gcd(batch, 4) if cpu else 1
@@ -173,7 +173,8 @@ def _dots(cpu: bool, values, pixels, *index, offsets, bounded, forms):
     few = channels <= 4 and size * channels < 2**31
     form = forms.dots or ("summed" if not cpu else "unrolled" if few else "folded")
 
-    def compute(values, pixels, *index):
+    def compute(*args):
+        *index, values, pixels = args
         totals = []
         for i, offset in itertools.product(index, offsets):
             place = i + offset
@@ -190,29 +191,19 @@ def _dots(cpu: bool, values, pixels, *index, offsets, bounded, forms):
             totals.append(total if bounded else jnp.where(i < 0, 0, total))
         return totals
 
-    return _stored(cpu, index[0], compute, values, pixels, *index)
-
-
-def _stored(cpu: bool, index: jax.Array, compute: Callable[..., Any], *args: jax.Array) -> Any:
-    """compute(*args), on CPU with arguments that are stored arrays.
-
-    XLA fuses whatever it can and would compute the indices and weights again for each tap and
-    channel, in scalar code.
-    """
-    return _in_a_branch(index, compute, *args) if cpu else compute(*args)
+    # Otherwise XLA on CPU computes the indices again for each tap and channel, in scalar code.
+    return _unfused(compute, *index, values, pixels) if cpu else compute(*index, values, pixels)
 
 
 def _settled(cpu: bool, x):
-    if not cpu:
-        return lax.optimization_barrier(x)
-    return _in_a_branch(x, lambda x: x, x)
+    return _unfused(lambda x: x, x) if cpu else lax.optimization_barrier(x)
 
 
-def _in_a_branch(any_array: jax.Array, compute: Callable[..., Any], *args: jax.Array) -> Any:
-    """compute(*args), fused with nothing that comes before or after.
+def _unfused(compute: Callable[..., Any], *args: jax.Array) -> Any:
+    """compute(*args), fused with nothing that comes before or after: the arguments are stored.
 
-    On CPU XLA drops optimization_barrier; what is a branch of its program it leaves alone. The
-    other branch is never taken, as XLA cannot know.
+    For CPU, where XLA drops optimization_barrier; what is a branch of its program it leaves
+    alone. The other branch is never taken, as XLA cannot know.
     """
     shapes = jax.eval_shape(compute, *args)
 
@@ -221,7 +212,7 @@ def _in_a_branch(any_array: jax.Array, compute: Callable[..., Any], *args: jax.A
         zero = functools.reduce(jnp.add, [x.reshape(-1)[0] * 0 for x in args])
         return jax.tree.map(lambda s: jnp.full(s.shape, zero, s.dtype), shapes)
 
-    first = any_array.reshape(-1)[0]
+    first = args[0].reshape(-1)[0]
     bits = lax.bitcast_convert_type(first, f"int{8 * first.dtype.itemsize}")
     return lax.cond(lax.population_count(bits) < 65, compute, nothing, *args)
 
@@ -302,10 +293,7 @@ def _total(terms: list[Any]) -> Any:
 def _weighted_jvp(primitive: Primitive, primals, tangents, **params):
     """Of gather and scatter: linear in the first argument and in the weights together."""
     first, (index, weights) = primals[0], _index_and_weights(primals[1:], params["offsets"])
-    dfirst, dweights = (
-        _tangents(tangents[:1]),
-        _tangents(_index_and_weights(tangents[1:], params["offsets"])[1]),
-    )
+    dfirst, dweights = _tangents(tangents[:1]), _tangents(tangents[1 + len(index) :])
     terms = []
     if dfirst is not None:
         terms.append(primitive.bind(*dfirst, *index, *weights, **params))

@@ -44,7 +44,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp import affine
-from stn_jax.warp.grid import _axis_positions, affine_grid
+from stn_jax.warp.grid import affine_grid, axis_positions
 
 
 class Transform(abc.ABC):
@@ -142,7 +142,17 @@ class _AffineTransform(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotation(_AffineTransform):
+class _Turning(_AffineTransform):
+    """What the families have in common that turn the picture as a rigid thing."""
+
+    aspect: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_aspect(self.aspect)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotation(_Turning):
     """Rotations about the image's centre.
 
     Parameters ``[..., 1]``: the angle in radians; positive turns the picture counter-clockwise.
@@ -150,11 +160,6 @@ class Rotation(_AffineTransform):
     Attributes:
       aspect: the image's, as in :func:`stn_jax.warp.affine.rotation`: 1 for square images.
     """
-
-    aspect: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_aspect(self.aspect)
 
     @property
     def size(self) -> int:
@@ -184,7 +189,7 @@ class Attention(_AffineTransform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Similarity(_AffineTransform):
+class Similarity(_Turning):
     """Rotation, isotropic scale and shift.
 
     Parameters ``[..., 4]``: the angle in radians as in :class:`Rotation`, then the logarithm of
@@ -193,11 +198,6 @@ class Similarity(_AffineTransform):
     Attributes:
       aspect: the image's, as in :func:`stn_jax.warp.affine.rotation`: 1 for square images.
     """
-
-    aspect: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_aspect(self.aspect)
 
     @property
     def size(self) -> int:
@@ -472,7 +472,7 @@ def _spline_weights(
     values d at the control points, so f(p) is linear in d, by these weights.
     """
     control = _control_points(points).reshape(-1, 2)
-    x, y = _axis_positions(width, align_corners), _axis_positions(height, align_corners)
+    x, y = axis_positions(width, align_corners), axis_positions(height, align_corners)
     pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     count = len(control)
     system = np.zeros((count + 3, count + 3))
