@@ -65,6 +65,7 @@ def compare(
     budget: float = math.inf,
     fewest: int = 3,
     seed: int = 0,
+    steps: int = 1,
 ) -> dict[str, Timing]:
     """Times functions in turns.
 
@@ -74,6 +75,7 @@ def compare(
       budget: seconds for each function; a slow one takes part in fewer rounds.
       fewest: rounds of a slow function; one that takes four budgets for a call gets a single one.
       seed: of the order within the rounds.
+      steps: how often a call does what is timed; the times are those of one.
 
     Returns:
       A :class:`Timing` for each. In a turn a short function is called up to five times, after a
@@ -105,7 +107,7 @@ def compare(
             time.sleep(_PAUSE)
             if calls[name] > 1:
                 _seconds(sides[name], 1, each)
-            seconds[name].append(_seconds(sides[name], calls[name], each))
+            seconds[name].append(_seconds(sides[name], calls[name], each) / steps)
     return {name: Timing.of(values) for name, values in seconds.items()}
 
 

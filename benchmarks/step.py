@@ -1,11 +1,12 @@
 """Time of a training step, against the same network in PyTorch and in plain Flax.
 
     python -m benchmarks.step [--task=rotated_mnist] [--variants=cnn,stn-c0] [--batch=256]
-                              [--seeds=1] [--dtype=float32] [--rounds=15] [--budget=3] [--compile]
+                              [--seeds=1] [--steps=5] [--dtype=float32] [--rounds=15] [--budget=15]
+                              [--compile]
 
 A step is forward pass, loss, backward pass and an update by SGD with Nesterov momentum, from the
 same weights and on the same batch for all sides. The batch is distorted and normalised outside the
-timed step; a row of its own times our step with the distortion in it. "flax" is our network with
+timed step. As in training, a dispatch of ours takes several steps. A row of its own times our step with the distortion in it. "flax" is our network with
 convolutions and pooling as Flax writes them (``lax.conv_general_dilated``,
 ``lax.reduce_window``); its warp is ours. PyTorch runs eagerly in both memory formats and, with
 --compile (always on a GPU), compiled; in bfloat16 it uses autocast. Several seeds are one program
@@ -126,6 +127,7 @@ class JaxSide:
       batch: what each step trains on.
       plain: whether convolution and pooling are as Flax writes them.
       prepare: what is done to the batch within the step.
+      steps: how many a call takes, in one dispatch, as in training.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class JaxSide:
         *,
         plain: bool = False,
         prepare: Callable[[Batch, jax.Array], Batch] | None = None,
+        steps: int = 1,
     ):
         optimizer, step = make_step(model, *([prepare] if prepare else []))
         self._batch, self._key = batch, jax.random.key(0)
@@ -146,14 +149,21 @@ class JaxSide:
             tree = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
             self._state = (tree, jax.vmap(optimizer.init)(tree))
             step = jax.vmap(step, (0, None, None))
+
+        def several(state: Any, batch: Batch, key: jax.Array) -> Any:
+            shape = jax.eval_shape(step, state, batch, key)[1]
+            start = state, jnp.zeros(shape.shape, shape.dtype)
+            return jax.lax.fori_loop(0, steps, lambda _, now: step(now[0], batch, key), start)
+
+        args = (self._state, self._batch, self._key)
         with layers.using_plain() if plain else contextlib.nullcontext():
-            self.lowered = jax.jit(step, donate_argnums=0).lower(
-                self._state, self._batch, self._key
-            )
+            #: One step.
+            self.lowered = jax.jit(step).lower(*args)
+            self._program = jax.jit(several, donate_argnums=0).lower(*args)
 
     @functools.cached_property
     def program(self) -> Any:
-        return self.lowered.compile()
+        return self._program.compile()
 
     def __call__(self) -> jax.Array:
         self._state, loss = self.program(self._state, self._batch, self._key)
@@ -170,7 +180,7 @@ def work(lowered: Any) -> tuple[float, float]:
 
 
 class TorchSide:
-    """The same in PyTorch; several seeds one after the other."""
+    """The same in PyTorch; several seeds, and steps, one after the other."""
 
     def __init__(
         self,
@@ -185,10 +195,12 @@ class TorchSide:
         autocast: bool = False,
         dtype: Any = None,
         device: str | None = None,
+        steps: int = 1,
     ):
         from benchmarks import torch_networks
 
         self._torch = torch
+        self._steps = steps
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._autocast = autocast
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -216,9 +228,8 @@ class TorchSide:
         return losses / len(self._images)
 
     def __call__(self) -> Any:
-        for module, forward, optimizer in zip(
-            self.modules, self._forward, self._optimizers, strict=True
-        ):
+        networks = zip(self.modules, self._forward, self._optimizers, strict=True)
+        for module, forward, optimizer in [*networks] * self._steps:
             optimizer.zero_grad(set_to_none=True)
             with self._torch.autocast(self.device, self._torch.bfloat16, enabled=self._autocast):
                 loss = forward(module)
@@ -290,12 +301,13 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
     raw = raw_batch(task, options.batch)
     batch = seen_batch(task, raw)
     params = initial(model, batch[0], seeds)
-    ours = JaxSide(model, params, batch)
-    flax = JaxSide(model, params, batch, plain=True)
+    steps = options.steps
+    ours = JaxSide(model, params, batch, steps=steps)
+    flax = JaxSide(model, params, batch, plain=True, steps=steps)
     sides: dict[str, Callable[[], Any]] = {"stn_jax": ours, "flax": flax}
     off = {}
     if torch is not None:
-        make = functools.partial(TorchSide, torch, task, variant, params, batch)
+        make = functools.partial(TorchSide, torch, task, variant, params, batch, steps=steps)
         exact = make(dtype=torch.float64, device="cpu").loss_and_gradients()
         sides["torch"] = eager = make(autocast=half)
         sides["torch channels last"] = make(autocast=half, channels_last=True)
@@ -304,13 +316,13 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
         off["stn_jax"] = accuracy(model, params[0], batch, exact)
         off["flax"] = accuracy(model, params[0], batch, exact, plain=True)
         off["torch"] = errors(eager.loss_and_gradients(), exact)
-    times = compare(sides, options.rounds, budget=options.budget)
+    times = compare(sides, options.rounds, budget=options.budget, steps=steps)
     if not np.isfinite(ours()).all():
         raise RuntimeError(f"the loss of {variant} is no longer finite: these are no real steps")
     seconds = times["stn_jax"].median
     # Operations of the network as it is defined: our own forms of it may need more of them.
     operations, _ = work(flax.lowered)
-    _, moved = work(ours.program)
+    _, moved = work(ours.lowered.compile())
     product, bandwidth = peaks(jnp.bfloat16 if half else jnp.float32)
     name = f"{task}, {variant}, batch {options.batch}"
     name += f", {seeds} seeds" if seeds > 1 else ""
@@ -320,6 +332,7 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
         "variant": variant,
         "batch": options.batch,
         "seeds": seeds,
+        "steps": steps,
         "dtype": options.dtype,
         "distorted": False,
     }
@@ -346,9 +359,9 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
             keys = example_keys(key, jnp.arange(len(batch[0])))
             return distorted_batch(TASKS[task], data, keys, batch[0])[0], batch[1]
 
-        fused = JaxSide(model, params, raw, prepare=distort)
+        fused = JaxSide(model, params, raw, prepare=distort, steps=steps)
         sides = {"with the distortion": fused, "without": ours}
-        times = compare(sides, options.rounds, budget=options.budget)
+        times = compare(sides, options.rounds, budget=options.budget, steps=steps)
         share = 1 - times["without"].median / times["with the distortion"].median
         report.row(
             f"{name}, distorted in the step",
@@ -359,11 +372,12 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = flags(__doc__, rounds=15, budget=3)
+    parser = flags(__doc__, rounds=15, budget=15)
     parser.add_argument("--task", choices=VARIANTS, default="rotated_mnist")
     parser.add_argument("--variants", help="names with commas; the task's own where not given")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=1, help="networks trained together")
+    parser.add_argument("--steps", type=int, default=5, help="steps a dispatch")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--compile", action="store_true", help="torch.compile on a CPU as well")
     options = parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
 On CPU the gradients of XLA's convolution and of its window maximum run an order of magnitude
 below what the machine's matrix products reach (see docs/performance.md). There both are written
-as products and slices, with the same parameters and, to float rounding, the same results. The
+as slices and products (of windows, or of their Fourier transforms), with the same parameters and, to float rounding, the same results. The
 choice is made while tracing, from the shapes and the default backend.
 """
 
@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from stn_jax.models import fourier
 
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
@@ -94,7 +96,8 @@ def conv_general_dilated(
     fits = all(side >= kernel for side, kernel in zip(padded, rhs.shape[:2], strict=True))
     if not (fits and lhs.size and rhs.size and min(map(min, padding)) >= 0):
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
-    return _conv(jnp.pad(lhs, ((0, 0), *padding, (0, 0))), rhs)
+    x = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
+    return (fourier.convolution if _wants_fourier(x.shape, rhs.shape) else _tiled)(x, rhs)
 
 
 def _is_channels_last(numbers: Any) -> bool:
@@ -103,38 +106,22 @@ def _is_channels_last(numbers: Any) -> bool:
     return numbers == _CHANNELS_LAST
 
 
-@jax.custom_jvp
-def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 'VALID' convolution of stride 1."""
-    return _plain(x, kernel) if x.shape[3] < _FEW_CHANNELS else _tiled(x, kernel)
+def _wants_fourier(shape: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
+    """Whether Fourier's way takes less than tiles do."""
+    out = (shape[1] - kernel[0] + 1, shape[2] - kernel[1] + 1)
+    tiles = shape[0] * out[0] * -(-out[1] // _TILE)
+    return fourier.cost(shape[0], out, kernel) < tiles * _TILE * (
+        kernel[0] * (_TILE + kernel[1] - 1) * kernel[2] * kernel[3]
+    )
 
 
-@functools.partial(_conv.defjvp, symbolic_zeros=True)
-def _conv_jvp(primals, tangents):
-    # A convolution is linear in either argument. What is written here is what reverse mode
-    # transposes, and the transpose of a product with tiles is fast in both.
-    x, kernel = primals
-    dx, dkernel = tangents
-    terms = []
-    if not isinstance(dx, jax.custom_derivatives.SymbolicZero):
-        terms.append(_tiled(dx, kernel))
-    if not isinstance(dkernel, jax.custom_derivatives.SymbolicZero):
-        terms.append(_tiled(x, dkernel))
-    out = _conv(x, kernel)
-    return out, functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(out)
-
-
-# XLA's own convolution of so few channels is the fastest there is; its gradients are not.
-_FEW_CHANNELS = 8
 # Values of the input that a row of the product may hold: beyond, a row of it for each kernel row.
 _LONGEST_ROW = 512
+# Neighbouring outputs that are computed together.
+_TILE = 4
 
 
-def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_CHANNELS_LAST)
-
-
-def _tiled(x: jax.Array, kernel: jax.Array, tile: int = 4) -> jax.Array:
+def _tiled(x: jax.Array, kernel: jax.Array, tile: int = _TILE) -> jax.Array:
     """A convolution as a product of windows of the input with a banded matrix.
 
     The window under a tile of neighbouring outputs in a row overlaps itself less than the

@@ -113,15 +113,20 @@ def settled(x: jax.Array) -> jax.Array:
 
 
 def _gather(cpu: bool, pixels, *taps, offsets, bounded, forms):
-    index, weights = _index_and_weights(taps, offsets)
-    terms = []
-    for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
-        value = _rows(pixels, i + offset)
-        if not bounded:
-            # Not a product with 0: it would let an infinity or NaN through.
-            value = jnp.where((i >= 0)[..., None], value, 0)
-        terms.append(value * w[..., None])
-    return functools.reduce(jnp.add, terms)
+    def compute(pixels, *taps):
+        index, weights = _index_and_weights(taps, offsets)
+        terms = []
+        for (i, offset), w in zip(itertools.product(index, offsets), weights, strict=True):
+            value = _rows(pixels, i + offset)
+            if not bounded:
+                # Not a product with 0: it would let an infinity or NaN through.
+                value = jnp.where((i >= 0)[..., None], value, 0)
+            terms.append(value * w[..., None])
+        return functools.reduce(jnp.add, terms)
+
+    # Otherwise XLA computes what a layer before makes of its output, once for each tap.
+    many = pixels.shape[2] >= 8
+    return _unfused(compute, pixels, *taps) if cpu and many else compute(pixels, *taps)
 
 
 def _scatter(cpu: bool, values, *taps, size, offsets, bounded, forms):
