@@ -6,9 +6,10 @@
 
 A step is forward pass, loss, backward pass and an update by SGD with Nesterov momentum, from the
 same weights and on the same batch for all sides. The batch is distorted and normalised outside the
-timed step. As in training, a dispatch of ours takes several steps. A row of its own times our step with the distortion in it. "flax" is our network with
-convolutions and pooling as Flax writes them (``lax.conv_general_dilated``,
-``lax.reduce_window``); its warp is ours. PyTorch runs eagerly in both memory formats and, with
+timed step; a row of its own times our step with the distortion in it. As in training, a dispatch
+of ours takes several steps. "flax" is our network with convolutions and pooling as Flax writes
+them (``lax.conv_general_dilated``, ``lax.reduce_window``), a step a dispatch: in a loop XLA runs
+these on one core of a CPU; its warp is ours. PyTorch runs eagerly in both memory formats and, with
 --compile (always on a GPU), compiled; in bfloat16 it uses autocast. Several seeds are one program
 in JAX, and one after the other in PyTorch.
 
@@ -303,8 +304,11 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
     params = initial(model, batch[0], seeds)
     steps = options.steps
     ours = JaxSide(model, params, batch, steps=steps)
-    flax = JaxSide(model, params, batch, plain=True, steps=steps)
-    sides: dict[str, Callable[[], Any]] = {"stn_jax": ours, "flax": flax}
+    flax = JaxSide(model, params, batch, plain=True)
+    sides: dict[str, Callable[[], Any]] = {
+        "stn_jax": ours,
+        "flax": lambda: [flax() for _ in range(steps)],
+    }
     off = {}
     if torch is not None:
         make = functools.partial(TorchSide, torch, task, variant, params, batch, steps=steps)

@@ -1,11 +1,11 @@
 """Convolution by the Fourier transform, as matrix products: for CPU, where those are fast.
 
-By the convolution theorem a window of w x w values and a kernel multiply frequency by frequency: w^2 / 2
-complex products give the (w - k + 1)^2 outputs of a k x k kernel that the window holds, which
-take k^2 real products each when computed one by one. Transforms of windows so small are products
-with a constant matrix (Mathieu et al. 2014, "Fast training of convolutional networks through
-FFTs"; here with Gauss's three real products for a complex one), so everything, and by transposition
-every gradient, is a matrix product.
+By the convolution theorem a window of w x w values and a kernel multiply frequency by frequency:
+w^2 / 2 complex products give the (w - k + 1)^2 outputs of a k x k kernel that the window holds,
+which take k^2 real products each when computed one by one. Transforms of windows so small are
+products with a constant matrix, so everything, and by transposition every gradient, is a matrix
+product. (Mathieu et al. 2014, "Fast training of convolutional networks through FFTs"; here with
+Gauss's three real products for a complex one.)
 """
 
 import functools
@@ -38,9 +38,8 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = 
     tile = tile or _best_tile(batch, out_shape, kernel.shape)
     window = tuple(t + k - 1 for t, k in zip(tile, kernel.shape[:2], strict=True))
     counts = [-(-o // t) for o, t in zip(out_shape, tile, strict=True)]
-    to_window, to_kernel, to_output = _matrices(window, kernel.shape[:2])
     to_window, to_kernel, to_output = (
-        jnp.asarray(m, dtype) for m in (to_window, to_kernel, to_output)
+        jnp.asarray(matrix, dtype) for matrix in _matrices(window, kernel.shape[:2])
     )
 
     missing = [n * t - o for n, t, o in zip(counts, tile, out_shape, strict=True)]
@@ -133,6 +132,4 @@ def _matrices(window: tuple[int, int], kernel: tuple[int, int]) -> tuple[np.ndar
     to_window = [x_re[~twice], (x_re + x_im)[twice], x_re[twice], x_im[twice]]
     to_kernel = [k_re[~twice], k_re[twice], (k_im - k_re)[twice], (k_re + k_im)[twice]]
     to_output = [o_re[~twice], (o_re - o_im)[twice], -o_im[twice], -o_re[twice]]
-    joined = (np.concatenate(rows) for rows in (to_window, to_kernel, to_output))
-    to_window, to_kernel, to_output = joined
-    return to_window, to_kernel, to_output.T
+    return np.concatenate(to_window), np.concatenate(to_kernel), np.concatenate(to_output).T

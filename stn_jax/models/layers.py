@@ -2,8 +2,9 @@
 
 On CPU the gradients of XLA's convolution and of its window maximum run an order of magnitude
 below what the machine's matrix products reach (see docs/performance.md). There both are written
-as slices and products (of windows, or of their Fourier transforms), with the same parameters and, to float rounding, the same results. The
-choice is made while tracing, from the shapes and the default backend.
+as slices and products (of windows, or of their Fourier transforms), with the same parameters and,
+to float rounding, the same results. The choice is made while tracing, from the shapes and the
+default backend.
 """
 
 import contextlib
