@@ -38,6 +38,8 @@ class Config:
         in the paper) or constant.
       warmup: share of the steps in which one_cycle rises.
       momentum: Nesterov momentum of SGD.
+      label_smoothing: share of the target's probability that is spread evenly over all classes. The
+        loss then keeps falling where digits are aligned better, also once all are classified right.
       weight_decay: L2 penalty on kernels.
       clip_norm: gradients of a larger global norm are scaled down to it; 0 turns it off.
       iterations: how many times the transformer looks.
@@ -71,6 +73,7 @@ class Config:
     schedule: str = "one_cycle"
     warmup: float = 0.25
     momentum: float = 0.9
+    label_smoothing: float = 0.0
     weight_decay: float = 1e-4
     clip_norm: float = 5.0
     iterations: int = 1
@@ -124,6 +127,7 @@ class Config:
             _within(self, name, 0, math.inf)
         _within(self, "momentum", 0, 1, excluded=1)
         _within(self, "warmup", 0, 1, excluded=1)
+        _within(self, "label_smoothing", 0, 1, excluded=1)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
         _within(self, "width", 0, math.inf, excluded=0)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

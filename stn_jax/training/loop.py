@@ -65,7 +65,12 @@ def fit(run: Run, workdir: Workdir) -> State:
     before = workdir.rewind_metrics(step)
     log = _Log(run, workdir, before)
     train_steps = make_train_steps(
-        run.model, run.optimizer, run.task, seeds=config.seeds, batch_size=config.batch_size
+        run.model,
+        run.optimizer,
+        run.task,
+        seeds=config.seeds,
+        batch_size=config.batch_size,
+        label_smoothing=config.label_smoothing,
     )
     images = config.batch_size * len(config.seeds)
     with (

@@ -71,6 +71,7 @@ def make_train_steps(
     *,
     seeds: tuple[int, ...],
     batch_size: int,
+    label_smoothing: float = 0.0,
 ) -> Callable[[State, Data, jax.Array], tuple[State, Sums]]:
     """Compiles a function that takes several training steps.
 
@@ -97,7 +98,10 @@ def make_train_steps(
                 {"params": params}, images, train=True, rngs={"dropout": dropout}
             )
             # Where an example has several labels, their losses add up, and one miss is an error.
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            targets = jax.nn.one_hot(labels, logits.shape[-1])
+            losses = optax.softmax_cross_entropy(
+                logits, optax.smooth_labels(targets, label_smoothing)
+            )
             wrong = logits.argmax(-1) != labels
             loss = losses.reshape(batch_size, -1).sum(-1).mean()
             return loss, wrong.reshape(batch_size, -1).any(-1).mean()

@@ -20,6 +20,7 @@ from stn_jax.training import Config, ConfigError
         ({"learning_rate": 0.0}, "learning_rate is 0.0; expected more than 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; expected a finite number"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 or more and less than 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0; expected 0 or more and less than 1"),
         ({"warmup": 1.5}, "warmup is 1.5; expected 0 or more and less than 1"),
         (
             {"localization_optimizer": "rmsprop"},

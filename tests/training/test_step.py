@@ -97,6 +97,25 @@ def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
     assert shown[:60] != sorted(shown[:60])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_under_label_smoothing(smoothing):
+    # A network whose logits of two classes are 0 and x: class 0 has log-probability -log(1 + e^x).
+    plain = Task("plain", lambda keys, x, _: Distorted(x.astype(jnp.float32), None), (0, 1), False)
+    data = Data(jnp.full((1, 1, 1, 1), 3, jnp.uint8), jnp.zeros(1, jnp.int32), *jnp.float32([0, 1]))
+    from stn_jax.training.optimizer import make_optimizer
+    from stn_jax.training.step import init_state
+
+    optimizer = make_optimizer(Config(), 1)
+    steps = make_train_steps(
+        Recorder(), optimizer, plain, seeds=(0,), batch_size=1, label_smoothing=smoothing
+    )
+    state = init_state(Recorder(), optimizer, plain, data, (0,))
+    _, sums = steps(state, data, jnp.int32(1))
+    log_p = np.array([0, 3]) - np.log(1 + np.exp(3.0))
+    expected = -(1 - smoothing / 2) * log_p[0] - smoothing / 2 * log_p[1]
+    np.testing.assert_allclose(sums.loss[0], expected, rtol=1e-6)
+
+
 def test_the_first_step_that_is_not_finite_is_reported(run):
     steps = stepper(run)
     state = run.init_state()
