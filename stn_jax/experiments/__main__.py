@@ -2,7 +2,7 @@
 
 python -m stn_jax.experiments TABLE [--rows ROWS] [--seeds SEEDS] [--epochs N] [--dry-run]
 python -m stn_jax.experiments TABLE --render
-python -m stn_jax.experiments figure2 | figure3
+python -m stn_jax.experiments figure1 | figure2 | figure3
 python -m stn_jax.experiments pretrained [--rows ROWS]
 
 TABLE: {tables}. The same command again goes on where it was
@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--dry-run", action="store_true", help="say what would be trained")
         one.add_argument("--render", action="store_true", help="write results.md, train nothing")
     for name, about in (
+        ("figure1", "the W that is no M, and the equivariance of the networks (equivariance.png)"),
         ("figure2", "what STN-C1 and STN-SL1 make of digits (the first of --seeds)"),
         ("figure3", "predicted against applied angles (the first of --seeds)"),
     ):

@@ -1,10 +1,12 @@
-"""The paper's Figures 2 and 3, drawn from the networks of Table 1."""
+"""The paper's figures; all but the first half of Figure 1 from the networks of Table 1."""
 
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from stn_jax.analysis import figures
+from stn_jax.analysis.equivariance import network_error, rotations, scalings, translations
 from stn_jax.experiments.tables import TABLES
 from stn_jax.experiments.trained import Trained
 from stn_jax.training.evaluation import angles_of, one_of_each_class, predict, tried
@@ -14,7 +16,50 @@ TITLES = {"rotation": "rotated digits", "translation": "translated digits"}
 # Figure 2 shows these classes, each distorted so many times.
 CLASSES, TURNS = slice(2, 6), 3
 
+# The equivariance of a network is measured on so many test digits, with so wide a margin of ground.
+DIGITS, GROUND = 100, 14
+MEASURED = ("cnn", *NETWORKS)
+
 _ROWS = {row.name: row for row in TABLES["table1"].rows}
+
+
+def figure1(trained: Trained, path: Path) -> None:
+    """Draws the W that is no M (paper, Figure 1), and how equivariant trained networks are.
+
+    The second picture, ``equivariance.png`` in the same folder, has a panel for rotations,
+    translations and scalings, and a line each for the CNN, STN-C1 and STN-SL1, trained on rotated digits.
+
+    Args:
+      trained: the networks.
+      path: the PNG of the W to write.
+
+    Raises:
+      ConfigError: a network is not trained yet.
+      DataError: the data cannot be had.
+    """
+    figures.w_and_m(path)
+    results = {}
+    for variant in MEASURED:
+        run, params = trained.open(_ROWS[f"rotation/{variant}"])
+        digits = np.pad(run.test.images[:DIGITS], ((0, 0), (GROUND,) * 2, (GROUND,) * 2, (0, 0)))
+        digits = (digits / np.float32(255) - run.data.mean) / run.data.deviation
+        families = (
+            rotations(np.arange(15, 91, 15)),
+            translations(np.arange(1, 7), digits.shape[1:3]),
+            scalings(np.array([0.7, 0.8, 0.9, 1.1, 1.25, 1.4])),
+        )
+        variables = {"params": jax.tree.map(lambda x: x[0], params)}
+        results[variant.upper()] = {
+            family.name: network_error(
+                run.model, variables, digits, family.thetas, margin=0, padding_mode="border"
+            )
+            for family in families
+        }
+    figures.equivariance_plot(
+        results,
+        path.with_name("equivariance.png"),
+        f"Feature maps warped back, {DIGITS} test digits, networks trained on rotated digits",
+    )
 
 
 def figure2(trained: Trained, path: Path) -> None:

@@ -196,10 +196,12 @@ def test_figures_are_drawn_from_the_workdirs(here, tiny_cache, monkeypatch, caps
         figures.figures, "angle_plot", lambda some, path: drawn.extend(some) or plot(some, path)
     )
     monkeypatch.setattr(figures, "TITLES", {"rotation": "rotated digits"})
-    for name in ("figure2", "figure3"):
+    monkeypatch.setattr(figures, "MEASURED", figures.NETWORKS)
+    for name in ("figure1", "figure2", "figure3"):
         assert run(name, *small(tiny_cache), "--seeds=1") == 0
         assert capsys.readouterr().out == f"drawn in docs/{name}.png\n"
         assert Path(f"docs/{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("docs/equivariance.png").read_bytes().startswith(b"\x89PNG")
     found = {line["row"]: line for line in lines() if line["seed"] == 1}
     assert [panel.title for panel in drawn] == ["STN-C1", "STN-SL1"]
     for panel in drawn:
