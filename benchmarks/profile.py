@@ -48,7 +48,7 @@ def by_layer(events: Sequence[Mapping[str, Any]], program: str) -> dict[str, flo
       events: of the trace, as in Chrome's trace format.
       program: the compiled program's text, which says where its operations come from.
     """
-    paths = dict(match.groups() for match in _OPERATION.finditer(program))
+    paths = dict(_OPERATION.findall(program))
     seconds: dict[str, float] = collections.defaultdict(float)
     for event in events:
         # What runs within a branch is traced on its own, and so is the branch.

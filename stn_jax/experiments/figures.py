@@ -27,7 +27,7 @@ def figure1(trained: Trained, path: Path) -> None:
     """Draws the W that is no M (paper, Figure 1), and how equivariant trained networks are.
 
     The second picture, ``equivariance.png`` in the same folder, has a panel for rotations,
-    translations and scalings, and a line each for the CNN, STN-C1 and STN-SL1, trained on rotated digits.
+    translations and scalings, and a line each for the CNN, STN-C1 and STN-SL1 of rotated digits.
 
     Args:
       trained: the networks.

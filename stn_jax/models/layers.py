@@ -64,7 +64,7 @@ def _max_pool(x: jax.Array, size: int) -> jax.Array:
 
 @_max_pool.defjvp
 def _max_pool_jvp(size, primals, tangents):
-    best, *others = _corners(*primals, size)
+    best, *others = _corners(primals[0], size)
     winner = jnp.zeros(best.shape, jnp.int32 if size > 11 else jnp.int8)
     for place, corner in enumerate(others, 1):
         stays = (best >= corner) | jnp.isnan(best)

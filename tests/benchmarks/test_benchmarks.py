@@ -11,7 +11,18 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness, layers, parts, pipeline, render, scaling, startup, step, warp
+from benchmarks import (
+    harness,
+    layers,
+    parts,
+    pipeline,
+    profile,
+    render,
+    scaling,
+    startup,
+    step,
+    warp,
+)
 from benchmarks.harness import Report, Timing, compare, ratio, read_lines
 from stn_jax.models import create_model
 from stn_jax.warp import taps
@@ -356,6 +367,42 @@ def test_steps_in_jax_and_in_pytorch_go_the_same_way(narrow):
     for a, b in losses:  # PyTorch's is the last network's
         assert float(a[1]) == pytest.approx(b.item(), rel=1e-4)
     assert float(losses[1][0][1]) < float(losses[0][0][1]) - 1e-2
+
+
+def test_a_step_is_profiled_by_layer(tmp_path, narrow):
+    profile.measure(Report("profile", {}, tmp_path), "rotated_mnist", "stn-sl1", 32, 3)
+    (found,) = read_lines(tmp_path)
+    values = found["values"]
+    parts = {name: ms for name, ms in values.items() if name != "step (ms)"}
+    assert sum(parts.values()) == pytest.approx(values["step (ms)"])
+    for layer in ("blocks_0 convolution", "blocks_0 convolution (looked at)", "warp"):
+        assert parts[f"{layer}, forward"] > 0
+    assert values["step (ms)"] > max(parts.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "layer"),
+    [
+        ("jit(f)/while/body/jvp(Network)/blocks_0/conv/dot", "blocks_0 convolution, forward"),
+        (
+            "jit(f)/transpose(jvp(Network))/transformer/blocks_1/jit(relu)/max",
+            "blocks_1 pooling, ReLU (looked at), backward",
+        ),
+        ("jit(f)/transpose(jvp(Network))/transformer/theta/dot", "localization, backward"),
+        ("jit(f)/jvp(Network)/transformer/cond", "warp, forward"),
+        ("jit(f)/jvp(Network)/head/logits/dot", "head, forward"),
+        ("jit(f)/while/body/sub", "optimizer and loss"),
+    ],
+)
+def test_operations_belong_to_layers(path, layer):
+    program = f'%dot.1 = f32[2] dot(%a, %b), metadata={{op_name="{path}" stack_frame_id=3}}'
+    events = [
+        {"ph": "X", "name": "dot.1", "dur": 2_000_000},
+        {"ph": "X", "name": "dot.1", "dur": 500_000},
+        {"ph": "X", "name": "something else", "dur": 1},
+        {"ph": "M", "name": "dot.1"},
+    ]
+    assert profile.by_layer(events, program) == {layer: 2.5}
 
 
 def test_epochs_are_timed_in_turns(tmp_path, narrow):
