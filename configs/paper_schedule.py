@@ -12,6 +12,13 @@ from stn_jax.training import Config
 
 def get_config() -> ConfigDict:
     config = Config(
-        schedule="step", learning_rate=0.01, epochs=640, weight_decay=0.0, clip_norm=0.0
+        schedule="step",
+        learning_rate=0.01,
+        localization_optimizer="sgd",
+        localization_rate=0.3,
+        label_smoothing=0.0,
+        epochs=640,
+        weight_decay=0.0,
+        clip_norm=0.0,
     )
     return ConfigDict(config.to_dict())

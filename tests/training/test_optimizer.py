@@ -39,8 +39,14 @@ PARAMS = {
 }
 
 
-def updates(gradients, **values):
-    config = Config(schedule="constant", learning_rate=0.1, momentum=0.0, **values)
+def updates(gradients, localization_optimizer="sgd", **values):
+    config = Config(
+        schedule="constant",
+        learning_rate=0.1,
+        momentum=0.0,
+        localization_optimizer=localization_optimizer,
+        **values,
+    )
     optimizer = make_optimizer(config, 10)
     return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]
 
