@@ -5,6 +5,7 @@ import pytest
 
 from stn_jax.experiments import runs
 from stn_jax.experiments.tables import TABLES
+from stn_jax.training import Config
 from stn_jax.training.run import environment
 
 ROWS = TABLES["table1"].select(["rotation/cnn", "rotation/stn-c0"])
@@ -54,7 +55,7 @@ def test_jobs_have_folders_of_their_own():
     assert len(set(folders)) == len(folders)
     assert folder({"cache_dir": "/elsewhere"}) == folders[0]
     assert folders[3].parts[:4] == ("runs", "rotation", "cnn", folders[3].name)
-    assert folders[3].name.startswith("16-epochs-seed-0-1-")
+    assert folders[3].name.startswith(f"{Config().epochs}-epochs-seed-0-1-")
 
 
 def test_by_default_seeds_are_trained_alone_on_cpu_and_together_elsewhere(monkeypatch):
@@ -74,9 +75,10 @@ def test_time_is_from_earlier_runs_of_the_same_kind_and_else_a_guess(line, read_
         line("rotation/stn-c0", 0, extra={**here, "images_per_second": 1.0}.items()),
     )
     known = runs.estimate(alone, done)
-    # 16 epochs of 234 batches of 256.
-    assert known.seconds == pytest.approx(16 * 234 * 256 / 2000)
-    assert str(known) == "about 8 min"
+    # So many epochs of 234 batches of 256.
+    seconds = Config().epochs * 234 * 256 / 2000
+    assert known.seconds == pytest.approx(seconds)
+    assert str(known) == f"about {seconds / 60:.0f} min"
     guess = runs.estimate(pair, done)
     assert not guess.measured
     assert str(guess).endswith("(a guess)")

@@ -4,6 +4,7 @@ import re
 
 from stn_jax.experiments import report
 from stn_jax.experiments.tables import TABLES
+from stn_jax.training import Config
 
 
 def rows_of(text):
@@ -39,7 +40,7 @@ def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
         "paper": "0.98 %",
         "ours": "**1.10 ± 1.27 %**",
         "n": "2",
-        "epochs": "16",
+        "epochs": str(Config().epochs),
         "slope": "-0.85 ± 0.64",
         "spread": "10.0 ± 12.7°",
         "training": "15 min",
@@ -60,10 +61,11 @@ def test_what_is_trained_otherwise_is_told_apart(line, read_back):
     )
     rows = [row for row in table1(read) if row["network"].startswith("rotation/cnn")]
     key = ("network", "ours", "n", "epochs", "device")
+    epochs = str(Config().epochs)
     assert [tuple(row[k] for k in key) for row in rows] == [
-        ("rotation/cnn", "**3.00 ± 25.41 %**", "2", "16", "a CPU"),
-        ("rotation/cnn (learning_rate 0.05)", "**4.00 %**", "1", "16", "a CPU"),
-        ("rotation/cnn", "**3.00 %**", "1", "16", "a GPU"),
+        ("rotation/cnn", "**3.00 ± 25.41 %**", "2", epochs, "a CPU"),
+        ("rotation/cnn (learning_rate 0.05)", "**4.00 %**", "1", epochs, "a CPU"),
+        ("rotation/cnn", "**3.00 %**", "1", epochs, "a GPU"),
         ("rotation/cnn", "**2.00 %**", "1", "4", "a CPU"),
     ]
     assert rows[0]["training"] == "10 min, 90 s for 2"
