@@ -158,11 +158,11 @@ def _sweep(sweep: Sweep, names: Sequence[str]) -> str:
         "examples": examples,
     }
     height, width = sweep.inputs.shape[2:4]
-    views = [f'<figure>{_canvas("input", width, height)}<figcaption>input</figcaption></figure>']
+    views = [f"<figure>{_canvas('input', width, height)}<figcaption>input</figcaption></figure>"]
     if sweep.aligned is not None:
         height, width = sweep.aligned.shape[2:4]
         views.append(
-            f'<figure>{_canvas("aligned", width, height)}<figcaption>aligned</figcaption></figure>'
+            f"<figure>{_canvas('aligned', width, height)}<figcaption>aligned</figcaption></figure>"
         )
     thumbs = "".join(
         f'<button type="button" aria-pressed="false" aria-label="{html.escape(names[int(label)])}">'
@@ -180,7 +180,7 @@ def _sweep(sweep: Sweep, names: Sequence[str]) -> str:
  aria-label="{html.escape(sweep.applied)}"></div>
 <output id="sweep-said" for="sweep"></output>
 {_trace(sweep, extent)}
-<noscript><p class="muted">The slider needs JavaScript; the rest of the page does not.</p></noscript>
+<noscript><p class="muted">The slider needs JavaScript; all else does not.</p></noscript>
 <script type="application/json" id="sweep-data">{store}</script></section>"""
 
 
@@ -203,7 +203,9 @@ def _trace(sweep: Sweep, extent: list[float] | None) -> str:
         value = extent[0] + share * (extent[1] - extent[0])
         y = top + (1 - share) * height
         parts.append(f'<path class="grid" d="M{left} {y}h{width}"/>')
-        parts.append(f'<text x="{left - 5}" y="{y + 4}" class="end">{value:.{sweep.decimals}f}</text>')
+        parts.append(
+            f'<text x="{left - 5}" y="{y + 4}" class="end">{value:.{sweep.decimals}f}</text>'
+        )
         value = sweep.values[0] + share * (sweep.values[-1] - sweep.values[0])
         x = left + share * width
         parts.append(f'<text x="{x}" y="{top + height + 16}" class="mid">{value:.3g}</text>')
@@ -216,8 +218,8 @@ def _trace(sweep: Sweep, extent: list[float] | None) -> str:
     parts.append('<circle id="trace-mark" class="dot" r="5"/>')
     label = html.escape(sweep.chart)
     return (
-        f'<figure class="trace"><figcaption>{label}</figcaption><svg viewBox="0 0 360 190" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg></figure>"
+        f'<figure class="trace"><figcaption>{label}</figcaption><svg viewBox="0 0 360 190" '
+        f'role="img" aria-label="{label}">{"".join(parts)}</svg></figure>'
     )
 
 
@@ -253,8 +255,8 @@ def _angles(angles: Angles) -> str:
     )
     return (
         "<section><h2>Angles</h2><p class='muted'>How the network turned each test image, against "
-        f"how it had been turned. Slope {slope:.2f} (red; a perfect aligner's is &minus;1, dotted); "
-        f"spread {spread(*angles):.1f}&deg; (0 where each class is turned to one pose)."
+        f"how it had been turned. Slope {slope:.2f} (red; a perfect aligner's is &minus;1, "
+        f"dotted); spread {spread(*angles):.1f}&deg; (0 where each class is turned to one pose)."
         f'</p><div class="angles">{chart}</div></section>'
     )
 
@@ -311,7 +313,9 @@ def _percent(share: float) -> str:
 
 def _hardest(cases: Sequence[Hard]) -> str:
     if not cases:
-        return "<section><h2>Hardest digits</h2><p>No test image was wrong in any pass.</p></section>"
+        return (
+            "<section><h2>Hardest digits</h2><p>No test image was wrong in any pass.</p></section>"
+        )
     figures = []
     for title, note, seen, aligned in cases:
         pictures = [(seen, "input")] + ([(aligned, "aligned")] if aligned is not None else [])
@@ -333,7 +337,7 @@ def _hardest(cases: Sequence[Hard]) -> str:
 def _facts(report: Report) -> str:
     def rows(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
         return "".join(
-            f'<div{" class=changed" if name in defaults and defaults[name] != value else ""}>'
+            f"<div{' class=changed' if name in defaults and defaults[name] != value else ''}>"
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(_shown(value))}</dd></div>"
             for name, value in values.items()
         )

@@ -53,35 +53,43 @@ def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[d
     run, state = load(workdir)
     folder = Workdir(workdir)
     predictions = predict(run, state["params"])
-    summary = summarise(run, predictions)
-    text = page.render(_report(run, state, predictions, summary, folder))
+    found = report(run, state["params"], int(state["step"]), predictions, folder.metrics())
     path = folder.path / "report.html" if path is None else Path(path)
     try:
         with whole_file(path) as file:
-            file.write(text)
+            file.write(page.render(found))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}; name another file") from None
-    return summary, path
+    return summarise(run, predictions), path
 
 
-def _report(
-    run: Run, state: Any, predictions: Predictions, summary: dict[str, Any], folder: Workdir
+def report(
+    run: Run, params: Any, step: int, predictions: Predictions, lines: list[dict[str, Any]]
 ) -> page.Report:
+    """What the page of a run says.
+
+    Args:
+      run: what was trained.
+      params: its parameters, with the leading axis of seeds.
+      step: how far it was trained.
+      predictions: what it says of the test set.
+      lines: those of metrics.jsonl.
+    """
     config = run.config
-    own = jax.tree.map(lambda x: x[0], state["params"])
+    own = jax.tree.map(lambda x: x[0], params)
     moves = predictions.theta is not None
     classes = run.model.head.classes
-    lines = folder.metrics()
+    summary = summarise(run, predictions)
     on = "held-out training examples" if config.holdout else "test set"
     return page.Report(
         title=f"{config.variant} on {config.task} ({config.dataset})",
         about=(
-            f"Step {int(state['step']):,} of {run.total_steps:,}. Evaluated on the {on}: "
+            f"Step {step:,} of {run.total_steps:,}. Evaluated on the {on}: "
             f"{summary['test_examples']:,} examples, {summary['test_passes']} times, freshly "
             f"distorted each time. Pictures, angles and hardest digits: seed {config.seeds[0]}."
         ),
         tiles=_tiles(run, own, predictions, summary, lines),
-        sweep=_sweep(run, own),
+        sweep=sweep(run, own),
         curves=_curves(lines),
         gallery=tried(run, own, _examples(run)) if moves else None,
         angles=(
@@ -168,7 +176,7 @@ class _Distortion:
     chart: str
     unit: str
     values: Callable[[int, int], np.ndarray]  # of the image's side and the canvas's
-    theta: Callable[[np.ndarray, int], jax.Array]  # of the values and the canvas's side
+    theta: Callable[[jax.Array, int], jax.Array]  # of the values and the canvas's side
     read: Callable[[jax.Array, int], jax.Array]  # from the network's thetas
     ideal: Callable[[np.ndarray], np.ndarray] | None  # what a perfect aligner would do
     decimals: int = 0
@@ -221,8 +229,16 @@ _SCALE = _Distortion(
 _DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE}
 
 
-def _sweep(run: Run, params: Any) -> page.Sweep:
-    """A digit of each class, and what the network makes of it as its distortion runs."""
+def sweep(run: Run, params: Any) -> page.Sweep:
+    """A digit of each class, and what a network makes of it while the distortion runs.
+
+    Rotated digits turn from -90 to 90 degrees, translated ones move through the canvas, scaled ones
+    grow, without clutter; the images of any other task turn.
+
+    Args:
+      run: what was trained.
+      params: its parameters, those of one seed.
+    """
     how = _DISTORTIONS.get(run.task.name, _TURN)
     digits = _examples(run)
     labels = np.unique(run.test.labels)[: len(digits)]

@@ -38,7 +38,9 @@ def test_points_are_where_the_axis_says():
     for log in (False, True):
         root = ElementTree.fromstring(lines([[(0, 20), (1, 60)]], label="", log=log))
         marks = {
-            float(e.text): float(e.get("y")) - 4 for e in root.iter("text") if e.get("class") == "end"
+            float(e.text): float(e.get("y")) - 4
+            for e in root.iter("text")
+            if e.get("class") == "end"
         }
         scale = np.log if log else lambda x: x
         (curve,) = (e.get("d") for e in root.iter("path") if e.get("class") == "curve")

@@ -1,6 +1,7 @@
 """The report of a workdir: what is on the page, and that a browser shows it."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import json
@@ -11,30 +12,34 @@ import numpy as np
 import pytest
 from chromium import Chromium, find
 from PIL import Image
+from scipy import ndimage
 
 from stn_jax.analysis import page
+from stn_jax.data import sources
 from stn_jax.training import Config, train
 from stn_jax.training.config import ConfigError
-from stn_jax.training.evaluation import aligned, to_show
+from stn_jax.training.evaluation import aligned, one_of_each_class, predict, to_show
 from stn_jax.training.inspect import load
-from stn_jax.training.report import write_report
-
-
-def make(cache, folder, **changes):
-    config = Config(
-        cache_dir=str(cache), width=1 / 16, epochs=1, batch_size=128, test_passes=2, figures=False
-    )
-    config = Config.from_dict({**config.to_dict(), **changes})
-    result = train(config, str(folder))
-    _, path = write_report(folder)
-    return folder, result, path
+from stn_jax.training.report import report, sweep, write_report
+from stn_jax.training.run import Run
 
 
 @pytest.fixture(scope="module")
 def made(tiny_cache, tmp_path_factory):
-    """A trained workdir, its result, and its report; two seeds, six steps."""
+    """A trained workdir, its result, and its report; two seeds, four steps."""
     folder = tmp_path_factory.mktemp("report") / "run"
-    return make(tiny_cache, folder, epochs=3, seeds=(0, 1), log_every=2)
+    config = Config(
+        cache_dir=str(tiny_cache),
+        width=1 / 16,
+        epochs=1,
+        batch_size=128,
+        log_every=2,
+        test_passes=2,
+        figures=False,
+        seeds=(0, 1),
+    )
+    result = train(config, str(folder))
+    return folder, result, write_report(folder)[1]
 
 
 @pytest.fixture(scope="module")
@@ -134,53 +139,68 @@ def test_what_the_slider_says_is_what_the_network_says(made):
     data = sweep_of(path)
     run, state = load(folder)
     params = jax.tree.map(lambda x: x[0], state["params"])
-    for example in data["examples"][2:5]:
-        inputs = frames(example["input"], len(data["values"]))[..., None]
-        seen = (inputs.astype(np.float32) / 255 - run.data.mean) / run.data.deviation
+    digits = one_of_each_class(run.test.labels, run.test.images)[..., 0] / 255
+    for digit, example in zip(digits[2:5], data["examples"][2:5], strict=True):
+        turned = [
+            ndimage.rotate(digit, value, reshape=False, order=1, mode="grid-constant")
+            for value in data["values"]
+        ]
+        seen = (np.float32(turned)[..., None] - run.data.mean) / run.data.deviation
         logits, details = run.apply(params, seen)
-        # From pictures of 256 shades in place of floats.
-        shown = np.round(255 * aligned(run, seen, details)[..., 0])
-        found = frames(example["aligned"], len(data["values"]))
-        assert np.abs(shown - found).max() <= 4
-        angle = np.degrees(
-            np.arctan2(
-                details.theta[:, 1, 0] - details.theta[:, 0, 1],
-                details.theta[:, 0, 0] + details.theta[:, 1, 1],
-            )
+        for name, pictures in (
+            ("input", to_show(run, seen)),
+            ("aligned", aligned(run, seen, details)),
+        ):
+            found = frames(example[name], len(data["values"])) / 255
+            # Half a shade from 256 of them, and the rounding of float32.
+            np.testing.assert_allclose(found, pictures[..., 0], rtol=0, atol=0.6 / 255)
+        theta = np.asarray(details.theta, np.float64)
+        angle = -np.degrees(
+            np.arctan2(theta[:, 0, 1] - theta[:, 1, 0], theta[:, 0, 0] + theta[:, 1, 1])
         )
-        np.testing.assert_allclose(example["read"], angle, atol=0.5)
-        confidence = np.asarray(jax.nn.softmax(logits)).max(-1)
-        np.testing.assert_allclose(example["confidence"], confidence, atol=0.02)
-    assert to_show(run, seen).shape == (61, 28, 28, 1)
+        np.testing.assert_allclose(example["read"], angle, atol=2e-3)
+        probability = np.asarray(jax.nn.softmax(logits))
+        np.testing.assert_allclose(example["confidence"], probability.max(-1), atol=2e-4)
+        said = probability[np.arange(61), example["classes"]]
+        np.testing.assert_allclose(said, probability.max(-1), atol=2e-4)
 
 
 @pytest.mark.parametrize("task", ["translated_mnist", "scaled_mnist"])
-def test_other_tasks_run_through_their_own_distortion(tiny_cache, tmp_path, task):
-    changes = {"task": task, "variant": "stn-c0", "batch_size": 520, "test_passes": 1}
-    _, _, path = make(tiny_cache, tmp_path / "run", **changes)
-    data = sweep_of(path)
-    values = np.array(data["values"])
-    inputs = frames(data["examples"][3]["input"], len(values)).astype(float)
+def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
+    run = Run.open(Config(**tiny_config | {"task": task, "variant": "stn-c0"}))
+    few = sources.Split(run.test.images[:2], run.test.labels[:2])
+    params = jax.tree.map(lambda x: x[0], run.init_state()["params"])
+    data = sweep(dataclasses.replace(run, test=few), params)
+    inputs = data.inputs[0, ..., 0]
     mass = inputs.sum((1, 2))
     if task == "translated_mnist":
         assert inputs.shape[1:] == (60, 60)
-        assert (values[0], values[-1]) == (-16, 16)
+        assert (data.values[0], data.values[-1]) == (-16, 16)
         centre = (inputs * np.arange(60)).sum((1, 2)) / mass
-        np.testing.assert_allclose(centre - centre[16], values, atol=0.01)
+        np.testing.assert_allclose(centre - centre[16], data.values, atol=0.01)
     else:
         assert inputs.shape[1:] == (112, 112)
-        assert (values[0], values[-1]) == (0.5, 4)
-        np.testing.assert_allclose(mass / mass[20], values**2, rtol=0.02)
-    assert "Angles</h2>" not in path.read_text()
-    assert "Gallery</h2>" in path.read_text()
+        assert (data.values[0], data.values[-1]) == (0.5, 4)
+        np.testing.assert_allclose(mass / mass[20], data.values**2, rtol=0.02)
+    # Untrained, the transformer looks at all of it, straight.
+    np.testing.assert_allclose(data.read, 0 if task == "translated_mnist" else 1, atol=1e-5)
 
 
-def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_cache, tmp_path, browser):
-    _, result, path = make(tiny_cache, tmp_path / "run", variant="cnn", checkpoint_every=1)
-    text = path.read_text()
+def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tmp_path, browser):
+    run = Run.open(Config(**tiny_config | {"variant": "cnn", "test_passes": 3}))
+    few = sources.Split(run.test.images[:3], run.test.labels[:3])
+    run = dataclasses.replace(run, test=few)
+    params = run.init_state()["params"]
+    predictions = predict(run, params, quiet=True)
+    text = page.render(report(run, params, 0, predictions, []))
+    path = tmp_path / "report.html"
+    path.write_text(text)
     assert "Gallery</h2>" not in text
+    assert "Angles</h2>" not in text
+    assert "Training</h2>" not in text
     assert "aligned" not in sweep_of(path)["examples"][0]
-    assert f"{result['mean']:.2f} %" in text
+    error = 100 * (predictions.classes != predictions.labels).mean()
+    assert f"{error:.2f} %" in text
     assert "One seed, so no interval over seeds" in text
     browser.events.clear()
     browser.view(1200, 900)
@@ -250,7 +270,13 @@ def canvas(browser, name):
 
 
 def assert_no_complaints(browser):
-    said = [e for e in browser.events if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
+    said = [e for e in browser.events if e["method"] == "Runtime.exceptionThrown"]
+    said += [
+        event
+        for event in browser.events
+        # The tests read the canvas back, for which Chromium would have another setting.
+        if event["method"] == "Log.entryAdded" and "willReadFrequently" not in str(event)
+    ]
     assert said == []
     urls = [
         event["params"]["request"]["url"]
