@@ -26,10 +26,12 @@ seeds = st.integers(0, 2**32 - 1)
 some = hypothesis.settings(deadline=None, max_examples=24, derandomize=True, database=None)
 many = hypothesis.settings(deadline=None, max_examples=400, derandomize=True, database=None)
 
-HOSTILE = np.array(
-    [0.0, -0.0, 1e-45, 1e-38, -1e-20, 1e-7, 0.5, 1.0, -1.0, 1.0 + 2**-23, 3.0, -7.5, 1e3, 65504.0]
-    + [1e5, -1e7, 2.0**24, 2.0**31, -(2.0**33), 1e10, -1e20, 3e38, -3e38, np.inf, -np.inf, np.nan],
-    np.float32,
+HOSTILE = np.float32(
+    [
+        *(0.0, -0.0, 1e-45, 1e-38, -1e-20, 1e-7, 0.5, 1.0, -1.0, 1.0 + 2**-23, 3.0, -7.5, 1e3),
+        *(65504.0, 1e5, -1e7, 2.0**24, 2.0**31, -(2.0**33), 1e10, -1e20, 3e38, -3e38),
+        *(np.inf, -np.inf, np.nan),
+    ]
 )
 
 
@@ -37,7 +39,9 @@ def hostile(seed, *shape):
     """Half ordinary numbers, half of the list above."""
     rng = np.random.default_rng(seed)
     ordinary = rng.normal(0, 1, shape)
-    return np.where(rng.random(shape) < 0.5, ordinary, rng.choice(HOSTILE, shape)).astype(np.float32)
+    return np.where(rng.random(shape) < 0.5, ordinary, rng.choice(HOSTILE, shape)).astype(
+        np.float32
+    )
 
 
 # --- the oracle ----------------------------------------------------------------------------------
