@@ -1,6 +1,7 @@
 """Evaluates a trained network, or shows what it makes of a user's own digits.
 
 python eval.py --workdir=runs/NAME [--image FILE ...]
+python eval.py --workdir=runs/NAME --report [FILE]
 python eval.py --pretrained=rotated_mnist/stn-sl1 [--dataset=mnist_sample] [--image FILE ...]
 """
 
@@ -17,6 +18,7 @@ from stn_jax.training.inspect import (
     evaluate_pretrained,
     evaluate_workdir,
 )
+from stn_jax.training.report import write_report
 from train import print_result
 
 
@@ -26,11 +28,21 @@ def main() -> None:
     which.add_argument("--workdir", help="folder of a training run")
     which.add_argument("--pretrained", metavar="NAME", help="weights that come with the package")
     parser.add_argument("--image", nargs="+", metavar="FILE", help="images of digits to classify")
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="write all there is to know of a run as one HTML page; report.html in its workdir",
+    )
     add_data_flags(parser.add_argument_group("with --pretrained: what to evaluate on"))
     flags = parser.parse_args()
     settings = data_settings(flags)
     if settings and not flags.pretrained:
         raise ConfigError(f"--{next(iter(settings))} goes with --pretrained; a workdir has its own")
+    if flags.report is not None and (flags.pretrained or flags.image):
+        other = "--pretrained" if flags.pretrained else "--image"
+        raise ConfigError(f"--report goes with --workdir alone, not with {other}")
     enable_compilation_cache()
     if flags.pretrained and flags.image:
         picture = Path("runs", "pretrained", flags.pretrained, "images.png")
@@ -46,6 +58,9 @@ def main() -> None:
         )
     elif flags.image:
         print("\n".join(classify_files(flags.workdir, flags.image)))
+    elif flags.report is not None:
+        summary, path = write_report(flags.workdir, flags.report or None)
+        print(f"test error {summary['mean']:.2f} %; see {path}")
     else:
         print_result(evaluate_workdir(flags.workdir), flags.workdir)
 

@@ -1,5 +1,6 @@
 """A user's own digits: from image files to what a network for MNIST sees."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ from stn_jax.data.sources import DataError
 # MNIST's digits fill a box of 20 pixels, and their centre of mass is pixel (14, 14).
 BOX = 20
 MAX_PIXELS = 50_000_000
+# Not all that Pillow reads: for some it starts other programs (Ghostscript for EPS).
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 def read_digit(path: str | Path, side: int = 28) -> np.ndarray:
     """Reads an image of one digit and brings it into MNIST's form.
 
     Dark ink on a light ground is inverted; the digit's box is scaled to 20 pixels and put where
-    its centre of mass is the image's centre. Transparent parts count as white paper.
+    its centre of mass is the image's centre. Transparent parts count as white paper. A photograph
+    is turned as its camera says (EXIF); of an animation the first picture counts.
 
     Args:
-      path: an image file in any format that Pillow reads.
+      path: an image file, in one of FORMATS.
       side: side of the result.
 
     Returns:
@@ -28,22 +32,34 @@ def read_digit(path: str | Path, side: int = 28) -> np.ndarray:
     Raises:
       DataError: the file does not exist, is no image, is too large, or shows nothing.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe, for one, would be waited for
+        raise DataError(f"{path} cannot be read as an image: it is no file; expected PNG or JPEG")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path} has {image.width}x{image.height} pixels; expected at most "
-                    f"{MAX_PIXELS // 1_000_000} million: scale it down first"
-                )
-            rgba = _eight_bits(image).convert("RGBA")
+        with warnings.catch_warnings():
+            # Of what is wrong we hear by exceptions; what is too large we refuse below.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"{path} has {image.width}x{image.height} pixels; expected at most "
+                        f"{MAX_PIXELS // 1_000_000} million: scale it down first"
+                    )
+                rgba = _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected an image file") from None
     except UnidentifiedImageError:
         raise DataError(f"{path} is not an image that can be read; expected PNG or JPEG") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from None
+    except DataError:
+        raise
+    except Exception as error:
+        # Pillow's decoders fail on damaged files in many ways: struct.error, IndexError, ...
+        raise DataError(
+            f"{path} cannot be read as an image: {error or type(error).__name__}; save it again, "
+            "as PNG or JPEG"
+        ) from None
     paper = Image.new("RGBA", rgba.size, "white")
     gray = np.asarray(Image.alpha_composite(paper, rgba).convert("L"), np.float32)
 
@@ -71,6 +87,8 @@ def _eight_bits(image: Any) -> Any:
     if image.mode[0] not in "IF":
         return image
     values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are no finite numbers")
     values = (values - values.min()) / max(np.ptp(values), 1e-9)
     return Image.fromarray((values * 255).astype(np.uint8))
 

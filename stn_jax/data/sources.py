@@ -11,12 +11,11 @@ import pathlib
 import re
 import subprocess
 import sys
-import zipfile
-import zlib
 
 import numpy as np
 
 from stn_jax.data import cache, embedded
+from stn_jax.data.archives import read_npz
 from stn_jax.data.cache import DataError, Source, Split
 
 __all__ = ["DataError", "Source", "Split", "load"]
@@ -98,15 +97,13 @@ def _cache_root(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
 
 def _load_sample() -> Source:
     try:
-        # Opened here, since np.load leaves a damaged file open.
-        with open(embedded.PATH, "rb") as file, np.load(file, allow_pickle=False) as npz:
-            arrays = {key: npz[key] for key in npz.files}
+        arrays = read_npz(embedded.PATH)
         splits = {}
         for split in ("train", "test"):
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int32)
             images.flags.writeable = labels.flags.writeable = False
             splits[split] = Split(images, labels)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise DataError(
             f"{embedded.PATH} is missing or damaged ({error}); install stn_jax again"
         ) from error

@@ -72,10 +72,11 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """``[B, ...]`` to ``[B, classes]`` or ``[B, positions, classes]``."""
-        x = x.reshape(x.shape[0], -1)
+        # Not -1, which an empty batch leaves open.
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for i, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         shape = (self.classes,) if self.positions is None else (self.positions, self.classes)
         x = nn.Dense(math.prod(shape), dtype=self.dtype, name="logits")(x)
-        return x.reshape(-1, *shape).astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.reshape(x.shape[0], *shape).astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -174,7 +174,7 @@ def _tiled(x: jax.Array, kernel: jax.Array, tile: int = _TILE) -> jax.Array:
     if kernel_height * window * channels <= _LONGEST_ROW:
         rows, band = [jnp.concatenate(rows, -1)], band.reshape(1, -1, tile * features)
     products = [
-        row.reshape(batch * out_height * tiles, -1) @ part
+        row.reshape(batch * out_height * tiles, row.shape[-1]) @ part
         for row, part in zip(rows, band, strict=True)
     ]
     out = functools.reduce(jnp.add, products)

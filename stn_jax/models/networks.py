@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from stn_jax.models import classifiers
@@ -74,7 +75,19 @@ class Network(nn.Module):
         Returns:
           Logits ``[B, classes]`` (``[B, positions, classes]`` for house numbers) in float32 or,
           with return_details, these and :class:`Details`.
+
+        Raises:
+          TypeError: the images are not floating point.
+          ValueError: they have not four axes, or the depths do not fit the blocks.
         """
+        if images.ndim != 4:
+            raise ValueError(
+                f"images has shape {images.shape}; expected [B, H, W, C]: one image is images[None]"
+            )
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(
+                f"images has type {images.dtype}; expected floating point: normalise it first"
+            )
         if not 0 <= self.warp_depth <= self.look_depth <= len(self.blocks):
             raise ValueError(
                 f"warp_depth is {self.warp_depth} and look_depth {self.look_depth}; expected "

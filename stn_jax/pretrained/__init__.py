@@ -8,8 +8,6 @@ the weights as they are stored.
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from stn_jax.data.archives import read_npz
 from stn_jax.models import Network, create_model
 
 FOLDER = Path(__file__).parent
 FORMAT = 1
 STORED = np.float16
-
-_DAMAGE = (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 class PretrainedError(ValueError):
@@ -52,12 +49,14 @@ def load_pretrained(
     """
     arrays, metadata = _read(name, folder)
     task, _, variant = name.partition("/")
+    image = jax.ShapeDtypeStruct((1, *metadata["input_shape"]), jnp.float32)
     try:
         module = create_model(task, variant, **metadata["model"])
-    except (TypeError, ValueError) as error:
-        raise PretrainedError(f"{_path(name, folder)} holds no network: {error}") from None
-    image = jax.ShapeDtypeStruct((1, *metadata["input_shape"]), jnp.float32)
-    wanted = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
+        wanted = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
+    except Exception as error:
+        # Options that make no sense can fail anywhere in the network that they describe.
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PretrainedError(f"{_path(name, folder)} holds no network: {first}") from None
     expected = {key: x.shape for key, x in _flat(wanted).items()}
     shapes = {key: x.shape for key, x in arrays.items()}
     different = [
@@ -149,25 +148,37 @@ def _read(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = _path(name, folder)
     try:
-        # Opened here, since np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-            arrays = {key: npz[key] for key in npz.files}
+        arrays = read_npz(path)
         metadata = json.loads(arrays.pop("metadata").tobytes())
         if metadata["format"] != FORMAT:
             raise PretrainedError(
                 f"{path} has format {metadata['format']!r} and this version of stn_jax reads "
                 f"{FORMAT}: export it again"
             )
-        for key in ("name", "model", "input_shape"):
-            metadata[key]
+        _check(arrays, metadata)
     except FileNotFoundError:
         known = ", ".join(available(folder)) or "none"
         raise PretrainedError(f"no weights are called {name!r}; there are: {known}") from None
     except PretrainedError:
         raise
-    except (*_DAMAGE, OSError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise PretrainedError(f"{path} is damaged ({error})") from error
     return arrays, metadata
+
+
+def _check(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """ValueError or KeyError where a file's content cannot be what :func:`save` wrote."""
+    for key, kind in {"name": str, "model": dict, "input_shape": list}.items():
+        if type(metadata[key]) is not kind:
+            raise ValueError(f"{key} is {metadata[key]!r}; expected a {kind.__name__}")
+    shape = metadata["input_shape"]
+    if len(shape) != 3 or not all(type(n) is int and 0 < n <= 2**14 for n in shape):
+        raise ValueError(f"input_shape is {shape}; expected [H, W, C]")
+    for key, array in arrays.items():
+        if array.dtype != STORED:
+            raise ValueError(f"{key} has type {array.dtype}; expected {STORED.__name__}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{key} has values that are not finite")
 
 
 def _path(name: str, folder: str | os.PathLike[str] | None) -> Path:

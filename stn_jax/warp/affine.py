@@ -204,7 +204,8 @@ def angle(theta: ArrayLike) -> jax.Array:
     Returns:
       ``[...]`` in [-180, 180].
     """
-    theta = _checked(theta, ((2, 3),))
+    # Halved, so that the sums of huge entries do not overflow.
+    theta = 0.5 * _checked(theta, ((2, 3),))
     return -jnp.rad2deg(
         jnp.arctan2(theta[..., 0, 1] - theta[..., 1, 0], theta[..., 0, 0] + theta[..., 1, 1])
     )

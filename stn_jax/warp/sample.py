@@ -187,7 +187,8 @@ def _sample(
         for x, size in zip(reversed(coordinates), sizes, strict=True)  # x is the last axis
     ]
     sizes = image.shape[-rank - 1 : -1]
-    compute = jnp.promote_types(image.dtype, jnp.float32)
+    # Not promote_types, which refuses 8-bit floats.
+    compute = image.dtype if image.dtype.itemsize > 4 else jnp.dtype(jnp.float32)
     # Axes along which images differ become one, and all others are samples of these images.
     own = [axis - len(image_lead) + len(batch) for axis in range(len(image_lead))]
     own = [axis for axis, size in zip(own, image_lead, strict=True) if size == batch[axis]]

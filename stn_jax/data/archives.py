@@ -1,0 +1,34 @@
+"""Reading .npz files that may be damaged."""
+
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+
+import numpy as np
+
+# What NumPy and zipfile raise at damaged files. A flipped bit can make a zip file say that it is
+# encrypted (RuntimeError) or packed in an unknown way (NotImplementedError), and an array's header
+# is parsed as Python.
+_DAMAGE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError),
+    *(SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads all arrays of an .npz file; never unpickles.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is damaged, or holds Python objects.
+    """
+    try:
+        # Opened here, since np.load leaves a damaged file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
+            return {key: npz[key] for key in npz.files}
+    except _DAMAGE as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(first) from error

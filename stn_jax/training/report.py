@@ -1,0 +1,330 @@
+"""A workdir as one HTML page: what was trained, how well, and what it makes of digits."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stn_jax.analysis import mistakes, page
+from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.evaluation import (
+    TEST_KEY,
+    Predictions,
+    aligned,
+    angles_of,
+    one_of_each_class,
+    predict,
+    summarise,
+    to_show,
+    tried,
+)
+from stn_jax.training.inspect import load
+from stn_jax.training.run import Run, environment
+from stn_jax.training.step import distorted_batch
+from stn_jax.training.workdir import Workdir, whole_file
+from stn_jax.warp import affine, affine_transform
+
+HARDEST = 24
+_LOG = ("loss", "train_error_percent")
+_NAMES = {"train_error_percent": "training error (%)"}
+_NOT_CURVES = ("step", "epoch", "seconds", "images_per_second")
+
+
+def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[dict, Path]:
+    """Evaluates a run's newest checkpoint and writes what there is to know as one HTML page.
+
+    The page needs no network and no other file.
+
+    Args:
+      workdir: the run's folder.
+      path: the file to write; ``report.html`` in the run's folder where None.
+
+    Returns:
+      The figures of :func:`stn_jax.training.evaluation.summarise`, and the file's path.
+
+    Raises:
+      ConfigError, DataError: as :func:`stn_jax.training.inspect.load`, and where the file cannot
+        be written.
+    """
+    run, state = load(workdir)
+    folder = Workdir(workdir)
+    predictions = predict(run, state["params"])
+    found = report(run, state["params"], int(state["step"]), predictions, folder.metrics())
+    path = folder.path / "report.html" if path is None else Path(path)
+    try:
+        with whole_file(path) as file:
+            file.write(page.render(found))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}; name another file") from None
+    return summarise(run, predictions), path
+
+
+def report(
+    run: Run, params: Any, step: int, predictions: Predictions, lines: list[dict[str, Any]]
+) -> page.Report:
+    """What the page of a run says.
+
+    Args:
+      run: what was trained.
+      params: its parameters, with the leading axis of seeds.
+      step: how far it was trained.
+      predictions: what it says of the test set.
+      lines: those of metrics.jsonl.
+    """
+    config = run.config
+    own = jax.tree.map(lambda x: x[0], params)
+    moves = predictions.theta is not None
+    classes = run.model.head.classes
+    summary = summarise(run, predictions)
+    on = "held-out training examples" if config.holdout else "test set"
+    return page.Report(
+        title=f"{config.variant} on {config.task} ({config.dataset})",
+        about=(
+            f"Step {step:,} of {run.total_steps:,}. Evaluated on the {on}: "
+            f"{summary['test_examples']:,} examples, {summary['test_passes']} times, freshly "
+            f"distorted each time. Pictures, angles and hardest digits: seed {config.seeds[0]}."
+        ),
+        tiles=_tiles(run, own, predictions, summary, lines),
+        sweep=sweep(run, own),
+        curves=_curves(lines),
+        gallery=tried(run, own, _examples(run)) if moves else None,
+        angles=(
+            page.Angles(*angles_of(predictions, 0)) if moves and run.task.aligns_angle else None
+        ),
+        confusion=mistakes.confusion(predictions.labels, predictions.classes, classes),
+        hardest=_hardest(run, own, predictions),
+        config=config.to_dict() | {"seeds": list(config.seeds)},
+        defaults=Config().to_dict() | {"seeds": [0]},
+        made_with=_made_with(),
+        names=[str(c) for c in range(classes)],
+    )
+
+
+def _examples(run: Run) -> np.ndarray:
+    return one_of_each_class(run.test.labels, run.test.images)
+
+
+def _tiles(
+    run: Run, params: Any, predictions: Predictions, summary: dict[str, Any], lines: list[dict]
+) -> list[page.Tile]:
+    seeds = len(run.config.seeds)
+    low, high = mistakes.error_interval(predictions.classes != predictions.labels)
+    value = f"{summary['mean']:.2f} %"
+    if summary["ci95"] is not None:
+        value += f" \N{PLUS-MINUS SIGN} {summary['ci95']:.2f}"
+        note = f"95 % interval over {seeds} seeds (Student's t). From the finite test set alone: "
+    else:
+        note = "One seed, so no interval over seeds. 95 % interval from the finite test set: "
+    note += f"{100 * low:.2f} to {100 * high:.2f} %."
+    tiles = [page.Tile("Test error", value, note)]
+    if seeds > 1:
+        each = ", ".join(f"{error:.2f}" for error in summary["test_error_percent"])
+        tiles.append(page.Tile("By seed", f"{each} %"))
+    if "angle_slope" in summary:
+        slopes, spreads = summary["angle_slope"], summary["angle_spread_degrees"]
+        mean = "mean of seeds; " if seeds > 1 else ""
+        for name, text, best in (
+            ("Slope of angles", f"{np.mean(slopes):.2f}", "-1"),
+            ("Spread of poses", f"{np.mean(spreads):.1f}\N{DEGREE SIGN}", "0\N{DEGREE SIGN}"),
+        ):
+            tiles.append(page.Tile(name, text, f"{mean}a perfect aligner: {best}"))
+    parameters = sum(x.size for x in jax.tree.leaves(params))
+    tiles.append(page.Tile("Parameters", f"{parameters:,}"))
+    seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"
+    together = f", {seeds} seeds together" if seeds > 1 else ""
+    tiles.append(page.Tile("Training", seconds, f"{run.config.epochs} epochs{together}"))
+    return tiles
+
+
+def _curves(lines: list[dict[str, Any]]) -> list[page.Curve]:
+    """All that metrics.jsonl holds, by epoch: a line a seed where it has a value for each."""
+    curves = []
+    names = dict.fromkeys(name for line in lines for name in line if name not in _NOT_CURVES)
+    for name in names:
+        rows = [
+            (line["epoch"], np.ravel(line[name]).tolist())
+            for line in lines
+            if _is_number(line.get(name))
+        ]
+        if not rows:
+            continue
+        series = [
+            [(epoch, values[i]) for epoch, values in rows if i < len(values)]
+            for i in range(max(len(values) for _, values in rows))
+        ]
+        shown = _NAMES.get(name, name.replace("_", " "))
+        curves.append(page.Curve(shown, series, log=name in _LOG))
+    return curves
+
+
+def _is_number(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(type(x) in (int, float) for x in values)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Distortion:
+    """One parameter of a task's distortion, run from end to end on an image in the middle."""
+
+    title: str
+    applied: str
+    undone: str
+    chart: str
+    unit: str
+    values: Callable[[int, int], np.ndarray]  # of the image's side and the canvas's
+    theta: Callable[[jax.Array, int], jax.Array]  # of the values and the canvas's side
+    read: Callable[[jax.Array, int], jax.Array]  # from the network's thetas
+    ideal: Callable[[np.ndarray], np.ndarray] | None  # what a perfect aligner would do
+    decimals: int = 0
+    signed: bool = True
+
+
+_TURN = _Distortion(
+    title="Turn a digit",
+    applied="Turned by",
+    undone="The network turned it by",
+    chart=(
+        "Up: the network's angle; across: the angle applied, in degrees. "
+        "Dotted: a perfect aligner, up to a constant"
+    ),
+    unit="\N{DEGREE SIGN}",
+    values=lambda side, canvas: np.arange(-90.0, 91.0, 3.0),
+    theta=lambda values, canvas: affine.rotation(values),
+    read=lambda theta, canvas: affine.angle(theta),
+    ideal=lambda values: -values,
+)
+_SHIFT = _Distortion(
+    title="Move a digit",
+    applied="Moved to the right by",
+    undone="The network's window is centred at",
+    chart=(
+        "Up: the centre of the network's window; across: the digit's, in pixels from the middle. "
+        "Dotted: a perfect aligner, up to a constant"
+    ),
+    unit=" pixels",
+    values=lambda side, canvas: np.arange(-((canvas - side) // 2), (canvas - side) // 2 + 1.0),
+    theta=lambda values, canvas: affine.translation(
+        jnp.stack([-2 * values / canvas, jnp.zeros(len(values))], -1)
+    ),
+    read=lambda theta, canvas: affine.shift(theta)[..., 0] * canvas / 2,
+    ideal=lambda values: values,
+)
+_SCALE = _Distortion(
+    title="Scale a digit",
+    applied="Scaled by",
+    undone="The side of the network's window, as a share of the image's:",
+    chart="Up: the side of the network's window, as a share; across: the digit's scale",
+    unit="",
+    values=lambda side, canvas: 2 ** np.linspace(-1, 2, 61),
+    theta=lambda values, canvas: affine.scaling(jnp.stack([1 / values, 1 / values], -1)),
+    read=lambda theta, canvas: affine.scale(theta),
+    ideal=None,
+    decimals=2,
+    signed=False,
+)
+_DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE}
+
+
+def sweep(run: Run, params: Any) -> page.Sweep:
+    """A digit of each class, and what a network makes of it while the distortion runs.
+
+    Rotated digits turn from -90 to 90 degrees, translated ones move through the canvas, scaled ones
+    grow, without clutter; the images of any other task turn.
+
+    Args:
+      run: what was trained.
+      params: its parameters, those of one seed.
+    """
+    how = _DISTORTIONS.get(run.task.name, _TURN)
+    digits = _examples(run)
+    labels = np.unique(run.test.labels)[: len(digits)]
+    side, canvas = digits.shape[2], run.side()
+    values = how.values(side, canvas)
+    # Put in the canvas's middle, then distorted there.
+    thetas = affine.compose(
+        affine.scaling(canvas / side), how.theta(jnp.asarray(values, jnp.float32), canvas)
+    )
+
+    @jax.jit
+    def frames(image: jax.Array) -> tuple[Any, ...]:
+        images = affine_transform(image.astype(jnp.float32) / 255, thetas, (canvas, canvas))
+        seen = (images - run.data.mean) / run.data.deviation
+        logits, details = run.apply(params, seen)
+        pose = run.pose(details)
+        probability = jax.nn.softmax(logits)
+        read = None if pose is None else how.read(pose, canvas)
+        return seen, details, read, probability.argmax(-1), probability.max(-1)
+
+    columns: list[list[Any]] = []
+    for digit in digits:
+        seen, details, *rest = frames(jnp.asarray(digit))
+        after = None if rest[0] is None else aligned(run, seen, details)
+        columns.append([to_show(run, seen), after, *rest])
+    inputs, after, read, said, confidence = (
+        None if each[0] is None else np.stack(each) for each in zip(*columns, strict=True)
+    )
+    assert inputs is not None
+    assert said is not None
+    assert confidence is not None
+    return page.Sweep(
+        how.title,
+        how.applied,
+        how.undone,
+        how.chart,
+        how.unit,
+        values,
+        labels,
+        inputs,
+        after,
+        read,
+        said,
+        confidence,
+        None if how.ideal is None else how.ideal(values),
+        how.decimals,
+        how.signed,
+    )
+
+
+def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]:
+    """The first seed's hardest test images, as they were when it was wrong most surely."""
+    classes, confidence = predictions.classes[0], predictions.confidence[0]
+    wrong = classes != predictions.labels
+    which = mistakes.hardest(wrong, confidence, HARDEST)
+    if not len(which):
+        return []
+    passes = np.where(wrong, confidence, -1)[:, which].argmax(0)
+
+    @jax.jit
+    def look(images: jax.Array) -> tuple[Any, ...]:
+        # The keys that the evaluation took.
+        by_pass = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(TEST_KEY), passes)
+        keys = jax.vmap(jax.random.fold_in)(by_pass, jnp.asarray(which))
+        seen, _ = distorted_batch(run.task, run.data, keys, images)
+        return seen, run.apply(params, seen)[1]
+
+    seen, details = look(jnp.asarray(run.test.images[which]))
+    after = aligned(run, seen, details) if predictions.theta is not None else None
+    before = to_show(run, seen)
+    cases = []
+    for i, (index, at) in enumerate(zip(which, passes, strict=True)):
+        often = int(wrong[:, index].sum())
+        sure = 100 * confidence[at, index]
+        cases.append(
+            page.Hard(
+                f"{predictions.labels[index]} read as {classes[at, index]} ({sure:.0f} %)",
+                f"wrong {often} of {len(wrong)} times; image {index}",
+                before[i],
+                None if after is None else after[i],
+            )
+        )
+    return cases
+
+
+def _made_with() -> dict[str, Any]:
+    found = environment()
+    versions = found.pop("versions")
+    return found | versions
