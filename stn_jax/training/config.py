@@ -67,11 +67,11 @@ class Config:
     epochs: int = 20
     batch_size: int = 256
     holdout: int = 0
-    learning_rate: float = 0.03
-    localization_rate: float = 0.1
+    learning_rate: float = 0.1
+    localization_rate: float = 0.03
     localization_optimizer: str = "adam"
     schedule: str = "one_cycle"
-    warmup: float = 0.25
+    warmup: float = 0.5
     momentum: float = 0.9
     label_smoothing: float = 0.1
     weight_decay: float = 1e-4

@@ -21,27 +21,41 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
     )
 
 
+def make_adam_schedule(config: Config, steps: int) -> optax.Schedule:
+    """Adam's learning rate for the localization network, as a function of the step.
+
+    Under the one-cycle schedule it is at its peak, where the classifier's still rises: a network
+    aligns fastest while the classifier does not yet cope with all poses.
+    """
+    peak = config.learning_rate * config.localization_rate
+    if config.schedule != "one_cycle":
+        schedule = make_schedule(config, steps)
+        return lambda step: schedule(step) * config.localization_rate
+    rise, fall = max(1, round(0.05 * steps)), max(1, round(0.2 * steps))
+    pieces = [(0, peak, rise), (peak, peak, 1), (peak, peak / 100, fall)]
+    return optax.join_schedules(
+        [optax.linear_schedule(*piece) for piece in pieces], [rise, steps - fall]
+    )
+
+
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
     """SGD with the config's clipping, weight decay, momentum, schedule and localization rate.
 
     With ``localization_optimizer="adam"`` the transformer's parameters take Adam's steps instead,
-    without clipping and weight decay, at the same schedule times the localization rate.
+    without clipping and weight decay, under :func:`make_adam_schedule`.
     """
     schedule = make_schedule(config, steps)
-    sgd = [
+    parts = [
         optax.add_decayed_weights(config.weight_decay, _is_kernel),
         optax.sgd(schedule, config.momentum, nesterov=True),
     ]
     if config.clip_norm:
-        sgd.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    by_part: optax.GradientTransformation = optax.chain(*sgd)
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    sgd: optax.GradientTransformation = optax.chain(*parts)
     if config.localization_optimizer == "adam":
-        by_part = optax.partition(
-            {True: optax.adam(schedule), False: by_part}, param_labels=_is_localization
-        )
-    return optax.chain(
-        by_part, optax.masked(optax.scale(config.localization_rate), _is_localization)
-    )
+        adam = optax.adam(make_adam_schedule(config, steps))
+        return optax.partition({True: adam, False: sgd}, param_labels=_is_localization)
+    return optax.chain(sgd, optax.masked(optax.scale(config.localization_rate), _is_localization))
 
 
 def _is_kernel(params: Any) -> Any:

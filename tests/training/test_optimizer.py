@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from stn_jax.training import Config
-from stn_jax.training.optimizer import make_optimizer, make_schedule
+from stn_jax.training.optimizer import make_adam_schedule, make_optimizer, make_schedule
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
@@ -71,6 +71,18 @@ def test_clipping_bounds_the_norm_and_0_turns_it_off():
     assert float(optax.tree.norm(clipped)) == pytest.approx(0.1 * 2.0, rel=1e-5)
     free = updates(gradients, clip_norm=0.0, weight_decay=0.0, localization_rate=1.0)
     assert float(optax.tree.norm(free)) == pytest.approx(0.1 * 100 * np.sqrt(12), rel=1e-5)
+
+
+def test_adam_is_at_its_peak_while_the_classifier_warms_up():
+    config = Config(learning_rate=0.2, localization_rate=0.5, warmup=0.5)
+    rate, classifier = make_adam_schedule(config, 1000), make_schedule(config, 1000)
+    assert float(rate(0)) == 0
+    assert [float(rate(step)) for step in (50, 500, 800)] == pytest.approx([0.1] * 3)
+    assert float(classifier(50)) < 0.05
+    assert float(rate(900)) == pytest.approx(0.1 * 0.505)
+    assert float(rate(1000)) == pytest.approx(0.001)
+    steps = Config(learning_rate=0.2, localization_rate=0.5, schedule="step")
+    assert float(make_adam_schedule(steps, 90)(40)) == pytest.approx(0.01)
 
 
 def test_adam_moves_the_localization_network_alone():
