@@ -67,8 +67,8 @@ class Config:
     epochs: int = 20
     batch_size: int = 256
     holdout: int = 0
-    learning_rate: float = 0.1
-    localization_rate: float = 0.03
+    learning_rate: float = 0.2
+    localization_rate: float = 0.015
     localization_optimizer: str = "adam"
     schedule: str = "one_cycle"
     warmup: float = 0.5
