@@ -135,9 +135,11 @@ def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, An
         "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDERS}
         | {"seeds": list(config.seeds)},
     }
-    workdir.write_json("result.json", result)
     if config.figures:
-        draw(run, params, predictions, workdir)
+        with workdir.writing():
+            draw(run, params, predictions, workdir)
+    # Last: a run that has it is not evaluated again.
+    workdir.write_json("result.json", result)
     return result
 
 

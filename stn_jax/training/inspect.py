@@ -37,11 +37,11 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     run = Run.open(config)
     checkpoints = Checkpoints(Workdir(workdir).checkpoints)
-    state = checkpoints.restore(jax.eval_shape(run.init_state))
+    saved = checkpoints.restore(jax.eval_shape(run.init_state))
     checkpoints.close()
-    if state is None:
+    if saved is None:
         raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
-    return run, state
+    return run, saved.state
 
 
 def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
