@@ -74,6 +74,8 @@ class Checkpoints:
         path, draft = self.folder / str(step), self.folder / f"{step}{_UNFINISHED}"
         try:
             self._discard(draft)
+            draft.mkdir(parents=True)
+            _check_room(draft, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
             self._orbax.save(draft / _STATE, args=self._args.StandardSave(state))
             (draft / _LOG).write_text(json.dumps(log))
             (draft / _DIGESTS).write_text(json.dumps(_digests(draft), indent=2))
@@ -163,6 +165,21 @@ class Checkpoints:
             f"cannot write the checkpoint of step {step} to {self.folder}: {why}; {kept}, and "
             "from there the same command goes on once this is mended"
         )
+
+
+# Bytes that a checkpoint takes beside its arrays.
+_MARGIN = 2**18
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """OSError where so many bytes do not fit on the disk, while Orbax is not yet in the middle."""
+    path = folder / "room"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 def _last_line(error: Exception) -> str:
