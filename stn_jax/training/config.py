@@ -9,6 +9,9 @@ from typing import Any
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import create_model
 
+# What an int32 can count, with some to spare for keys that are no steps.
+COUNTABLE = 2**31 - 1024
+
 
 class ConfigError(ValueError):
     """A configuration that cannot run: says which value, what was expected and what to do."""
@@ -110,10 +113,11 @@ class Config:
             raise ConfigError(
                 "dataset is empty; expected mnist_sample or a TFDS name such as mnist"
             )
-        for name in ["epochs", "batch_size", "iterations", "steps_per_dispatch", "log_every"]:
-            _within(self, name, 1, math.inf)
+        for name in ["epochs", "batch_size", "steps_per_dispatch", "log_every"]:
+            _within(self, name, 1, COUNTABLE)
         for name in ["test_passes", "test_batch_size"]:
-            _within(self, name, 1, math.inf)
+            _within(self, name, 1, COUNTABLE)
+        _within(self, "iterations", 1, 100)
         for name in [
             "holdout",
             "checkpoint_every",
@@ -125,9 +129,12 @@ class Config:
         _within(self, "momentum", 0, 1, excluded=1)
         _within(self, "warmup", 0, 1, excluded=1)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
-        _within(self, "width", 0, math.inf, excluded=0)
+        _within(self, "width", 0, 100, excluded=0)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
+        for name in ("dataset", *self.FOLDERS):
+            if "\0" in (value := getattr(self, name)):
+                raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
         try:
@@ -140,9 +147,13 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
         """Makes a Config of a mapping; ConfigError where a field is unknown or wrong."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"{origin} holds {values!r:.60}; expected fields and their values")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
-            raise ConfigError(f"{origin} has unknown fields: {', '.join(sorted(unknown))}")
+            raise ConfigError(
+                f"{origin} has unknown fields: {', '.join(sorted(map(str, unknown)))}"
+            )
         return cls(**values)
 
     @classmethod
@@ -156,7 +167,9 @@ class Config:
                 f"{path} does not exist; expected the folder of a training run: "
                 "python train.py --workdir=... makes one"
             ) from None
-        except ValueError as error:
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not readable as JSON: {error}") from None
         return cls.from_dict(values, str(path))
 

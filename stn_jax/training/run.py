@@ -17,7 +17,7 @@ import optax
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, Task
 from stn_jax.models import Details, Network, create_model
-from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.config import COUNTABLE, Config, ConfigError
 from stn_jax.training.optimizer import make_optimizer
 from stn_jax.training.step import Data, State, init_state
 
@@ -55,6 +55,12 @@ class Run:
             raise ConfigError(
                 f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
                 f"training images ({config.holdout} held out); expected no more than that"
+            )
+        steps = len(train.images) // config.batch_size * config.epochs
+        if steps > COUNTABLE:
+            raise ConfigError(
+                f"epochs is {config.epochs}, which makes {steps} steps; expected no more than "
+                f"{COUNTABLE}"
             )
         task = TASKS[config.task]
         images = jnp.asarray(train.images)

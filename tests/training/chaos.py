@@ -9,6 +9,7 @@ training ends before the kills are used up, it is compared, and the next begins.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -55,16 +56,26 @@ def finish(process: subprocess.Popen) -> None:
         raise SystemExit(f"train.py ended with status {process.returncode}:\n{errors}")
 
 
+def drafts(workdir: Path) -> set[tuple[str, int]]:
+    """The checkpoints that are being written, each told from others of its name."""
+    found = set()
+    for path in workdir.glob("checkpoints/*.unfinished"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_ino))
+    return found
+
+
 def kill(process: subprocess.Popen, workdir: Path, chance: random.Random, span: float) -> str:
     """Kills a training. Returns when it did, or "" where the training was faster."""
     if chance.random() < 0.5:
-        moment, end = "while it wrote a checkpoint", time.monotonic() + 2 * span
-        while not list(workdir.glob("checkpoints/*.unfinished")):
-            if process.poll() is not None or time.monotonic() > end:
-                break
+        # Not one that an earlier process left, and not always the first.
+        left, count, end = drafts(workdir), chance.randint(1, 8), time.monotonic() + 2 * span
+        seen: set[tuple[str, int]] = set()
+        while len(seen) < count and process.poll() is None and time.monotonic() < end:
+            seen |= drafts(workdir) - left
             time.sleep(0.0005)
-        else:
-            time.sleep(chance.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, 0.1))
+        moment = f"while it wrote checkpoint {max(seen, default=('?', 0))[0]}"
     else:
         delay = chance.uniform(0, span)
         moment = f"after {delay:.1f} s"

@@ -114,6 +114,24 @@ def test_the_first_step_that_is_not_finite_is_reported(run):
     assert sums.bad_step.tolist() == [0]
 
 
+class Steep(Recorder):
+    """A stand-in whose loss is finite where its gradient is not: a root at 0."""
+
+    def apply(self, variables, images, **options):
+        root = jnp.sqrt(variables["params"]["blocks_0"]["kernel"][0, 0])
+        return jnp.tile(root * jnp.arange(10), (len(images), 1)), Details(None, images)
+
+
+def test_a_gradient_that_is_not_finite_is_reported_while_the_loss_still_is(run):
+    steps = make_train_steps(Steep(), run.optimizer, run.task, seeds=(0,), batch_size=64)
+    params = {"blocks_0": {"kernel": jnp.zeros((1, 1, 1))}}
+    optimizer = jax.vmap(run.optimizer.init)(params)
+    state = {"step": jnp.int32(0), "params": params, "optimizer": optimizer}
+    _, sums = steps(state, Sums.zero(Steep(), 1), run.data, jnp.int32(1))
+    assert np.isfinite(sums.loss).all()
+    assert sums.bad_step.tolist() == [0]
+
+
 def test_each_seed_has_a_key():
     keys = jax.random.key_data(seed_keys((0, 1, 2**32 - 1)))
     assert len(np.unique(keys, axis=0)) == 3
