@@ -34,7 +34,10 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run, by step; the newest ones are kept."""
+    """The checkpoints of a run, by step; the newest ones are kept.
+
+    States are for one device: see :meth:`stn_jax.training.run.Run.put` and ``fetch``.
+    """
 
     def __init__(self, folder: Path, *, keep: int = 2):
         # Orbax takes a second to import; those who train without checkpoints need not have it.
@@ -44,7 +47,14 @@ class Checkpoints:
         absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._args = ocp.args
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        # Each process reads for itself, and the first alone writes: nobody waits for others.
+        me = jax.process_index()
+        alone: dict[str, Any] = {}
+        if jax.process_count() > 1:
+            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+            )
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler(**alone), **alone)
         self.folder = folder.absolute()
         self.keep = keep
 
@@ -111,7 +121,7 @@ class Checkpoints:
             damage = _damage(path)
             if damage is None:
                 try:
-                    return self._read(path, like)
+                    return self.read(step, like)
                 except Exception as error:
                     if (path / _DIGESTS).exists():
                         raise WorkdirError(
@@ -126,12 +136,16 @@ class Checkpoints:
     def close(self) -> None:
         self._orbax.close()
 
-    def _read(self, path: Path, like: Any) -> Saved:
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+    def read(self, step: int, like: Any) -> Saved:
+        """Reads a checkpoint that is whole."""
+        path = self.folder / str(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
+        )
         state = self._orbax.restore(path / _STATE, args=self._args.StandardRestore(abstract))
         log = path / _LOG
-        # Not only to have it there, but in the layout of what is computed: it is consumed.
-        return Saved(jax.device_put(state), json.loads(log.read_text()) if log.exists() else None)
+        return Saved(state, json.loads(log.read_text()) if log.exists() else None)
 
     def _set_aside(self, path: Path) -> Path:
         aside, number = path.with_name(path.name + _DAMAGED), 1

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class Config:
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       width: factor on the classifier's channels.
       compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
+      mesh: how devices share the work: batch (all take their part of each batch), seeds (of the
+        networks), or numbers of devices, such as batch=4 or seeds=2,batch=4.
       steps_per_dispatch: training steps for each call of the device.
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
@@ -82,6 +85,7 @@ class Config:
     padding_mode: str = ""
     width: float = 1.0
     compute_dtype: str = "float32"
+    mesh: str = "batch"
     steps_per_dispatch: int = 50
     log_every: int = 50
     checkpoint_every: int = 1
@@ -96,7 +100,7 @@ class Config:
     VOLATILE = frozenset(
         [
             *FOLDERS,
-            *("steps_per_dispatch", "log_every", "checkpoint_every"),
+            *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every"),
             *("test_passes", "test_batch_size", "figures", "tensorboard"),
         ]
     )
@@ -126,6 +130,7 @@ class Config:
             "localization_rate",
         ]:
             _within(self, name, 0, math.inf)
+        mesh_axes(self.mesh)
         _within(self, "momentum", 0, 1, excluded=1)
         _within(self, "warmup", 0, 1, excluded=1)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
@@ -185,6 +190,29 @@ class Config:
             for name in mine
             if name not in self.VOLATILE and mine[name] != others[name]
         ]
+
+
+def mesh_axes(mesh: str) -> dict[str, int | None]:
+    """Reads a mesh: "batch", "seeds=4", "seeds=2,batch=4".
+
+    Returns:
+      Numbers of devices by axis; None: as many as there are.
+
+    Raises:
+      ConfigError: it is something else.
+    """
+    counts: dict[str, int | None] = {}
+    for part in mesh.split(","):
+        match = re.fullmatch(r"(seeds|batch)(?:=([1-9][0-9]{0,5}))?", part)
+        if match is None or match[1] in counts:
+            raise ConfigError(
+                f"mesh is {mesh!r}; expected batch or seeds, for all devices, or numbers of "
+                "devices, such as batch=4 or seeds=2,batch=4"
+            )
+        counts[match[1]] = int(match[2]) if match[2] else None
+    if list(counts.values()).count(None) == 2:
+        raise ConfigError(f"mesh is {mesh!r}; expected a number for one of the two")
+    return counts
 
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:

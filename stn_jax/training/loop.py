@@ -1,5 +1,6 @@
 """The training loop: from a configuration and a folder to a trained, evaluated network."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.training import health
+from stn_jax.training import health, processes
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config
 from stn_jax.training.evaluation import evaluate
@@ -49,16 +50,19 @@ def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
       KeyboardInterrupt: Ctrl-C. SystemExit, with status 143: SIGTERM.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-    with StopSignals() as signals:
+    with StopSignals() as signals, contextlib.ExitStack() as stack:
         run = Run.open(config)
-        with folder.lock():
+
+        def claim() -> int:
+            stack.enter_context(folder.lock())
             folder.claim(config)
-            result = folder.read_json("result.json")
-            if result is not None and result["step"] == run.total_steps:
-                print(f"{folder.path} is trained and evaluated already", flush=True)
-                return result
-            state = fit(run, folder, signals)
-            return evaluate(run, state["params"], int(state["step"]), folder)
+            return int((folder.read_json("result.json") or {}).get("step", 0))
+
+        if processes.by_first(claim) == run.total_steps:
+            print(f"{folder.path} is trained and evaluated already", flush=True)
+            return folder.read_json("result.json") or {}
+        state = fit(run, folder, signals)
+        return evaluate(run, state["params"], int(state["step"]), folder)
 
 
 def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State:
@@ -75,41 +79,88 @@ def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State
     config = run.config
     signals = signals or StopSignals()
     checkpoints = Checkpoints(workdir.checkpoints) if config.checkpoint_every else None
-    saved = None
-    if checkpoints is not None:
-        with workdir.writing():
-            saved = checkpoints.restore(jax.eval_shape(run.init_state), mend=True)
-    state = saved.state if saved else run.init_state()
+    state, pending = _begin(run, workdir, checkpoints)
     step = int(state["step"])
-    if saved:
-        print(f"going on from step {step} of {run.total_steps}", flush=True)
-    log = _Log(run, workdir, workdir.rewind_metrics(step), saved.log if saved else None)
+    before = workdir.rewind_metrics(step) if processes.is_first() else 0.0
+    log = _Log(run, workdir, before, pending)
     train_steps = make_train_steps(
-        run.model, run.optimizer, run.task, seeds=config.seeds, batch_size=config.batch_size
+        run.model,
+        run.optimizer,
+        run.task,
+        seeds=config.seeds,
+        batch_size=config.batch_size,
+        placement=run.placement,
     )
     images = config.batch_size * len(config.seeds)
+    total = run.total_steps * images
+    quiet = not processes.is_first()
+    alone = jax.process_count() == 1
     with (
         signals.held_back(),
-        Progress("train", run.total_steps * images, "images", start=step * images) as progress,
+        Progress("train", total, "images", start=step * images, quiet=quiet) as progress,
         log,
     ):
-        while step < run.total_steps and not signals.received:
+        while step < run.total_steps:
             end = _next_stop(run, step)
-            state, log.sums = train_steps(state, log.sums, run.data, jnp.int32(end - step))
+            state, log.sums = train_steps(state, log.sums, run.data, np.int32(end - step))
             log.steps += end - step
             save = checkpoints if _checkpoint_due(run, end) else None
-            if end % config.log_every == 0 or save or end == run.total_steps:
+            logged = end % config.log_every == 0 or bool(save) or end == run.total_steps
+            if logged:
                 log.write(end, checkpoints)
             if save:
-                workdir.sync_metrics()
-                save.save(state)
+                _save(run, workdir, save, state)
             progress.advance((end - step) * images, log.note)
             step = end
-        if signals.received:
-            _save_and_say(run, workdir, checkpoints, state, log, signals.received.name)
+            if logged and not alone:
+                # All stop at the same step, whichever of them was told to.
+                signals.receive(processes.greatest(signals.received or 0))
+            if signals.received and (alone or logged):
+                _save_and_say(run, workdir, checkpoints, state, log, signals.received.name)
+                break
     if checkpoints is not None:
         checkpoints.close()
     return state
+
+
+def _begin(
+    run: Run, workdir: Workdir, checkpoints: Checkpoints | None
+) -> tuple[State, dict[str, Any] | None]:
+    """The state to go on from, and what was measured before it and is not logged yet."""
+    if checkpoints is None:
+        return run.init_state(), None
+    like = jax.eval_shape(run.init_state)
+    saved = None
+
+    def restore() -> int:
+        nonlocal saved
+        with workdir.writing():
+            saved = checkpoints.restore(like, mend=True)
+        return int(saved.state["step"]) if saved else 0
+
+    step = processes.by_first(restore)
+    if step == 0:
+        return run.init_state(), None
+    saved = saved or checkpoints.read(step, like)
+    print(f"going on from step {step} of {run.total_steps}", flush=True)
+    return run.put(saved.state), saved.log
+
+
+def _save(
+    run: Run,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    state: State,
+    pending: dict[str, Any] | None = None,
+) -> None:
+    state = run.fetch(state)
+
+    def save() -> int:
+        workdir.sync_metrics()
+        checkpoints.save(state, *([pending] if pending else []))
+        return 0
+
+    processes.by_first(save)
 
 
 def _save_and_say(
@@ -128,8 +179,7 @@ def _save_and_say(
         return
     if checkpoints.latest_step() != step:
         log.check(checkpoints)
-        workdir.sync_metrics()
-        checkpoints.save(state, log.pending())
+        _save(run, workdir, checkpoints, state, log.pending())
     print(
         f"{where}, which is saved in {workdir.path}; the same command goes on from there",
         file=sys.stderr,
@@ -167,13 +217,13 @@ class _Log:
         self._schedule = make_schedule(run.config, run.total_steps)
         self._warned = False
         self.note = ""
-        self.sums, self.steps = Sums.zero(run.model, len(run.config.seeds)), 0
+        self.sums, self.steps = run.no_sums(), 0
         self._begun = self._last = time.perf_counter()
         self._before = seconds
         if pending is not None:
             self._resume(**pending)
         self._board = None
-        if run.config.tensorboard:
+        if run.config.tensorboard and processes.is_first():
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(workdir.path / "tensorboard"))
@@ -192,7 +242,8 @@ class _Log:
     def _resume(
         self, steps: int, seconds: float, seconds_of_steps: float, sums: dict[str, Any]
     ) -> None:
-        self.sums = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, Sums(**sums))
+        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, Sums(**sums))
+        self.sums = self._run.put_whole(read)
         self.steps, self._before = steps, seconds
         self._last -= seconds_of_steps
 
@@ -217,7 +268,7 @@ class _Log:
             means["localization_gradient_norm"] = sums.localization_gradient_norm / self.steps
             means["runaway_theta_percent"] = 100 * sums.runaway / self.steps
             worst = float(means["runaway_theta_percent"].max())
-            if worst >= health.WORTH_A_WARNING and not self._warned:
+            if worst >= health.WORTH_A_WARNING and not self._warned and processes.is_first():
                 self._warned = True
                 print(health.advice(worst, step), file=sys.stderr, flush=True)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
@@ -226,7 +277,8 @@ class _Log:
         images = self.steps * config.batch_size * len(config.seeds)
         line["images_per_second"] = round(images / (now - self._last), 1)
         line["seconds"] = round(self._before + now - self._begun, 3)
-        self._workdir.append_metrics(line)
+        if processes.is_first():
+            self._workdir.append_metrics(line)
         if self._board is not None:
             for name, value in means.items():
                 self._board.add_scalar(f"train/{name}", float(np.mean(value)), step)
@@ -234,7 +286,7 @@ class _Log:
             f"epoch {step / run.steps_per_epoch:.1f}, loss {np.mean(means['loss']):.3f}, "
             f"train error {np.mean(means['train_error_percent']):.2f} %"
         )
-        self.sums, self.steps = Sums.zero(run.model, len(config.seeds)), 0
+        self.sums, self.steps = run.no_sums(), 0
         self._last = now
 
     def __enter__(self) -> "_Log":

@@ -41,6 +41,11 @@ class StopSignals:
         if self.received is not None:
             self._stop()
 
+    def receive(self, number: int) -> None:
+        """Notes a signal that another process has received; 0: none."""
+        if number:
+            self.received = signal.Signals(number)
+
     def _stop(self) -> NoReturn:
         if self.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)

@@ -11,6 +11,7 @@ import optax
 from stn_jax.data.tasks import Task, example_keys
 from stn_jax.models import Details, Network
 from stn_jax.training.health import runaway
+from stn_jax.training.placement import Placement
 
 State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lead with [seeds]
 
@@ -70,17 +71,25 @@ def init_state(
     task: Task,
     data: Data,
     seeds: tuple[int, ...],
+    placement: Placement | None = None,
 ) -> State:
     """The state before the first step: a plain tree of arrays."""
 
-    def init(key: jax.Array) -> tuple[Any, Any]:
+    def init(key: jax.Array, data: Data) -> tuple[Any, Any]:
         keys = example_keys(key, jnp.arange(1))
         images, _ = distorted_batch(task, data, keys, data.images[:1])
         params = model.init(jax.random.fold_in(key, 2**31 - 1), images)["params"]
         return params, optimizer.init(params)
 
-    params, optimizer_state = jax.jit(_over_seeds(init, len(seeds)))(seed_keys(seeds))
-    return {"step": jnp.int32(0), "params": params, "optimizer": optimizer_state}
+    def init_all(data: Data) -> State:
+        run = _over_seeds(lambda key: init(key, data), len(seeds), placement)
+        params, optimizer_state = run(seed_keys(seeds))
+        return {"step": jnp.int32(0), "params": params, "optimizer": optimizer_state}
+
+    shardings = (
+        {} if placement is None or placement.single else {"out_shardings": placement.state()}
+    )
+    return jax.jit(init_all, **shardings)(data)
 
 
 def make_train_steps(
@@ -90,6 +99,7 @@ def make_train_steps(
     *,
     seeds: tuple[int, ...],
     batch_size: int,
+    placement: Placement | None = None,
 ) -> Callable[[State, Sums, Data, jax.Array], tuple[State, Sums]]:
     """Compiles a function that takes several training steps.
 
@@ -98,10 +108,18 @@ def make_train_steps(
     after a number of steps state and sums are the same bits, however these were divided into
     dispatches.
 
+    Args:
+      model, optimizer, task: what is trained, how, and on what.
+      seeds: one network for each.
+      batch_size: examples in each step.
+      placement: how states and data are laid over devices; None: they are on one.
+
     Returns:
       Function of state and sums (which it consumes and continues), data and the number of steps, as
       an int32 array: a dispatch must not cross the end of an epoch.
     """
+
+    shared = (lambda x: x) if placement is None else placement.constrain
 
     def health(details: Details, gradients) -> tuple[jax.Array | None, jax.Array | None]:
         if model.transformer is None or details.theta is None:
@@ -113,9 +131,9 @@ def make_train_steps(
         start = step % (len(data.images) // batch_size) * batch_size
         chosen = jax.lax.dynamic_slice(order, (start,), (batch_size,))
         key = jax.random.fold_in(key, step)
-        keys = example_keys(key, jnp.arange(batch_size))
-        images, _ = distorted_batch(task, data, keys, data.images[chosen])
-        labels = data.labels[chosen]
+        keys = shared(example_keys(key, jnp.arange(batch_size)))
+        images, _ = distorted_batch(task, data, keys, shared(data.images[chosen]))
+        images, labels = shared(images), shared(data.labels[chosen])
         dropout = jax.random.fold_in(key, batch_size)
 
         def loss_fn(params):
@@ -156,13 +174,19 @@ def make_train_steps(
 
         return jax.lax.fori_loop(0, count, body, (params, optimizer_state, sums))
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    shardings: dict[str, Any] = {}
+    if placement is not None and not placement.single:
+        # The sums are for the host, in every process.
+        shardings = {"out_shardings": (placement.state(), placement.whole)}
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1), **shardings)
     def train_steps(state: State, sums: Sums, data: Data, count: jax.Array) -> tuple[State, Sums]:
         run = _over_seeds(
             lambda params, optimizer_state, sums, key: steps_of_one_seed(
                 params, optimizer_state, sums, key, state["step"], data, count
             ),
             len(seeds),
+            placement,
         )
         params, optimizer_state, sums = run(
             state["params"], state["optimizer"], sums, seed_keys(seeds)
@@ -173,14 +197,17 @@ def make_train_steps(
     return train_steps
 
 
-def _over_seeds(fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _over_seeds(
+    fn: Callable[..., Any], count: int, placement: Placement | None
+) -> Callable[..., Any]:
     """Maps fn over the leading axis of seeds.
 
     A lone seed is not mapped: mapping would turn its convolutions into grouped ones, which are
     slower.
     """
     if count > 1:
-        return jax.vmap(fn)
+        several = placement is not None and not placement.single
+        return jax.vmap(fn, spmd_axis_name="seeds" if several else None)
 
     def alone(*trees: Any) -> Any:
         return jax.tree.map(
