@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from stn_jax.command_line import enable_compilation_cache, exit_code, read_config
-from stn_jax.training import Config, train
+from stn_jax.training import Config, processes, train
 
 DEFAULT = Path(__file__).parent / "configs" / "quickstart.py"
 
@@ -21,8 +21,10 @@ def main() -> None:
         return
     config, workdir = read_config(sys.argv, DEFAULT)
     enable_compilation_cache()
+    processes.join()
     result = train(config, workdir)
-    print_result(result, workdir)
+    if processes.is_first():
+        print_result(result, workdir)
 
 
 def print_result(result: dict, workdir: str) -> None:

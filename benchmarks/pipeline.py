@@ -25,7 +25,7 @@ from stn_jax.data.tasks import example_keys
 from stn_jax.training import Config
 from stn_jax.training.loop import fit
 from stn_jax.training.run import Run
-from stn_jax.training.step import distorted_batch, make_train_steps
+from stn_jax.training.step import Sums, distorted_batch, make_train_steps
 from stn_jax.training.workdir import Workdir
 
 
@@ -69,7 +69,8 @@ def dispatch(run: Run) -> Callable[[], Any]:
     def epoch() -> Any:
         nonlocal state
         state["step"] = jnp.int32(0)
-        state, sums = train_steps(state, run.data, jnp.int32(run.steps_per_epoch))
+        sums = Sums.zero(run.model, len(config.seeds))
+        state, sums = train_steps(state, sums, run.data, jnp.int32(run.steps_per_epoch))
         return sums
 
     return epoch

@@ -23,13 +23,14 @@ def exit_code(command: Callable[[], object]) -> int:
     """
     from stn_jax.pretrained import PretrainedError
     from stn_jax.training.loop import TrainingError
+    from stn_jax.training.processes import ProcessError
 
     try:
         command()
     except (ConfigError, DataError, PretrainedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except TrainingError as error:
+    except (TrainingError, ProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,12 +1,10 @@
 """Running a table: what is to be done, how long it may take, and doing it."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,9 @@ from stn_jax.experiments import results
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, Row
 from stn_jax.training import TrainingError, train
-from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.config import Config
 from stn_jax.training.run import environment
+from stn_jax.training.workdir import Workdir, WorkdirBusyError
 
 # Seconds for a training step of 256 images of one network, where no earlier run tells: rough
 # figures for two CPU cores, and for any accelerator.
@@ -161,40 +160,22 @@ def run(
     failures = []
     for number, job in enumerate(jobs, 1):
         workdir, title = job.workdir(root), f"[{number} of {len(jobs)}] {job}"
-        with _claimed(workdir) as claimed:
-            if not claimed:
-                say(f"{title}: another process is at it, in {workdir}")
-                continue
-            done = results.read(folder, quiet=True)
-            if not missing(job.config, done):
-                say(f"{title}: done by now")
-                continue
-            say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
-            try:
-                result = train(job.config, str(workdir))
-            except TrainingError as error:
-                failures.append(f"{job}: {error}")
-                say(f"failed: {error}")
-                continue
-            results.append(
-                Path(folder) / f"{table}.jsonl", results.lines_of(job.row.name, workdir, result)
-            )
+        folder_of_job = Workdir(workdir)
+        try:
+            with folder_of_job.lock():
+                done = results.read(folder, quiet=True)
+                if not missing(job.config, done):
+                    say(f"{title}: done by now")
+                    continue
+                say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
+                result = train(job.config, folder_of_job)
+                results.append(
+                    Path(folder) / f"{table}.jsonl", results.lines_of(job.row.name, workdir, result)
+                )
+        except WorkdirBusyError:
+            say(f"{title}: another process is at it, in {workdir}")
+        except TrainingError as error:
+            failures.append(f"{job}: {error}")
+            say(f"failed: {error}")
     if failures:
         raise TrainingError(f"{len(failures)} of {len(jobs)} failed; {'; '.join(failures)}")
-
-
-@contextlib.contextmanager
-def _claimed(workdir: Path) -> Iterator[bool]:
-    """Whether no other process is at a workdir; none will be until this block ends."""
-    with contextlib.ExitStack() as stack:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((workdir / "lock").open("w"))
-        except OSError as error:
-            raise ConfigError(f"cannot write to workdir {workdir}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

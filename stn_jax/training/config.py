@@ -3,11 +3,15 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import create_model
+
+# What an int32 can count, with some to spare for keys that are no steps.
+COUNTABLE = 2**31 - 1024
 
 
 class ConfigError(ValueError):
@@ -48,6 +52,8 @@ class Config:
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       width: factor on the classifier's channels.
       compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
+      mesh: how devices share the work: batch (all take their part of each batch), seeds (of the
+        networks), or numbers of devices, such as batch=4 or seeds=2,batch=4.
       steps_per_dispatch: training steps for each call of the device.
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
@@ -82,6 +88,7 @@ class Config:
     padding_mode: str = ""
     width: float = 1.0
     compute_dtype: str = "float32"
+    mesh: str = "batch"
     steps_per_dispatch: int = 50
     log_every: int = 50
     checkpoint_every: int = 1
@@ -96,7 +103,7 @@ class Config:
     VOLATILE = frozenset(
         [
             *FOLDERS,
-            *("steps_per_dispatch", "log_every", "checkpoint_every"),
+            *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every"),
             *("test_passes", "test_batch_size", "figures", "tensorboard"),
         ]
     )
@@ -113,10 +120,11 @@ class Config:
             raise ConfigError(
                 "dataset is empty; expected mnist_sample or a TFDS name such as mnist"
             )
-        for name in ["epochs", "batch_size", "iterations", "steps_per_dispatch", "log_every"]:
-            _within(self, name, 1, math.inf)
+        for name in ["epochs", "batch_size", "steps_per_dispatch", "log_every"]:
+            _within(self, name, 1, COUNTABLE)
         for name in ["test_passes", "test_batch_size"]:
-            _within(self, name, 1, math.inf)
+            _within(self, name, 1, COUNTABLE)
+        _within(self, "iterations", 1, 100)
         for name in [
             "holdout",
             "checkpoint_every",
@@ -125,13 +133,17 @@ class Config:
             "localization_rate",
         ]:
             _within(self, name, 0, math.inf)
+        mesh_axes(self.mesh)
         _within(self, "momentum", 0, 1, excluded=1)
         _within(self, "warmup", 0, 1, excluded=1)
         _within(self, "label_smoothing", 0, 1, excluded=1)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
-        _within(self, "width", 0, math.inf, excluded=0)
+        _within(self, "width", 0, 100, excluded=0)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
+        for name in ("dataset", *self.FOLDERS):
+            if "\0" in (value := getattr(self, name)):
+                raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
         try:
@@ -144,9 +156,13 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
         """Makes a Config of a mapping; ConfigError where a field is unknown or wrong."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"{origin} holds {values!r:.60}; expected fields and their values")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
-            raise ConfigError(f"{origin} has unknown fields: {', '.join(sorted(unknown))}")
+            raise ConfigError(
+                f"{origin} has unknown fields: {', '.join(sorted(map(str, unknown)))}"
+            )
         return cls(**values)
 
     @classmethod
@@ -160,7 +176,9 @@ class Config:
                 f"{path} does not exist; expected the folder of a training run: "
                 "python train.py --workdir=... makes one"
             ) from None
-        except ValueError as error:
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not readable as JSON: {error}") from None
         return cls.from_dict(values, str(path))
 
@@ -176,6 +194,29 @@ class Config:
             for name in mine
             if name not in self.VOLATILE and mine[name] != others[name]
         ]
+
+
+def mesh_axes(mesh: str) -> dict[str, int | None]:
+    """Reads a mesh: "batch", "seeds=4", "seeds=2,batch=4".
+
+    Returns:
+      Numbers of devices by axis; None: as many as there are.
+
+    Raises:
+      ConfigError: it is something else.
+    """
+    counts: dict[str, int | None] = {}
+    for part in mesh.split(","):
+        match = re.fullmatch(r"(seeds|batch)(?:=([1-9][0-9]{0,5}))?", part)
+        if match is None or match[1] in counts:
+            raise ConfigError(
+                f"mesh is {mesh!r}; expected batch or seeds, for all devices, or numbers of "
+                "devices, such as batch=4 or seeds=2,batch=4"
+            )
+        counts[match[1]] = int(match[2]) if match[2] else None
+    if list(counts.values()).count(None) == 2:
+        raise ConfigError(f"mesh is {mesh!r}; expected a number for one of the two")
+    return counts
 
 
 def _typed(field: dataclasses.Field, value: Any) -> Any:

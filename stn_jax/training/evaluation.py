@@ -1,5 +1,6 @@
 """Evaluation: every test example once in each pass, each pass freshly distorted."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from stn_jax.analysis import pose
 from stn_jax.data.tasks import example_keys
 from stn_jax.models import Details
+from stn_jax.training import processes
 from stn_jax.training.config import Config
 from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run, environment, mean_and_interval
@@ -44,10 +46,17 @@ def predict(
     """
     passes = passes or run.config.test_passes
     total = len(run.test.images)
-    size = min(run.config.test_batch_size, total)
+    placement = None if run.placement is None or run.placement.single else run.placement
+    devices = 1 if placement is None else placement.mesh.size
+    size = -(-min(run.config.test_batch_size, total) // devices) * devices
+    whole = {} if placement is None else {"out_shardings": placement.whole}
 
-    @jax.jit
-    def batch(params, data, images, key, indices):
+    def shared(x):
+        return x if placement is None else placement.put(x, placement.by_device)
+
+    @functools.partial(jax.jit, **whole)
+    def batch(params, data, images, number, indices):
+        key = jax.random.fold_in(jax.random.key(TEST_KEY), number)
         images, applied = distorted_batch(run.task, data, example_keys(key, indices), images)
         logits, details = run.apply(params, images)
         probability = jax.nn.softmax(logits)
@@ -58,15 +67,17 @@ def predict(
         "test", passes * total * len(run.config.seeds), "images", quiet=quiet
     ) as progress:
         for seed in range(len(run.config.seeds)):
-            own = jax.tree.map(lambda x, seed=seed: x[seed], params)
+            own = jax.jit(lambda tree, seed=seed: jax.tree.map(lambda x: x[seed], tree), **whole)(
+                params
+            )
             outputs = []
             for i in range(passes):
-                key = jax.random.fold_in(jax.random.key(TEST_KEY), i)
                 for start in range(0, total, size):
                     # The last batch is filled up with the last image; what that gives is cut off.
                     indices = np.arange(start, start + size)
                     images = run.test.images[np.minimum(indices, total - 1)]
-                    out = jax.device_get(batch(own, run.data, images, key, jnp.asarray(indices)))
+                    args = (shared(images), np.int32(i), shared(indices.astype(np.int32)))
+                    out = jax.device_get(batch(own, run.data, *args))
                     count = min(size, total - start)
                     outputs.append(jax.tree.map(lambda x, count=count: x[:count], out))
                     progress.advance(count)
@@ -135,9 +146,18 @@ def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, An
         "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDERS}
         | {"seeds": list(config.seeds)},
     }
-    workdir.write_json("result.json", result)
     if config.figures:
-        draw(run, params, predictions, workdir)
+        run, params = run.alone(), run.fetch(params)
+
+    def write() -> int:
+        if config.figures:
+            with workdir.writing():
+                draw(run, params, predictions, workdir)
+        # Last: a run that has it is not evaluated again.
+        workdir.write_json("result.json", result)
+        return 0
+
+    processes.by_first(write)
     return result
 
 

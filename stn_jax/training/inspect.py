@@ -35,13 +35,14 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
       DataError: the data cannot be had.
     """
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
-    run = Run.open(config)
+    # On the devices that are here, however many it was trained on.
+    run = Run.open(config, mesh="batch")
     checkpoints = Checkpoints(Workdir(workdir).checkpoints)
-    state = checkpoints.restore(jax.eval_shape(run.init_state))
+    saved = checkpoints.restore(jax.eval_shape(run.init_state))
     checkpoints.close()
-    if state is None:
+    if saved is None:
         raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
-    return run, state
+    return run, run.put(saved.state)
 
 
 def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:

@@ -1,18 +1,23 @@
 """The training loop: from a configuration and a folder to a trained, evaluated network."""
 
+import contextlib
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stn_jax.training import health, processes
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.optimizer import make_schedule
 from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run
+from stn_jax.training.signals import StopSignals
 from stn_jax.training.step import State, Sums, make_train_steps
 from stn_jax.training.workdir import Workdir
 
@@ -21,11 +26,14 @@ class TrainingError(RuntimeError):
     """Training cannot go on; says where it stopped and what there is to go back to."""
 
 
-def train(config: Config, workdir: str) -> dict[str, Any]:
+def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
     """Trains, evaluates, and writes all of it to a folder.
 
     Called again with the same arguments it goes on from the last checkpoint, and once all is done
-    it returns the result at once.
+    it returns the result at once. However often it was cut off, the result is that of a training
+    that never was.
+
+    SIGTERM and Ctrl-C stop the training after the steps in flight, once its state is saved.
 
     Args:
       config: what to train.
@@ -36,34 +44,45 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
 
     Raises:
       ConfigError: config and data do not fit together, or the folder holds another run.
+      WorkdirError: the folder cannot be written, or another process trains in it.
       DataError: the data cannot be had.
       TrainingError: the loss became infinite or NaN.
+      KeyboardInterrupt: Ctrl-C. SystemExit, with status 143: SIGTERM.
     """
-    run = Run.open(config)
-    folder = Workdir(workdir)
-    folder.claim(config)
-    result = folder.read_json("result.json")
-    if result is not None and result["step"] == run.total_steps:
-        print(f"{workdir} is trained and evaluated already", flush=True)
-        return result
-    state = fit(run, folder)
-    return evaluate(run, state["params"], int(state["step"]), folder)
+    folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    with StopSignals() as signals, contextlib.ExitStack() as stack:
+        run = Run.open(config)
+
+        def claim() -> int:
+            stack.enter_context(folder.lock())
+            folder.claim(config)
+            return int((folder.read_json("result.json") or {}).get("step", 0))
+
+        if processes.by_first(claim) == run.total_steps:
+            print(f"{folder.path} is trained and evaluated already", flush=True)
+            return folder.read_json("result.json") or {}
+        state = fit(run, folder, signals)
+        return evaluate(run, state["params"], int(state["step"]), folder)
 
 
-def fit(run: Run, workdir: Workdir) -> State:
-    """Trains from the last checkpoint, or from the start, to the end. Returns the last state."""
+def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State:
+    """Trains from the last checkpoint, or from the start, to the end.
+
+    Args:
+      run: what to train.
+      workdir: its folder.
+      signals: what may stop it.
+
+    Returns:
+      The last state.
+    """
     config = run.config
-    state = run.init_state()
-    checkpoints = None
-    if config.checkpoint_every:
-        checkpoints = Checkpoints(workdir.checkpoints)
-        restored = checkpoints.restore(state)
-        if restored is not None:
-            state = restored
-            print(f"going on from step {int(state['step'])} of {run.total_steps}", flush=True)
+    signals = signals or StopSignals()
+    checkpoints = Checkpoints(workdir.checkpoints) if config.checkpoint_every else None
+    state, pending = _begin(run, workdir, checkpoints)
     step = int(state["step"])
-    before = workdir.rewind_metrics(step)
-    log = _Log(run, workdir, before)
+    before = workdir.rewind_metrics(step) if processes.is_first() else 0.0
+    log = _Log(run, workdir, before, pending)
     train_steps = make_train_steps(
         run.model,
         run.optimizer,
@@ -71,26 +90,102 @@ def fit(run: Run, workdir: Workdir) -> State:
         seeds=config.seeds,
         batch_size=config.batch_size,
         label_smoothing=config.label_smoothing,
+        placement=run.placement,
     )
     images = config.batch_size * len(config.seeds)
+    total = run.total_steps * images
+    quiet = not processes.is_first()
+    alone = jax.process_count() == 1
     with (
-        Progress("train", run.total_steps * images, "images", start=step * images) as progress,
+        signals.held_back(),
+        Progress("train", total, "images", start=step * images, quiet=quiet) as progress,
         log,
     ):
         while step < run.total_steps:
             end = _next_stop(run, step)
-            state, sums = train_steps(state, run.data, jnp.int32(end - step))
-            log.add(sums, end - step)
+            state, log.sums = train_steps(state, log.sums, run.data, np.int32(end - step))
+            log.steps += end - step
             save = checkpoints if _checkpoint_due(run, end) else None
-            if end % config.log_every == 0 or save or end == run.total_steps:
+            logged = end % config.log_every == 0 or bool(save) or end == run.total_steps
+            if logged:
                 log.write(end, checkpoints)
             if save:
-                save.save(state)
+                _save(run, workdir, save, state)
             progress.advance((end - step) * images, log.note)
             step = end
+            if logged and not alone:
+                # All stop at the same step, whichever of them was told to.
+                signals.receive(processes.greatest(signals.received or 0))
+            if signals.received and (alone or logged):
+                _save_and_say(run, workdir, checkpoints, state, log, signals.received.name)
+                break
     if checkpoints is not None:
         checkpoints.close()
     return state
+
+
+def _begin(
+    run: Run, workdir: Workdir, checkpoints: Checkpoints | None
+) -> tuple[State, dict[str, Any] | None]:
+    """The state to go on from, and what was measured before it and is not logged yet."""
+    if checkpoints is None:
+        return run.init_state(), None
+    like = jax.eval_shape(run.init_state)
+    saved = None
+
+    def restore() -> int:
+        nonlocal saved
+        with workdir.writing():
+            saved = checkpoints.restore(like, mend=True)
+        return int(saved.state["step"]) if saved else 0
+
+    step = processes.by_first(restore)
+    if step == 0:
+        return run.init_state(), None
+    saved = saved or checkpoints.read(step, like)
+    print(f"going on from step {step} of {run.total_steps}", flush=True)
+    return run.put(saved.state), saved.log
+
+
+def _save(
+    run: Run,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    state: State,
+    pending: dict[str, Any] | None = None,
+) -> None:
+    state = run.fetch(state)
+
+    def save() -> int:
+        workdir.sync_metrics()
+        checkpoints.save(state, *([pending] if pending else []))
+        return 0
+
+    processes.by_first(save)
+
+
+def _save_and_say(
+    run: Run,
+    workdir: Workdir,
+    checkpoints: Checkpoints | None,
+    state: State,
+    log: "_Log",
+    name: str,
+) -> None:
+    """Saves a state that is not at one of the usual places, and says that training stops here."""
+    step = int(state["step"])
+    where = f"{name}: stopped at step {step} of {run.total_steps}"
+    if checkpoints is None:
+        print(f"{where}; nothing is saved, for checkpoint_every is 0", file=sys.stderr, flush=True)
+        return
+    if checkpoints.latest_step() != step:
+        log.check(checkpoints)
+        _save(run, workdir, checkpoints, state, log.pending())
+    print(
+        f"{where}, which is saved in {workdir.path}; the same command goes on from there",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _next_stop(run: Run, step: int) -> int:
@@ -109,49 +204,82 @@ def _checkpoint_due(run: Run, step: int) -> bool:
 
 
 class _Log:
-    """Gathers what the steps measured and writes it, a line at each log point."""
+    """What the steps measure, and the writing of it, a line at each log point.
 
-    def __init__(self, run: Run, workdir: Workdir, seconds: float):
-        self.note = ""
+    Attributes:
+      sums, steps: since the last line; the sums stay on the device.
+      note: the last line, for people.
+    """
+
+    def __init__(
+        self, run: Run, workdir: Workdir, seconds: float, pending: dict[str, Any] | None = None
+    ):
         self._run, self._workdir = run, workdir
         self._schedule = make_schedule(run.config, run.total_steps)
-        self._sums: Sums | None = None
-        self._steps = 0
+        self._warned = False
+        self.note = ""
+        self.sums, self.steps = run.no_sums(), 0
         self._begun = self._last = time.perf_counter()
         self._before = seconds
+        if pending is not None:
+            self._resume(**pending)
         self._board = None
-        if run.config.tensorboard:
+        if run.config.tensorboard and processes.is_first():
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(workdir.path / "tensorboard"))
 
-    def add(self, sums: Sums, steps: int) -> None:
-        """Adds a dispatch's sums; they stay on the device."""
-        if self._sums is not None:
-            bad = jnp.where(self._sums.bad_step >= 0, self._sums.bad_step, sums.bad_step)
-            sums = jax.tree.map(jnp.add, self._sums, sums)._replace(bad_step=bad)
-        self._sums = sums
-        self._steps += steps
+    def pending(self) -> dict[str, Any]:
+        """What is not written yet, ready for JSON, which loses nothing of it."""
+        now = time.perf_counter()
+        sums = jax.device_get(self.sums)._asdict()
+        return {
+            "steps": self.steps,
+            "seconds": self._before + now - self._begun,
+            "seconds_of_steps": now - self._last,
+            "sums": {name: x if x is None else x.tolist() for name, x in sums.items()},
+        }
+
+    def _resume(
+        self, steps: int, seconds: float, seconds_of_steps: float, sums: dict[str, Any]
+    ) -> None:
+        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, Sums(**sums))
+        self.sums = self._run.put_whole(read)
+        self.steps, self._before = steps, seconds
+        self._last -= seconds_of_steps
+
+    def check(self, checkpoints: Checkpoints | None) -> Sums:
+        """The sums, on the host. TrainingError where a loss or gradient was not finite."""
+        sums = jax.device_get(self.sums)
+        if (sums.bad_step >= 0).any():
+            raise TrainingError(_not_finite(self._run, sums.bad_step, checkpoints))
+        return sums
 
     def write(self, step: int, checkpoints: Checkpoints | None) -> None:
-        """Writes a line of means since the last. TrainingError where a loss was not finite."""
-        sums = jax.device_get(self._sums)
+        """Writes a line of means since the last. TrainingError where something is not finite."""
+        sums = self.check(checkpoints)
         run, config = self._run, self._run.config
-        if (sums.bad_step >= 0).any():
-            raise TrainingError(_not_finite(run, sums.bad_step, checkpoints))
         now = time.perf_counter()
         means = {
-            "loss": sums.loss / self._steps,
-            "train_error_percent": 100 * sums.errors / self._steps,
-            "gradient_norm": sums.gradient_norm / self._steps,
+            "loss": sums.loss / self.steps,
+            "train_error_percent": 100 * sums.errors / self.steps,
+            "gradient_norm": sums.gradient_norm / self.steps,
         }
+        if sums.localization_gradient_norm is not None and sums.runaway is not None:
+            means["localization_gradient_norm"] = sums.localization_gradient_norm / self.steps
+            means["runaway_theta_percent"] = 100 * sums.runaway / self.steps
+            worst = float(means["runaway_theta_percent"].max())
+            if worst >= health.WORTH_A_WARNING and not self._warned and processes.is_first():
+                self._warned = True
+                print(health.advice(worst, step), file=sys.stderr, flush=True)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
         line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
         line["learning_rate"] = float(self._schedule(step - 1))
-        images = self._steps * config.batch_size * len(config.seeds)
+        images = self.steps * config.batch_size * len(config.seeds)
         line["images_per_second"] = round(images / (now - self._last), 1)
         line["seconds"] = round(self._before + now - self._begun, 3)
-        self._workdir.append_metrics(line)
+        if processes.is_first():
+            self._workdir.append_metrics(line)
         if self._board is not None:
             for name, value in means.items():
                 self._board.add_scalar(f"train/{name}", float(np.mean(value)), step)
@@ -159,7 +287,8 @@ class _Log:
             f"epoch {step / run.steps_per_epoch:.1f}, loss {np.mean(means['loss']):.3f}, "
             f"train error {np.mean(means['train_error_percent']):.2f} %"
         )
-        self._sums, self._steps, self._last = None, 0, now
+        self.sums, self.steps = run.no_sums(), 0
+        self._last = now
 
     def __enter__(self) -> "_Log":
         return self
@@ -179,6 +308,7 @@ def _not_finite(run: Run, bad: np.ndarray, checkpoints: Checkpoints | None) -> s
         else f"the last good checkpoint is step {good}, in {checkpoints.folder}"
     )
     return (
-        f"the loss is not finite at step {step} (seed {', '.join(map(str, seeds))}); {last}. "
-        "Lower learning_rate or localization_rate, or set clip_norm, and train in a new workdir"
+        f"the loss or its gradient is not finite at step {step} (seed "
+        f"{', '.join(map(str, seeds))}); {last}. Lower learning_rate or localization_rate, or set "
+        "clip_norm, and train in a new workdir"
     )

@@ -17,9 +17,10 @@ import optax
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, Task
 from stn_jax.models import Details, Network, create_model
-from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.config import COUNTABLE, Config, ConfigError
 from stn_jax.training.optimizer import make_optimizer
-from stn_jax.training.step import Data, State, init_state
+from stn_jax.training.placement import Placement
+from stn_jax.training.step import Data, State, Sums, init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,15 @@ class Run:
     model: Network
     data: Data  # on the device
     test: sources.Split
+    placement: Placement | None = None  # None: one device
 
     @classmethod
-    def open(cls, config: Config) -> "Run":
+    def open(cls, config: Config, *, mesh: str | None = None) -> "Run":
         """Loads the data (see :func:`stn_jax.data.sources.load`) and makes the network.
+
+        Args:
+          config: what is to be trained, or was.
+          mesh: in place of the configuration's.
 
         Raises:
           ConfigError: the configuration does not fit the data.
@@ -56,12 +62,24 @@ class Run:
                 f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
                 f"training images ({config.holdout} held out); expected no more than that"
             )
+        steps = len(train.images) // config.batch_size * config.epochs
+        if steps > COUNTABLE:
+            raise ConfigError(
+                f"epochs is {config.epochs}, which makes {steps} steps; expected no more than "
+                f"{COUNTABLE}"
+            )
         task = TASKS[config.task]
         images = jnp.asarray(train.images)
         data = Data(images, jnp.asarray(train.labels), *task.statistics(config.dataset, images))
+        placement = Placement.choose(config, mesh)
+        if not placement.single:
+            # The statistics are computed on one device, so that they are the same everywhere.
+            images, labels = placement.put_examples((train.images, train.labels))
+            statistics = placement.put(jax.device_get(data[2:]), placement.whole)
+            data = Data(images, labels, *statistics)
         options = model_options(config, source.num_classes)
         model = create_model(config.task, config.variant, **options)
-        return cls(config, task, model, data, test)
+        return cls(config, task, model, data, test, placement)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -76,7 +94,32 @@ class Run:
         return make_optimizer(self.config, self.total_steps)
 
     def init_state(self) -> State:
-        return init_state(self.model, self.optimizer, self.task, self.data, self.config.seeds)
+        """The state before the first step."""
+        return init_state(
+            self.model, self.optimizer, self.task, self.data, self.config.seeds, self.placement
+        )
+
+    def put(self, state: State) -> State:
+        """A state as it was saved, laid over the run's devices."""
+        if self.placement is None or self.placement.single:
+            return state
+        return self.placement.put(state, self.placement.state())
+
+    def fetch(self, tree: Any) -> Any:
+        """Arrays of the run as they are for one device alone, in every process."""
+        return tree if self.placement is None else self.placement.fetch(tree)
+
+    def no_sums(self) -> Sums:
+        """The sums over no steps."""
+        return self.put_whole(Sums.zero(self.model, len(self.config.seeds)))
+
+    def put_whole(self, tree: Any) -> Any:
+        """Arrays that every process has, on every device of the run."""
+        return tree if self.placement is None else self.placement.put(tree, self.placement.whole)
+
+    def alone(self) -> "Run":
+        """This run for one device alone, in every process; all have to call it."""
+        return dataclasses.replace(self, data=self.fetch(self.data), placement=None)
 
     def apply(self, params: Any, images: jax.Array) -> tuple[jax.Array, Details]:
         """Logits of one seed's network and what it did, for normalised images, as in evaluation."""

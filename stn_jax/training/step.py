@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from stn_jax.data.tasks import Task, example_keys
-from stn_jax.models import Network
+from stn_jax.models import Details, Network
+from stn_jax.training.health import runaway
+from stn_jax.training.placement import Placement
 
 State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lead with [seeds]
 
@@ -24,12 +26,30 @@ class Data(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums over the steps of a dispatch, each ``[seeds]``, and what went wrong first."""
+    """Sums over steps, each ``[seeds]``, and what went wrong first."""
 
     loss: jax.Array
     errors: jax.Array  # share of the batch
     gradient_norm: jax.Array
-    bad_step: jax.Array  # the first step whose loss is not finite; -1 where there is none
+    # Those of networks with a transformer; None without one.
+    localization_gradient_norm: jax.Array | None  # part of gradient_norm
+    runaway: jax.Array | None  # share of the batch whose transform has run away
+    bad_step: jax.Array  # the first step of a loss or gradient that is not finite; -1: none
+
+    @classmethod
+    def zero(cls, model: Network, seeds: int) -> "Sums":
+        """The sums over no steps."""
+        # Arrays of their own: they are consumed.
+        loss, errors, norm, localization_norm, runaway = (jnp.zeros(seeds) for _ in range(5))
+        none = jnp.full(seeds, -1, jnp.int32)
+        if model.transformer is None:
+            return cls(loss, errors, norm, None, None, none)
+        return cls(loss, errors, norm, localization_norm, runaway, none)
+
+    def plus(self, step: "Sums") -> "Sums":
+        """These sums and those of a further step."""
+        bad = jnp.where(self.bad_step >= 0, self.bad_step, step.bad_step)
+        return jax.tree.map(jnp.add, self, step)._replace(bad_step=bad)
 
 
 def distorted_batch(
@@ -51,17 +71,25 @@ def init_state(
     task: Task,
     data: Data,
     seeds: tuple[int, ...],
+    placement: Placement | None = None,
 ) -> State:
     """The state before the first step: a plain tree of arrays."""
 
-    def init(key: jax.Array) -> tuple[Any, Any]:
+    def init(key: jax.Array, data: Data) -> tuple[Any, Any]:
         keys = example_keys(key, jnp.arange(1))
         images, _ = distorted_batch(task, data, keys, data.images[:1])
         params = model.init(jax.random.fold_in(key, 2**31 - 1), images)["params"]
         return params, optimizer.init(params)
 
-    params, optimizer_state = jax.jit(_over_seeds(init, len(seeds)))(seed_keys(seeds))
-    return {"step": jnp.int32(0), "params": params, "optimizer": optimizer_state}
+    def init_all(data: Data) -> State:
+        run = _over_seeds(lambda key: init(key, data), len(seeds), placement)
+        params, optimizer_state = run(seed_keys(seeds))
+        return {"step": jnp.int32(0), "params": params, "optimizer": optimizer_state}
+
+    shardings = (
+        {} if placement is None or placement.single else {"out_shardings": placement.state()}
+    )
+    return jax.jit(init_all, **shardings)(data)
 
 
 def make_train_steps(
@@ -72,31 +100,52 @@ def make_train_steps(
     seeds: tuple[int, ...],
     batch_size: int,
     label_smoothing: float = 0.0,
-) -> Callable[[State, Data, jax.Array], tuple[State, Sums]]:
+    placement: Placement | None = None,
+) -> Callable[[State, Sums, Data, jax.Array], tuple[State, Sums]]:
     """Compiles a function that takes several training steps.
 
     Everything that a step draws (order of the examples, distortions, dropout) comes from its
-    seed's key and its number by ``fold_in``. So the state after a number of steps is the same
-    bits, however the steps were divided into dispatches.
+    seed's key and its number by ``fold_in``, and what is measured is added up step by step. So
+    after a number of steps state and sums are the same bits, however these were divided into
+    dispatches.
+
+    Args:
+      model, optimizer, task: what is trained, how, and on what.
+      seeds: one network for each.
+      batch_size: examples in each step.
+      placement: how states and data are laid over devices; None: they are on one.
 
     Returns:
-      Function of state (which it consumes), data and the number of steps, as an int32 array: a
-      dispatch must not cross the end of an epoch.
+      Function of state and sums (which it consumes and continues), data and the number of steps, as
+      an int32 array: a dispatch must not cross the end of an epoch.
     """
+
+    shared = (lambda x: x) if placement is None else placement.constrain
+
+    def health(details: Details, gradients) -> tuple[jax.Array | None, jax.Array | None]:
+        if model.transformer is None or details.theta is None:
+            return None, None
+        theta = model.transformer.family().as_affine(details.theta)
+        return optax.tree.norm(gradients["transformer"]), runaway(theta).mean()
 
     def one_step(params, optimizer_state, key, step, order, data: Data):
         start = step % (len(data.images) // batch_size) * batch_size
         chosen = jax.lax.dynamic_slice(order, (start,), (batch_size,))
         key = jax.random.fold_in(key, step)
-        keys = example_keys(key, jnp.arange(batch_size))
-        images, _ = distorted_batch(task, data, keys, data.images[chosen])
-        labels = data.labels[chosen]
+        keys = shared(example_keys(key, jnp.arange(batch_size)))
+        images, _ = distorted_batch(task, data, keys, shared(data.images[chosen]))
+        images, labels = shared(images), shared(data.labels[chosen])
         dropout = jax.random.fold_in(key, batch_size)
 
         def loss_fn(params):
-            logits: Any = model.apply(
-                {"params": params}, images, train=True, rngs={"dropout": dropout}
+            result: Any = model.apply(
+                {"params": params},
+                images,
+                train=True,
+                rngs={"dropout": dropout},
+                return_details=True,
             )
+            logits, details = result
             # Where an example has several labels, their losses add up, and one miss is an error.
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             losses = optax.softmax_cross_entropy(
@@ -104,15 +153,18 @@ def make_train_steps(
             )
             wrong = logits.argmax(-1) != labels
             loss = losses.reshape(batch_size, -1).sum(-1).mean()
-            return loss, wrong.reshape(batch_size, -1).any(-1).mean()
+            return loss, (wrong.reshape(batch_size, -1).any(-1).mean(), details)
 
-        (loss, errors), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (errors, details)), gradients = value_and_grad(params)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = optax.apply_updates(params, updates)
-        bad = jnp.where(jnp.isfinite(loss), -1, step)
-        return params, optimizer_state, Sums(loss, errors, optax.tree.norm(gradients), bad)
+        norm = optax.tree.norm(gradients)
+        bad = jnp.where(jnp.isfinite(loss) & jnp.isfinite(norm), -1, step)
+        sums = Sums(loss, errors, norm, *health(details, gradients), bad)
+        return params, optimizer_state, sums
 
-    def steps_of_one_seed(params, optimizer_state, key, first, data: Data, count):
+    def steps_of_one_seed(params, optimizer_state, sums, key, first, data: Data, count):
         per_epoch = len(data.images) // batch_size
         shuffle = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), first // per_epoch)
         order = jax.random.permutation(shuffle, len(data.images))
@@ -122,37 +174,44 @@ def make_train_steps(
             params, optimizer_state, new = one_step(
                 params, optimizer_state, key, first + i, order, data
             )
-            total = jax.tree.map(jnp.add, sums, new)
-            first_bad = jnp.where(sums.bad_step >= 0, sums.bad_step, new.bad_step)
-            return params, optimizer_state, total._replace(bad_step=first_bad)
+            return params, optimizer_state, sums.plus(new)
 
-        zero = jnp.float32(0)
-        start = (params, optimizer_state, Sums(zero, zero, zero, jnp.int32(-1)))
-        return jax.lax.fori_loop(0, count, body, start)
+        return jax.lax.fori_loop(0, count, body, (params, optimizer_state, sums))
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_steps(state: State, data: Data, count: jax.Array) -> tuple[State, Sums]:
+    shardings: dict[str, Any] = {}
+    if placement is not None and not placement.single:
+        # The sums are for the host, in every process.
+        shardings = {"out_shardings": (placement.state(), placement.whole)}
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1), **shardings)
+    def train_steps(state: State, sums: Sums, data: Data, count: jax.Array) -> tuple[State, Sums]:
         run = _over_seeds(
-            lambda params, optimizer_state, key: steps_of_one_seed(
-                params, optimizer_state, key, state["step"], data, count
+            lambda params, optimizer_state, sums, key: steps_of_one_seed(
+                params, optimizer_state, sums, key, state["step"], data, count
             ),
             len(seeds),
+            placement,
         )
-        params, optimizer_state, sums = run(state["params"], state["optimizer"], seed_keys(seeds))
+        params, optimizer_state, sums = run(
+            state["params"], state["optimizer"], sums, seed_keys(seeds)
+        )
         step = state["step"] + count
         return {"step": step, "params": params, "optimizer": optimizer_state}, sums
 
     return train_steps
 
 
-def _over_seeds(fn: Callable[..., Any], count: int) -> Callable[..., Any]:
+def _over_seeds(
+    fn: Callable[..., Any], count: int, placement: Placement | None
+) -> Callable[..., Any]:
     """Maps fn over the leading axis of seeds.
 
     A lone seed is not mapped: mapping would turn its convolutions into grouped ones, which are
     slower.
     """
     if count > 1:
-        return jax.vmap(fn)
+        several = placement is not None and not placement.single
+        return jax.vmap(fn, spmd_axis_name="seeds" if several else None)
 
     def alone(*trees: Any) -> Any:
         return jax.tree.map(

@@ -83,10 +83,3 @@ def test_time_is_from_earlier_runs_of_the_same_kind_and_else_a_guess(line, read_
     assert not guess.measured
     assert str(guess).endswith("(a guess)")
     assert guess.seconds == pytest.approx(2 * runs.estimate(alone, []).seconds)
-
-
-def test_a_folder_is_worked_in_by_one_process_at_a_time(tmp_path):
-    with runs._claimed(tmp_path / "run") as first, runs._claimed(tmp_path / "run") as second:
-        assert (first, second) == (True, False)
-    with runs._claimed(tmp_path / "run") as third:
-        assert third

@@ -1,8 +1,11 @@
 """Configurations: what is refused, and how it is said."""
 
+import dataclasses
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stn_jax.training import Config, ConfigError
 
@@ -37,6 +40,22 @@ from stn_jax.training import Config, ConfigError
         ({"seeds": "0"}, "seeds is '0'; expected whole numbers"),
         ({"epochs": 2.5}, "epochs is 2.5, of type float; expected int"),
         ({"figures": 1}, "figures is 1, of type int; expected bool"),
+        ({"epochs": 2**40}, "epochs is 1099511627776; expected 1 or more and at most 21474826"),
+        ({"epochs": True}, "epochs is True, of type bool; expected int"),
+        ({"batch_size": "256"}, "batch_size is '256', of type str; expected int"),
+        ({"batch_size": None}, "batch_size is None, of type NoneType; expected int"),
+        ({"steps_per_dispatch": 0}, "steps_per_dispatch is 0; expected 1 or more"),
+        ({"log_every": -3}, "log_every is -3; expected 1 or more"),
+        ({"checkpoint_every": -1}, "checkpoint_every is -1; expected 0 or more"),
+        ({"test_passes": 0}, "test_passes is 0; expected 1 or more"),
+        ({"iterations": 0}, "iterations is 0; expected 1 or more and at most 100"),
+        ({"width": 0.0}, "width is 0.0; expected more than 0 and at most 100"),
+        ({"width": 1e9}, "width is 1000000000.0; expected more than 0 and at most 100"),
+        ({"weight_decay": -1e-4}, "weight_decay is -0.0001; expected 0 or more"),
+        ({"clip_norm": float("inf")}, "clip_norm is inf; expected a finite number"),
+        ({"seeds": (1.0,)}, r"seeds is \(1.0,\); expected whole numbers"),
+        ({"variant": "stn-c0\n"}, r"variant is 'stn-c0\\n'; expected cnn"),
+        ({"dataset": "mni\0st"}, r"dataset is 'mni\\x00st'; expected a name without NUL"),
         ({"dataset": ""}, "dataset is empty; expected mnist_sample or a TFDS name"),
     ],
 )
@@ -45,9 +64,36 @@ def test_wrong_values_are_named(values, message):
         Config(**values)
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+NAMES = [field.name for field in dataclasses.fields(Config)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(NAMES), ANYTHING)
+def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
+    config, message = None, ""
+    try:
+        config = Config(**{name: value})
+    except ConfigError as error:
+        message = str(error)
+    if config is None:
+        assert name in message
+        return
+    kept = getattr(config, name)
+    expected = tuple(value) if isinstance(value, list) else value
+    assert kept == expected or (name, kept) == ("seeds", (value,))
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
 def test_unknown_fields_are_named():
     with pytest.raises(ConfigError, match="has unknown fields: epoch"):
         Config.from_dict({"epoch": 3})
+    with pytest.raises(ConfigError, match=r"holds \[1\]; expected fields and their values"):
+        Config.from_dict([1])
 
 
 def test_whole_numbers_serve_as_floats_and_a_lone_seed_as_seeds():
@@ -65,7 +111,16 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path):
     with pytest.raises(ConfigError, match="does not exist; expected the folder of a training run"):
         Config.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match="is not readable as JSON"):
+    for text in (b"{", b"\xff", b"[" * 100_000):
+        (tmp_path / "config.json").write_bytes(text)
+        with pytest.raises(ConfigError, match="is not readable as JSON"):
+            Config.load(tmp_path)
+    (tmp_path / "config.json").write_text("3")
+    with pytest.raises(ConfigError, match=r"config.json holds 3; expected fields"):
+        Config.load(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         Config.load(tmp_path)
 
 

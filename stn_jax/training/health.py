@@ -1,0 +1,40 @@
+"""Signs that a training goes wrong before its loss does: transforms that run away."""
+
+import jax
+import jax.numpy as jnp
+
+# Transforms that shrink the window to less than this, or stretch it beyond that, along any
+# direction, show a network hardly anything of its image: one pixel, or a speck.
+NEAR_ZERO, FAR_OUT = 0.05, 10.0
+# Of so many examples (%) at once it is worth a warning.
+WORTH_A_WARNING = 10.0
+
+
+def stretches(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The least and the greatest factor by which a transform stretches the sampling window.
+
+    Args:
+      theta: ``[..., 2, 3]``.
+
+    Returns:
+      Two arrays ``[...]``: the singular values of theta's 2x2 part, in closed form.
+    """
+    a, b, c, d = theta[..., 0, 0], theta[..., 0, 1], theta[..., 1, 0], theta[..., 1, 1]
+    with_turn, with_mirror = jnp.hypot(a + d, c - b) / 2, jnp.hypot(a - d, c + b) / 2
+    return jnp.abs(with_turn - with_mirror), with_turn + with_mirror
+
+
+def runaway(theta: jax.Array) -> jax.Array:
+    """Which transforms have run away: ``[..., 2, 3]`` to bools ``[...]``; True where not finite."""
+    least, greatest = stretches(theta)
+    return ~((least >= NEAR_ZERO) & (greatest <= FAR_OUT))
+
+
+def advice(percent: float, step: int) -> str:
+    """What to tell the user of transforms that run away."""
+    return (
+        f"warning: at step {step} {percent:.0f} % of the transforms have run away: they stretch "
+        f"the window by less than {NEAR_ZERO} or more than {FAR_OUT:g}. Lower localization_rate, "
+        "set clip_norm, or choose a transform that cannot (rotation); runaway_theta_percent in "
+        "metrics.jsonl has its course"
+    )

@@ -1,0 +1,78 @@
+"""Trains and evaluates on the devices of this process, for tests/training/test_devices.py.
+
+    python tests/training/devices_case.py FIELDS WORKDIR [STOP_AT]
+
+FIELDS is a configuration as JSON; at step STOP_AT the process sends itself SIGTERM. Prints a line
+of JSON: the status, the sizes of the shares, and what was evaluated.
+"""
+
+import json
+import os
+import signal
+import sys
+
+import jax
+
+from stn_jax.command_line import exit_code
+from stn_jax.training import Config, processes, train
+from stn_jax.training import step as steps
+from stn_jax.training.inspect import load
+from stn_jax.training.progress import Progress
+from stn_jax.training.run import Run
+
+
+def main() -> None:
+    processes.join()
+    config = Config.from_dict(json.loads(sys.argv[1]))
+    workdir = sys.argv[2]
+    said: dict = {"devices": jax.device_count(), "process": jax.process_index()}
+
+    # What each device holds of the training set, and of a batch as the network sees it.
+    run = Run.open(config)
+    said["training"] = [len(s.data) for s in run.data.images.addressable_shards]
+    distorted = steps.distorted_batch
+
+    def watched(*args):
+        images, theta = distorted(*args)
+        jax.debug.inspect_array_sharding(
+            images, callback=lambda s: said.update(batch=s.shard_shape(images.shape)[0])
+        )
+        return images, theta
+
+    state = run.init_state()
+    if jax.device_count() > 1 and len(config.seeds) == 1:
+        steps.distorted_batch = watched
+        make = steps.make_train_steps(
+            run.model,
+            run.optimizer,
+            run.task,
+            seeds=config.seeds,
+            batch_size=config.batch_size,
+            placement=run.placement,
+        )
+        make(state, run.no_sums(), run.data, 1)
+        steps.distorted_batch = distorted
+    else:
+        kernel = state["params"]["head"]["logits"]["kernel"]
+        said["seeds"] = [len(s.data) for s in kernel.addressable_shards]
+
+    if len(sys.argv) > 3:
+        at, advance = int(sys.argv[3]) * config.batch_size * len(config.seeds), Progress.advance
+
+        def advance_and_kill(self, count, note=None):
+            advance(self, count, note)
+            if self.name == "train" and self.done == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        Progress.advance = advance_and_kill
+    try:
+        said["status"] = exit_code(lambda: train(config, workdir))
+    except SystemExit as stopped:
+        said["status"] = stopped.code
+    if said["status"] == 0 and jax.process_count() == 1:
+        said["step"] = int(load(workdir)[1]["step"])
+    print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()

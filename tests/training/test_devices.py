@@ -1,0 +1,199 @@
+"""Eight devices, which are this machine's CPU eight times, and two processes, against one."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stn_jax.training import Config, ConfigError, train
+from stn_jax.training.inspect import evaluate_workdir, load
+from stn_jax.training.placement import Placement
+
+ROOT = Path(__file__).parents[2]
+CASE = Path(__file__).with_name("devices_case.py")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_cache) -> Config:
+    """Six steps on 520 digits, which eight devices can share; the test set of 90 they cannot."""
+    return Config(
+        cache_dir=str(tiny_cache),
+        width=1 / 16,
+        epochs=3,
+        batch_size=240,
+        log_every=1,
+        test_passes=1,
+        figures=False,
+    )
+
+
+def start(config: Config, workdir: Path, devices: int, *more: str, **environment: str):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, str(CASE), json.dumps(config.to_dict()), str(workdir), *more],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[dict, str]:
+    out, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    return json.loads(out.splitlines()[-1]), errors
+
+
+def history(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    """The same training, but for the order in which sums were added up."""
+    lines, others = history(one), history(other)
+    assert [line["step"] for line in lines] == [line["step"] for line in others]
+    for line, another in zip(lines, others, strict=True):
+        for name in ("loss", "gradient_norm", "localization_gradient_norm"):
+            np.testing.assert_allclose(line[name], another[name], rtol=1e-5, atol=1e-5)
+    results = [json.loads((path / "result.json").read_text()) for path in (one, other)]
+    assert results[0]["test_examples"] == results[1]["test_examples"] == 90
+    # One of 90 digits may be a close call.
+    np.testing.assert_allclose(*(r["test_error_percent"] for r in results), atol=1.2)
+
+
+@pytest.fixture(scope="module")
+def one(config, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("devices") / "one"
+    train(config, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def eight(config, one) -> tuple[Path, dict]:
+    path = one.parent / "eight"
+    return path, finish(start(config, path, 8))[0]
+
+
+def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
+    path, said = eight
+    assert said == {
+        "devices": 8,
+        "process": 0,
+        "training": [65] * 8,
+        "batch": 30,
+        "status": 0,
+        "step": 6,
+    }
+    assert_alike(one, path)
+
+
+def test_a_checkpoint_of_eight_devices_opens_on_one(config, one, eight):
+    path, _ = eight
+    state, other = load(path)[1], load(one)[1]
+    for a, b in zip(*map(_leaves, (state, other)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    errors = json.loads((path / "result.json").read_text())["test_error_percent"]
+    assert evaluate_workdir(path)["test_error_percent"] == errors
+
+
+def _leaves(state):
+    import jax
+
+    return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def test_eight_devices_go_on_where_one_stopped(config, one, tmp_path):
+    """One device to step 3, which is between epochs, and eight from there."""
+    said, errors = finish(start(config, tmp_path / "run", 1, "3"))
+    assert said["status"] == 143, errors
+    said, _ = finish(start(config, tmp_path / "run", 8))
+    assert said["status"] == 0
+    assert_alike(one, tmp_path / "run")
+
+
+def test_seeds_over_devices(config, tmp_path):
+    several = dataclasses.replace(config, seeds=(0, 1, 2, 3), epochs=1)
+    train(several, tmp_path / "one")
+    said, _ = finish(
+        start(dataclasses.replace(several, mesh="seeds=4,batch=2"), tmp_path / "eight", 8)
+    )
+    assert said["seeds"] == [1] * 8
+    assert_alike(tmp_path / "one", tmp_path / "eight")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start_two(config: Config, workdir: Path, *stop: tuple[str, ...]):
+    port = free_port()
+    return [
+        start(
+            config,
+            workdir,
+            2,
+            *more,
+            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(number),
+        )
+        for number, more in enumerate(stop)
+    ]
+
+
+def test_two_processes_train_one_run_and_stop_together(config, one, tmp_path):
+    """Two processes of two devices each. The second is told to stop, and both do."""
+    workdir = tmp_path / "run"
+    (first, errors), (second, _) = map(finish, start_two(config, workdir, (), ("3",)))
+    assert (first["devices"], second["devices"]) == (4, 4)
+    assert first["training"] == second["training"] == [130, 130]
+    assert first["batch"] == second["batch"] == 60
+    assert (first["status"], second["status"]) == (143, 143)
+    assert "SIGTERM: stopped at step 3 of 6, which is saved in" in errors
+    for said, _ in map(finish, start_two(config, workdir, (), ())):
+        assert said["status"] == 0
+    assert_alike(one, workdir)
+
+
+def test_two_processes_are_refused_together(config, tmp_path):
+    other = dataclasses.replace(config, epochs=1)
+    from stn_jax.training.workdir import Workdir
+
+    Workdir(tmp_path).write_json("config.json", other.to_dict())
+    (first, errors), (second, others) = map(finish, start_two(config, tmp_path, (), ()))
+    assert (first["status"], second["status"]) == (2, 1)
+    assert "holds a run of another configuration" in errors
+    assert "the first process could not go on; it says why" in others
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mesh": "batch=2"}, "mesh is 'batch=2', but there are 1 devices"),
+        ({"mesh": "batch=7"}, r"but 7 devices cannot share 240 \(batch_size\) evenly"),
+        ({"mesh": "seeds=2"}, r"but 2 devices cannot share 1 \(seeds\) evenly"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(config, fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Placement.choose(dataclasses.replace(config, **fields))
+
+
+@pytest.mark.parametrize("mesh", ["", "model", "batch=0", "batch,batch", "batch,seeds", "batch=-1"])
+def test_what_is_no_mesh_is_refused(mesh):
+    with pytest.raises(ConfigError, match="mesh is "):
+        Config(mesh=mesh)

@@ -1,0 +1,107 @@
+"""Transforms that run away, and what is measured of them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from stn_jax.data.tasks import example_keys
+from stn_jax.training import Config, train
+from stn_jax.training.health import runaway, stretches
+from stn_jax.training.run import Run
+from stn_jax.training.step import Sums, distorted_batch, make_train_steps, seed_keys
+from stn_jax.warp import affine
+
+
+@settings(deadline=None)
+@given(arrays(np.float32, (2, 3), elements=st.floats(-20, 20, width=32)))
+def test_stretches_are_the_singular_values(theta):
+    expected = np.linalg.svd(theta[:, :2].astype(np.float64), compute_uv=False)
+    found = stretches(jnp.asarray(theta))
+    np.testing.assert_allclose(found, expected[::-1], atol=1e-5 * max(1, expected[0]))
+
+
+@pytest.mark.parametrize(
+    ("theta", "expected"),
+    [
+        (affine.identity(), False),
+        (affine.rotation(70.0), False),
+        (affine.scaling(0.25), False),
+        (affine.scaling(0.04), True),
+        (affine.scaling(jnp.array([1.0, 0.01])), True),
+        (affine.scaling(-1.0), False),
+        (affine.scaling(11.0), True),
+        (affine.shearing(20.0), True),
+        (affine.identity().at[0, 0].set(jnp.nan), True),
+        (affine.identity().at[1, 1].set(jnp.inf), True),
+        (jnp.zeros((2, 3)), True),
+    ],
+)
+def test_runaway(theta, expected):
+    assert bool(runaway(theta)) is expected
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cache) -> Run:
+    return Run.open(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
+
+
+def test_the_norm_of_the_localization_networks_gradient(run):
+    """Against the gradient of the same loss, differentiated here for its parameters alone."""
+    state = run.init_state()
+    # Where theta's layer is 0, all gradients before it are.
+    kernel = state["params"]["transformer"]["theta"]["kernel"]
+    state["params"]["transformer"]["theta"]["kernel"] = kernel + 0.01
+    params = jax.tree.map(lambda x: x[0], state["params"])
+    key = seed_keys((0,))[0]
+    order = jax.random.permutation(
+        jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), 0), len(run.data.images)
+    )[:64]
+    keys = example_keys(jax.random.fold_in(key, 0), jnp.arange(64))
+    images, _ = distorted_batch(run.task, run.data, keys, run.data.images[order])
+
+    @jax.jit
+    def loss(part):
+        logits = run.model.apply({"params": {**params, "transformer": part}}, images)
+        labels = run.data.labels[order]
+        return -jax.nn.log_softmax(logits)[jnp.arange(64), labels].mean()
+
+    expected = optax.tree.norm(jax.grad(loss)(params["transformer"]))
+    assert expected > 1e-3
+    steps = make_train_steps(run.model, run.optimizer, run.task, seeds=(0,), batch_size=64)
+    _, sums = steps(state, Sums.zero(run.model, 1), run.data, jnp.int32(1))
+    np.testing.assert_allclose(sums.localization_gradient_norm, expected, rtol=1e-4)
+    assert sums.localization_gradient_norm[0] < sums.gradient_norm[0]
+    assert sums.runaway.tolist() == [0.0]
+
+
+def logged(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_transforms_that_run_away_are_reported_with_advice(tiny_config, tmp_path, capsys):
+    values = {"localization_rate": 1000.0, "clip_norm": 0.5, "test_passes": 1}
+    train(Config(**{**tiny_config, **values}), tmp_path)
+    errors = capsys.readouterr().err
+    assert errors.count("% of the transforms have run away") == 1
+    assert "Lower localization_rate, set clip_norm" in errors
+    assert max(line["runaway_theta_percent"][0] for line in logged(tmp_path)) > 10
+
+
+def test_a_healthy_run_is_not_warned_of(tiny_config, tmp_path, capsys):
+    train(Config(**{**tiny_config, "test_passes": 1}), tmp_path)
+    assert "run away" not in capsys.readouterr().err
+    for line in logged(tmp_path):
+        assert line["runaway_theta_percent"] == [0.0]
+        assert 0 < line["localization_gradient_norm"][0] < line["gradient_norm"][0]
+
+
+def test_a_network_without_a_transformer_has_none_of_it(tiny_config, tmp_path):
+    train(Config(**{**tiny_config, "variant": "cnn", "test_passes": 1}), tmp_path)
+    assert not {"runaway_theta_percent", "localization_gradient_norm"} & set(logged(tmp_path)[0])

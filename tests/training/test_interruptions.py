@@ -1,0 +1,328 @@
+"""What a training survives: signals, kills, damage, full disks, a second process."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import chex
+import jax
+import pytest
+from chaos import compare, main
+
+from stn_jax.command_line import exit_code
+from stn_jax.training import Config, train
+from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.inspect import load
+from stn_jax.training.progress import Progress
+from stn_jax.training.workdir import Workdir, WorkdirBusyError, WorkdirError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_cache) -> Config:
+    return Config(
+        cache_dir=str(tiny_cache),
+        width=1 / 16,
+        epochs=3,
+        batch_size=128,
+        log_every=3,
+        steps_per_dispatch=1,
+        test_passes=1,
+        figures=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory) -> Path:
+    """A run of twelve steps that nothing happened to."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    train(config, path)
+    return path
+
+
+@pytest.fixture
+def copy(whole, tmp_path) -> Path:
+    """That run as it was before the evaluation, with checkpoints of steps 8 and 12."""
+    path = tmp_path / "copy"
+    shutil.copytree(whole, path)
+    (path / "result.json").unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
+)
+@pytest.mark.parametrize("at", [5, 8], ids=["between-log-points", "at-a-checkpoint"])
+def test_a_signal_saves_first(config, whole, tmp_path, monkeypatch, capfd, number, status, at):
+    done = 0
+    advance = Progress.advance
+
+    def advance_and_kill(self, count, note=None):
+        nonlocal done
+        done += count
+        if done == at * config.batch_size:
+            os.kill(os.getpid(), number)
+        advance(self, count, note)
+
+    monkeypatch.setattr(Progress, "advance", advance_and_kill)
+    before = signal.getsignal(number)
+    code = 0
+    try:
+        code = exit_code(lambda: train(config, tmp_path))
+    except SystemExit as stopped:
+        code = stopped.code
+    monkeypatch.undo()
+    assert code == status
+    assert signal.getsignal(number) is before
+    errors = capfd.readouterr().err
+    assert f"{number.name}: saving after the steps in flight; again: stop at once" in errors
+    assert f"{number.name}: stopped at step {at} of 12, which is saved in {tmp_path}" in errors
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == at
+    assert not (tmp_path / "result.json").exists()
+    train(config, tmp_path)
+    assert f"going on from step {at} of 12" in capfd.readouterr().out
+    compare(whole, tmp_path)
+
+
+def test_a_second_signal_does_not_wait(config, tmp_path, monkeypatch):
+    def kill_twice(self, count, note=None):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "advance", kill_twice)
+    with pytest.raises(SystemExit):
+        train(config, tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() is None
+
+
+def flip(path):
+    """Changes a bit in the middle of the largest file."""
+    file = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut(path):
+    file = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def lose(path):
+    shutil.rmtree(path / "default" / "d")
+
+
+def undigest(path):
+    (path / "digests.json").unlink()
+
+
+def garble(path):
+    (path / "digests.json").write_bytes(b"\xff{")
+
+
+def empty(path):
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, lose, undigest, garble, empty])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    config, whole, copy, capfd, damage
+):
+    damage(copy / "checkpoints" / "12")
+    assert int(load(copy)[1]["step"]) == 8
+    assert (copy / "checkpoints" / "12").exists(), "who only reads does not rename"
+    assert "checkpoints/12 is damaged (" in capfd.readouterr().err
+    train(config, copy)
+    out, errors = capfd.readouterr()
+    assert "going on from step 8 of 12" in out
+    assert "checkpoints/12 is damaged (" in errors
+    assert "); it is now 12.damaged" in errors
+    compare(whole, copy)
+    assert (copy / "checkpoints" / "12.damaged").exists()
+
+
+def test_where_all_checkpoints_are_damaged_it_begins_anew(config, whole, copy, capfd):
+    for step in (8, 12):
+        flip(copy / "checkpoints" / str(step))
+    train(config, copy)
+    assert "going on" not in capfd.readouterr().out
+    compare(whole, copy)
+
+
+def test_what_killed_processes_left_is_removed(config, copy):
+    left = [copy / "checkpoints" / "9.unfinished", copy / "checkpoints" / "4.doomed"]
+    for path in left:
+        (path / "default").mkdir(parents=True)
+    left.append(copy / ".result.json.abc.unfinished")
+    left[-1].write_text("{")
+    train(config, copy)
+    assert not any(path.exists() for path in left)
+
+
+def test_checkpoints_of_orbax_own_manager_still_open(config, copy):
+    import orbax.checkpoint as ocp
+
+    state = load(copy)[1]
+    shutil.rmtree(copy / "checkpoints")
+    with ocp.CheckpointManager(copy / "checkpoints") as manager:
+        manager.save(12, args=ocp.args.StandardSave(state))
+    chex.assert_trees_all_equal(load(copy)[1], state)
+
+
+def test_a_whole_checkpoint_of_another_network_is_refused(config, copy):
+    checkpoints = Checkpoints(copy / "checkpoints")
+    with pytest.raises(WorkdirError, match="does not fit this network or this version"):
+        checkpoints.restore({"step": jax.ShapeDtypeStruct((), "int32"), "weights": ()}, mend=True)
+    assert checkpoints.latest_step() == 12
+
+
+HOLD = """
+import sys, time
+from stn_jax.training.workdir import Workdir
+with Workdir(sys.argv[1]).lock():
+    print("locked", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(config, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "locked\n"
+            with pytest.raises(
+                WorkdirBusyError, match=rf"another process \(process {other.pid} on"
+            ):
+                train(config, tmp_path)
+            assert not (tmp_path / "config.json").exists()
+        finally:
+            other.kill()
+    with Workdir(tmp_path).lock():
+        pass
+
+
+def test_a_lock_may_be_nested_by_its_owner_alone(tmp_path):
+    first, second = Workdir(tmp_path / "run"), Workdir(tmp_path / "run")
+    with first.lock():
+        with first.lock():
+            pass
+        with pytest.raises(WorkdirBusyError), second.lock():
+            pass
+    with second.lock():
+        pass
+
+
+@pytest.fixture
+def small_files(copy):
+    """Lets no file grow beyond a few kilobytes, as a disk that fills up does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_others_alone(copy, small_files):
+    checkpoints = Checkpoints(copy / "checkpoints")
+    state = load(copy)[1]
+    small_files()
+    with pytest.raises(
+        WorkdirError,
+        match=rf"checkpoint of step 13 to .*: {os.strerror(errno.EFBIG)}; the last is step 12",
+    ):
+        checkpoints.save({**state, "step": state["step"] + 1})
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["12", "8"]
+    chex.assert_trees_all_equal(load(copy)[1], state)
+
+
+MOUNTED = "unshare --mount --map-root-user sh -c"
+
+
+def in_a_mount(options: str, folder: Path, command: str) -> subprocess.CompletedProcess:
+    """Runs a command where a file system of its own is mounted on a folder."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    mount = f"mount -t tmpfs {options} none {folder}"
+    tried = subprocess.run([*MOUNTED.split(), mount], capture_output=True)
+    if tried.returncode:
+        pytest.skip(f"file systems cannot be mounted here: {tried.stderr!r}")
+    return subprocess.run(
+        [*MOUNTED.split(), f"{mount} && {command}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def train_command(config: Config, workdir: Path) -> str:
+    fields = {k: v for k, v in config.to_dict().items() if v != getattr(Config(), k)}
+    flags = " ".join(f"--config.{k}={v}" for k, v in fields.items())
+    quickstart = f"--config={ROOT}/configs/rotated_mnist.py"
+    return f"{sys.executable} {ROOT}/train.py {quickstart} --workdir={workdir} {flags}"
+
+
+def test_a_full_disk_is_said_and_the_earlier_checkpoint_is_whole(config, tmp_path):
+    """The disk is filled once there is a checkpoint of the first epoch."""
+    code = f"""
+import jax, os, shutil, sys
+from stn_jax.command_line import exit_code
+from stn_jax.training import Config, train
+from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.inspect import load
+config = Config.from_dict({config.to_dict()!r})
+workdir = {str(tmp_path / "run")!r}
+save = Checkpoints.save
+def save_and_fill(self, *args):
+    save(self, *args)
+    filler = os.open({str(tmp_path / "filler")!r}, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(filler, bytes(1024))
+    except OSError:
+        os.close(filler)
+Checkpoints.save = save_and_fill
+code = exit_code(lambda: train(config, workdir))
+Checkpoints.save = save
+os.unlink({str(tmp_path / "filler")!r})
+print("whole at", int(load(workdir)[1]["step"]), "status", code)
+print("trained to", train(config, workdir)["step"])
+"""
+    script = tmp_path.parent / f"{tmp_path.name}.py"
+    script.write_text(code)
+    done = in_a_mount("-o size=4m", tmp_path, f"{sys.executable} {script}")
+    assert "No space left on device" in done.stderr
+    assert "the same command goes on" in done.stderr
+    assert "whole at 4 status 2" in done.stdout, done.stdout + done.stderr
+    assert "trained to 12" in done.stdout
+
+
+def test_a_read_only_workdir_is_said(config, tmp_path):
+    workdir = tmp_path / "run"
+    done = in_a_mount("-o ro", tmp_path, train_command(config, workdir))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"error: cannot write to workdir {workdir}: Read-only file system; "
+        "name another folder with --workdir"
+    )
+
+
+def test_a_history_that_was_damaged_is_kept_up_to_there(tmp_path):
+    lines = [json.dumps({"step": step, "seconds": float(step)}) for step in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], "\0\0\0", *lines[2:], ""]))
+    assert [line["step"] for line in Workdir(tmp_path).metrics()] == [0, 1]
+
+
+def test_a_training_that_is_killed_ends_as_one_left_alone(tiny_cache, tmp_path):
+    """A short form of chaos.py, which says how to run the long one."""
+    flags = [f"--config.cache_dir={tiny_cache}", "--config.dataset=mnist"]
+    flags += ["--config.width=0.0625", "--config.epochs=6", "--config.batch_size=128"]
+    flags += ["--config.log_every=3", "--config.test_passes=1", "--config.figures=False"]
+    assert main(3, 1, tmp_path, flags) >= 1
