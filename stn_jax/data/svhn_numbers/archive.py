@@ -2,9 +2,9 @@
 
 An archive ``train.tar.gz`` holds images ``train/1.png``, ``train/2.png``, ... and, anywhere among
 them, ``train/digitStruct.mat``: a MATLAB v7.3 file, which is HDF5. There ``digitStruct/name`` and
-``digitStruct/bbox`` are columns of references, row i for the image ``i+1.png``; a group of boxes has
-``label``, ``left``, ``top``, ``width`` and ``height``, each a number where there is one digit, else
-a column of references to numbers. The label 10 is the digit 0.
+``digitStruct/bbox`` are columns of references, row i for the image ``i+1.png``; a group of boxes
+has ``label``, ``left``, ``top``, ``width`` and ``height``, each a number where there is one digit,
+else a column of references to numbers. The label 10 is the digit 0.
 
 Memory does not grow with the archive: it is streamed twice, once for the labels, which go to a
 temporary file, and once for the images. (A bit of bookkeeping is left: one byte an image.)
@@ -107,7 +107,7 @@ def _images(path: Path) -> Iterator[tuple[str, bytes]]:
 def _files(tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
     """Names, without folders, and contents of the files in a tar that is streamed."""
     while (member := tar.next()) is not None:
-        tar.members = []  # it would remember all of them
+        tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
         if (file := tar.extractfile(member)) is not None:
             yield PurePosixPath(member.name).name, file
 

@@ -84,9 +84,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             wanted = [s for s in SPLITS if urls[s] in self.url_infos or s not in paths]
             paths |= dl_manager.download({split: urls[split] for split in wanted})
         elif not {"train", "test"} <= set(paths):
+            found = ", ".join(path.name for path in paths.values()) or "none"
             raise ArchiveError(
-                f"{self.builder_config.name} needs train.tar.gz and test.tar.gz (and, if you like, "
-                f"extra.tar.gz) in manual_dir; found {', '.join(map(str, paths.values())) or 'none'}"
+                f"{self.builder_config.name} needs train.tar.gz and test.tar.gz, and takes "
+                f"extra.tar.gz, in manual_dir; found {found}"
             )
         return {split: self._generate_examples(split, path) for split, path in paths.items()}
 
