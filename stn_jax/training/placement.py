@@ -110,12 +110,10 @@ class Placement:
             return tree
 
         def put(sharding: NamedSharding, part: Any) -> Any:
-            return jax.tree.map(
-                lambda x: jax.make_array_from_callback(
-                    x.shape, sharding, lambda index, x=x: x[index]
-                ),
-                part,
-            )
+            def one(x: Any) -> jax.Array:
+                return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+            return jax.tree.map(one, part)
 
         return jax.tree.map(put, sharding, tree)
 

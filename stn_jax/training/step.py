@@ -19,8 +19,8 @@ State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lea
 class Data(NamedTuple):
     """A training set on the device."""
 
-    images: jax.Array  # [N, H, W, C], uint8
-    labels: jax.Array  # [N], int32
+    images: jax.Array  # [N, H, W, C], uint8; or what a generated data set has in their place
+    labels: jax.Array  # [N] or [N, positions], int32
     mean: jax.Array
     deviation: jax.Array
 
@@ -53,10 +53,10 @@ class Sums(NamedTuple):
 
 
 def distorted_batch(
-    task: Task, data: Data, keys: jax.Array, images: jax.Array
+    task: Task, data: Data, keys: jax.Array, images: jax.Array, *, train: bool = True
 ) -> tuple[jax.Array, jax.Array]:
     """Images as a network sees them, ``[B, H', W', C]`` float32, and the thetas applied."""
-    images, theta = task.distort(keys, images, data.images)
+    images, theta = task.shown(train)(keys, images, data.images)
     return (images - data.mean) / data.deviation, theta
 
 
@@ -86,9 +86,9 @@ def init_state(
         params, optimizer_state = run(seed_keys(seeds))
         return {"step": jnp.int32(0), "params": params, "optimizer": optimizer_state}
 
-    shardings = (
-        {} if placement is None or placement.single else {"out_shardings": placement.state()}
-    )
+    shardings: dict[str, Any] = {}
+    if placement is not None and not placement.single:
+        shardings = {"out_shardings": placement.state()}
     return jax.jit(init_all, **shardings)(data)
 
 
@@ -101,7 +101,7 @@ def make_train_steps(
     batch_size: int,
     label_smoothing: float = 0.0,
     placement: Placement | None = None,
-) -> Callable[[State, Sums, Data, jax.Array], tuple[State, Sums]]:
+) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
     """Compiles a function that takes several training steps.
 
     Everything that a step draws (order of the examples, distortions, dropout) comes from its
@@ -117,7 +117,7 @@ def make_train_steps(
 
     Returns:
       Function of state and sums (which it consumes and continues), data and the number of steps, as
-      an int32 array: a dispatch must not cross the end of an epoch.
+      an int32: a dispatch must not cross the end of an epoch.
     """
 
     shared = (lambda x: x) if placement is None else placement.constrain

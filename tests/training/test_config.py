@@ -56,6 +56,10 @@ from stn_jax.training import Config, ConfigError
         ({"seeds": (1.0,)}, r"seeds is \(1.0,\); expected whole numbers"),
         ({"variant": "stn-c0\n"}, r"variant is 'stn-c0\\n'; expected cnn"),
         ({"dataset": "mni\0st"}, r"dataset is 'mni\\x00st'; expected a name without NUL"),
+        ({"crop": 20}, "crop is 20; expected 0 where the task is rotated_mnist"),
+        ({"crop": -1}, "crop is -1; expected 0 or more"),
+        ({"step_drops": 0}, "step_drops is 0; expected 1 or more"),
+        ({"task": "svhn", "variant": "stn-c9"}, "has 8 blocks; expected a depth from 0 to 8"),
         ({"dataset": ""}, "dataset is empty; expected mnist_sample or a TFDS name"),
     ],
 )
