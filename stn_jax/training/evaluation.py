@@ -49,7 +49,7 @@ def predict(
     placement = None if run.placement is None or run.placement.single else run.placement
     devices = 1 if placement is None else placement.mesh.size
     size = -(-min(run.config.test_batch_size, total) // devices) * devices
-    whole = {} if placement is None else {"out_shardings": placement.whole}
+    whole: dict[str, Any] = {} if placement is None else {"out_shardings": placement.whole}
 
     def shared(x):
         return x if placement is None else placement.put(x, placement.by_device)

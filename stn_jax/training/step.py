@@ -86,9 +86,9 @@ def init_state(
         params, optimizer_state = run(seed_keys(seeds))
         return {"step": jnp.int32(0), "params": params, "optimizer": optimizer_state}
 
-    shardings = (
-        {} if placement is None or placement.single else {"out_shardings": placement.state()}
-    )
+    shardings: dict[str, Any] = {}
+    if placement is not None and not placement.single:
+        shardings = {"out_shardings": placement.state()}
     return jax.jit(init_all, **shardings)(data)
 
 
@@ -100,7 +100,7 @@ def make_train_steps(
     seeds: tuple[int, ...],
     batch_size: int,
     placement: Placement | None = None,
-) -> Callable[[State, Sums, Data, jax.Array], tuple[State, Sums]]:
+) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
     """Compiles a function that takes several training steps.
 
     Everything that a step draws (order of the examples, distortions, dropout) comes from its
