@@ -109,13 +109,13 @@ class Placement:
         if self.single:
             return tree
 
-        def put(sharding: NamedSharding, part: Any) -> Any:
-            def one(x: Any) -> jax.Array:
-                return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+        def put_leaf(sharding: NamedSharding, x: Any) -> jax.Array:
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-            return jax.tree.map(one, part)
+        def put_part(sharding: NamedSharding, part: Any) -> Any:
+            return jax.tree.map(functools.partial(put_leaf, sharding), part)
 
-        return jax.tree.map(put, sharding, tree)
+        return jax.tree.map(put_part, sharding, tree)
 
     def put_examples(self, tree: Any) -> Any:
         """Lays a training set over the devices.

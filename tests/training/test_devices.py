@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.inspect import evaluate_workdir, load
 from stn_jax.training.placement import Placement
+from stn_jax.training.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 CASE = Path(__file__).with_name("devices_case.py")
@@ -50,10 +52,20 @@ def start(config: Config, workdir: Path, devices: int, *more: str, **environment
     )
 
 
-def finish(process: subprocess.Popen) -> tuple[dict, str]:
-    out, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
-    return json.loads(out.splitlines()[-1]), errors
+def finish(*processes: subprocess.Popen) -> list[tuple[dict, str]]:
+    """What each has said, and its stderr."""
+    said = []
+    try:
+        for process in processes:
+            out, errors = process.communicate(timeout=500)
+            assert process.returncode == 0, errors
+            # The library of the collectives prints to stdout, too.
+            said.append((json.JSONDecoder().raw_decode(out, out.index('{"devices"'))[0], errors))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return said
 
 
 def history(workdir: Path) -> list[dict]:
@@ -83,7 +95,7 @@ def one(config, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def eight(config, one) -> tuple[Path, dict]:
     path = one.parent / "eight"
-    return path, finish(start(config, path, 8))[0]
+    return path, finish(start(config, path, 8))[0][0]
 
 
 def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
@@ -109,16 +121,14 @@ def test_a_checkpoint_of_eight_devices_opens_on_one(config, one, eight):
 
 
 def _leaves(state):
-    import jax
-
     return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
 def test_eight_devices_go_on_where_one_stopped(config, one, tmp_path):
     """One device to step 3, which is between epochs, and eight from there."""
-    said, errors = finish(start(config, tmp_path / "run", 1, "3"))
+    [(said, errors)] = finish(start(config, tmp_path / "run", 1, "3"))
     assert said["status"] == 143, errors
-    said, _ = finish(start(config, tmp_path / "run", 8))
+    [(said, _)] = finish(start(config, tmp_path / "run", 8))
     assert said["status"] == 0
     assert_alike(one, tmp_path / "run")
 
@@ -126,7 +136,7 @@ def test_eight_devices_go_on_where_one_stopped(config, one, tmp_path):
 def test_seeds_over_devices(config, tmp_path):
     several = dataclasses.replace(config, seeds=(0, 1, 2, 3), epochs=1)
     train(several, tmp_path / "one")
-    said, _ = finish(
+    [(said, _)] = finish(
         start(dataclasses.replace(several, mesh="seeds=4,batch=2"), tmp_path / "eight", 8)
     )
     assert said["seeds"] == [1] * 8
@@ -158,23 +168,21 @@ def start_two(config: Config, workdir: Path, *stop: tuple[str, ...]):
 def test_two_processes_train_one_run_and_stop_together(config, one, tmp_path):
     """Two processes of two devices each. The second is told to stop, and both do."""
     workdir = tmp_path / "run"
-    (first, errors), (second, _) = map(finish, start_two(config, workdir, (), ("3",)))
+    (first, errors), (second, _) = finish(*start_two(config, workdir, (), ("3",)))
     assert (first["devices"], second["devices"]) == (4, 4)
     assert first["training"] == second["training"] == [130, 130]
     assert first["batch"] == second["batch"] == 60
     assert (first["status"], second["status"]) == (143, 143)
     assert "SIGTERM: stopped at step 3 of 6, which is saved in" in errors
-    for said, _ in map(finish, start_two(config, workdir, (), ())):
+    for said, _ in finish(*start_two(config, workdir, (), ())):
         assert said["status"] == 0
     assert_alike(one, workdir)
 
 
 def test_two_processes_are_refused_together(config, tmp_path):
     other = dataclasses.replace(config, epochs=1)
-    from stn_jax.training.workdir import Workdir
-
     Workdir(tmp_path).write_json("config.json", other.to_dict())
-    (first, errors), (second, others) = map(finish, start_two(config, tmp_path, (), ()))
+    (first, errors), (second, others) = finish(*start_two(config, tmp_path, (), ()))
     assert (first["status"], second["status"]) == (2, 1)
     assert "holds a run of another configuration" in errors
     assert "the first process could not go on; it says why" in others
