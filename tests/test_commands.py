@@ -86,6 +86,15 @@ def test_eval_classifies_a_users_digits(trained, digit_file):
     assert (path / last.removeprefix("drawn in ")).read_bytes().startswith(b"\x89PNG")
 
 
+def test_eval_writes_a_report(trained, here, capsys):
+    path = trained[0]
+    assert here("eval.py", "--workdir=run", "--report", cwd=path) == 0
+    result = json.loads((path / "run" / "result.json").read_text())
+    expected = f"test error {result['mean']:.2f} %; see run/report.html\n"
+    assert capsys.readouterr().out == expected
+    assert (path / "run" / "report.html").read_text().startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +111,9 @@ def test_eval_classifies_a_users_digits(trained, digit_file):
         (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
         (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
         (["eval.py", "--workdir=run", "--dataset=mnist"], "--dataset goes with --pretrained"),
+        (["eval.py", "--workdir=run", "--report", "--image", "x.png"], "--report goes with"),
+        (["eval.py", "--pretrained=nothing", "--report"], "--report goes with --workdir alone"),
+        (["eval.py", "--workdir=run", "--report=run/config.json/x"], "cannot write run/conf"),
         (["eval.py", "--pretrained=nothing"], "no weights are called 'nothing'; there are: "),
     ],
 )

@@ -42,6 +42,8 @@ Features = Callable[[jax.Array], Any] | Mapping[str, Callable] | Sequence[Callab
 
 # What float32 may lose of a position (normalised), and of a weight of the interpolation.
 _POSITION_ROUNDING, _WEIGHT_ROUNDING = 1e-5, 1e-3
+# What it may leave of a derivative that should be 0, relative to the largest.
+_SLOPE_ROUNDING = 1e-5
 
 
 class Geometry(NamedTuple):
@@ -396,8 +398,8 @@ def _checked(geometry: Geometry | None, name: str) -> Geometry:
 def measure_geometry(features: Callable[[jax.Array], Any], shape: Sequence[int]) -> Geometry:
     """Finds out which pixels each position of a feature map depends on.
 
-    Reads them off the derivative of each position by the image, where that is not 0, for images
-    of noise. Positions whose field the image's edge cuts off tell less, so a network with padding
+    Reads them off the derivative of each position by the image, where that is more than rounding,
+    for images of noise. Positions whose field the image's edge cuts off tell less, so a network with padding
     whose receptive field is about as large as the image cannot be measured: give a geometry.
 
     Args:
@@ -427,7 +429,8 @@ def measure_geometry(features: Callable[[jax.Array], Any], shape: Sequence[int])
 
         def pixels(line: jax.Array) -> jax.Array:
             (slope,) = pull_back(jnp.where(line, weights, 0))
-            return (slope != 0).any((0, 3))
+            size = jnp.abs(slope)
+            return (size > _SLOPE_ROUNDING * size.max()).any((0, 3))
 
         return jax.lax.map(pixels, jnp.asarray(lines))
 

@@ -28,7 +28,11 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         # Opened here, since np.load leaves a damaged file open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as npz:
-            return {key: npz[key] for key in npz.files}
+            arrays = {key: npz[key] for key in npz.files}
     except _DAMAGE as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(first) from error
+    # What does not begin as an array, NumPy gives as bytes.
+    if strange := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"{strange[0]} is not an array")
+    return arrays

@@ -52,11 +52,12 @@ def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[d
     """
     run, state = load(workdir)
     folder = Workdir(workdir)
-    predictions = predict(run, state["params"])
-    found = report(run, state["params"], int(state["step"]), predictions, folder.metrics())
     path = folder.path / "report.html" if path is None else Path(path)
     try:
+        # Opened first: whether it can be written is known before the work.
         with whole_file(path) as file:
+            predictions = predict(run, state["params"])
+            found = report(run, state["params"], int(state["step"]), predictions, folder.metrics())
             file.write(page.render(found))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}; name another file") from None

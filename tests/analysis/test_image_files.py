@@ -1,5 +1,7 @@
 """A user's own digits."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,4 +64,120 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
     path = tmp_path / "huge.png"
     Image.new("1", (50_000, 1_100)).save(path)
     with pytest.raises(DataError, match=r"huge.png has 50000x1100 pixels; expected at most 50 mil"):
+        read_digit(path)
+
+
+def drawn(width=60, height=60, ground=230):
+    """A page with the digit 7 on it, gray, dark on light: its bars are the stated ones."""
+    page = np.full((height, width), ground, np.uint8)
+    top, left = height // 4, width // 4
+    page[top : top + 5, left : left + 24] = 20
+    page[top : top + 30, left + 19 : left + 24] = 20
+    return page
+
+
+def save_as(how, page, path):
+    """Saves a page in another way; gives the file's path."""
+    gray = Image.fromarray(page)
+    if how == "animated gif":
+        other = Image.fromarray(np.rot90(page).copy())
+        path = path.with_suffix(".gif")
+        gray.save(path, save_all=True, append_images=[other, other], duration=50)
+    elif how == "animated png":
+        gray.save(path, save_all=True, append_images=[Image.fromarray(np.rot90(page).copy())])
+    elif how == "animated webp":
+        path = path.with_suffix(".webp")
+        turned = Image.fromarray(np.rot90(page).copy())
+        gray.save(path, save_all=True, append_images=[turned], lossless=True)
+    elif how == "several tiff pages":
+        path = path.with_suffix(".tif")
+        gray.save(path, save_all=True, append_images=[Image.fromarray(np.rot90(page).copy())])
+    elif how == "16-bit tiff":
+        path = path.with_suffix(".tif")
+        Image.fromarray(page.astype(np.uint16) * 257).save(path)
+    elif how == "32-bit integers":
+        path = path.with_suffix(".tif")
+        Image.fromarray(page.astype(np.int32) * 100_000).save(path)
+    elif how == "floats":
+        path = path.with_suffix(".tif")
+        Image.fromarray(page.astype(np.float32) / 255).save(path)
+    elif how == "palette with transparency":
+        clear = gray.point(lambda v: 255 if v > 100 else 0).convert("P")
+        clear.save(path, transparency=255)
+    elif how == "cmyk jpeg":
+        path = path.with_suffix(".jpg")
+        gray.convert("CMYK").save(path, quality=100)
+    elif how == "bilevel":
+        gray.convert("1", dither=Image.Dither.NONE).save(path)
+    elif how == "camera held on its side":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn clockwise to see it upright
+        path = path.with_suffix(".jpg")
+        Image.fromarray(np.rot90(page).copy()).save(path, exif=exif, quality=95)
+    elif how == "wrong suffix":
+        path = path.with_suffix(".jpg")
+        gray.save(path, "PNG")
+    return path
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("animated gif", "animated png", "animated webp", "several tiff pages", "16-bit tiff"),
+        *("32-bit integers", "floats", "palette with transparency", "cmyk jpeg", "bilevel"),
+        *("camera held on its side", "wrong suffix"),
+    ],
+)
+def test_odd_files_show_the_digit_that_a_plain_one_shows(tmp_path, how):
+    page = drawn()
+    plain = tmp_path / "plain.png"
+    Image.fromarray(page).save(plain)
+    expected = read_digit(plain).astype(int)
+    found = read_digit(save_as(how, page, tmp_path / "odd.png"))
+    assert expected[..., 0].max() == 255
+    assert np.abs(found - expected).mean() < 4
+    # Not that of a turned page.
+    Image.fromarray(np.rot90(page).copy()).save(plain)
+    assert np.abs(found - read_digit(plain).astype(int)).mean() > 20
+
+
+def test_a_strip_50_000_pixels_wide_is_read_and_a_square_of_them_refused(tmp_path):
+    strip = np.full((40, 50_000), 255, np.uint8)
+    strip[5:35, 25_000:25_010] = 0
+    path = tmp_path / "strip.png"
+    Image.fromarray(strip).save(path)
+    digit = read_digit(path)[..., 0]
+    rows, columns = np.nonzero(digit > 100)
+    assert np.ptp(rows) + 1 == 20
+    assert np.ptp(columns) + 1 in (6, 7, 8)
+    for height, message in (
+        (2_000, "50000x2000 pixels; expected at most 50"),
+        (8_000, "decompres"),
+    ):
+        square = tmp_path / "square.png"
+        Image.new("1", (50_000, height)).save(square)
+        with pytest.raises(DataError, match=message) as caught:
+            read_digit(square)
+        assert "\n" not in str(caught.value)
+
+
+def test_pixels_that_are_no_numbers_are_refused(tmp_path):
+    path = tmp_path / "nan.tif"
+    page = drawn().astype(np.float32)
+    page[0, 0] = np.nan
+    Image.fromarray(page).save(path)
+    with pytest.raises(DataError, match=r"nan.tif cannot be read .* no finite numbers"):
+        read_digit(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe.png cannot be read as an image: it is no file"):
+        read_digit(tmp_path / "pipe.png")
+
+
+def test_a_file_that_pillow_would_hand_to_another_program_is_refused(tmp_path):
+    path = tmp_path / "digit.eps"
+    Image.fromarray(drawn()).save(path)
+    with pytest.raises(DataError, match=r"digit.eps is not an image that can be read"):
         read_digit(path)

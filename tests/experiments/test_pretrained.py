@@ -1,7 +1,9 @@
 """Weights on disk: what comes back, and what is refused."""
 
+import ast
 import io
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -142,3 +144,69 @@ def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PretrainedError, match=r"cannot write .*file/rotated_mnist__stn-sl1.npz"):
         pretrained.save(NAME, network[1], METADATA, folder=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_shape": [28, 28]}, r"input_shape is \[28, 28\]; expected \[H, W, C\]"),
+        ({"input_shape": [28, 28, 10**9]}, r"input_shape is .*; expected \[H, W, C\]"),
+        ({"input_shape": "28"}, "input_shape is '28'; expected a list"),
+        ({"model": [1]}, r"model is \[1\]; expected a dict"),
+        ({"model": {**OPTIONS, "width": "wide"}}, "holds no network: "),
+        ({"model": {**OPTIONS, "width": 1e300}}, "holds no network: "),
+        ({"model": {**OPTIONS, "classes": 0}}, "holds no network: "),
+        ({"model": {**OPTIONS, "classes": 9}}, r"head/logits/bias is \[7\] and should be \[9\]"),
+        ({"model": {**OPTIONS, "width": 1 / 4}}, r"conv/kernel is \[.*\] and should be \[.*\]"),
+    ],
+)
+def test_metadata_that_cannot_be_is_refused(folder, changes, message):
+    rewritten(folder / "rotated_mnist__stn-sl1.npz", format=1, **changes)
+    with pytest.raises(PretrainedError, match=message) as caught:
+        stn_jax.load_pretrained(NAME, folder=folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["type", "order", "not finite", "pickle"])
+def test_weights_of_another_kind_are_refused(folder, tmp_path, kind):
+    path = folder / "rotated_mnist__stn-sl1.npz"
+    with np.load(path) as npz:
+        arrays = dict(npz)
+    bias = arrays["head/logits/bias"]
+    fired = tmp_path / "fired"
+    changed = {
+        "type": bias.astype(np.float64),
+        "order": bias.astype(">f2"),
+        "not finite": np.full_like(bias, np.inf),
+        "pickle": np.array([Fires(fired)], object),
+    }
+    arrays["head/logits/bias"] = changed[kind]
+    np.savez(path, **arrays)
+    with pytest.raises(PretrainedError, match=r"stn-sl1\.npz is damaged"):
+        stn_jax.load_pretrained(NAME, folder=folder)
+    assert not fired.exists()
+
+
+class Fires:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_nothing_in_the_package_unpickles():
+    """No reader of files by pickle: by import, or by a flag of NumPy's."""
+    package = Path(stn_jax.__file__).parent
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+                assert not {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} & {
+                    name.partition(".")[0] for name in names
+                }, path
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), path
+                assert node.value.value is False, path
