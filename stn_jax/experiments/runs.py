@@ -23,7 +23,7 @@ from stn_jax.training.workdir import Workdir, WorkdirBusyError
 # figures for two CPU cores, and for any accelerator.
 GUESS = {
     "cpu": {
-        "rotated_mnist": 0.4,
+        "rotated_mnist": 0.15,
         "translated_mnist": 2.0,
         "scaled_mnist": 8.0,
         "svhn": 20.0,
