@@ -1,4 +1,4 @@
-"""Translated MNIST with clutter, all 60,000 digits, in a sixteen-epoch one-cycle schedule."""
+"""Translated MNIST with clutter, all 60,000 digits, in a one-cycle schedule of twenty epochs."""
 
 from ml_collections import ConfigDict
 

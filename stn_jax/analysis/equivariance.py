@@ -399,8 +399,9 @@ def measure_geometry(features: Callable[[jax.Array], Any], shape: Sequence[int])
     """Finds out which pixels each position of a feature map depends on.
 
     Reads them off the derivative of each position by the image, where that is more than rounding,
-    for images of noise. Positions whose field the image's edge cuts off tell less, so a network with padding
-    whose receptive field is about as large as the image cannot be measured: give a geometry.
+    for images of noise. Positions whose field the image's edge cuts off tell less, so a network
+    with padding whose receptive field is about as large as the image cannot be measured: give a
+    geometry.
 
     Args:
       features: differentiable JAX function from ``[B, H, W, C]`` to one map ``[B, h, w, c]``.

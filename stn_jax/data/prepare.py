@@ -254,9 +254,10 @@ def _examples(
     """
     import tensorflow_datasets as tfds
 
-    decoders = {key: tfds.decode.SkipDecoding() for key in skip} or None
+    decoders = {key: tfds.decode.SkipDecoding() for key in skip}
+    options = {"decoders": decoders} if decoders else {}
     try:
-        source = builder.as_data_source(split, decoders=decoders)
+        source = builder.as_data_source(split, **options)
     except NotImplementedError:
         # Prepared by someone in TFDS's default format, which TensorFlow alone can read.
         _require(name, "tensorflow")

@@ -48,7 +48,7 @@ def test_jobs_have_folders_of_their_own():
     folders = [
         folder({}),
         folder({"epochs": 3}),
-        folder({"learning_rate": 0.2}),
+        folder({"learning_rate": 0.7}),
         folder({}, (0, 1)),
         folder({}, (1,)),
     ]

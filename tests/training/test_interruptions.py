@@ -25,6 +25,14 @@ from stn_jax.training.workdir import Workdir, WorkdirBusyError, WorkdirError
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as in a foreground process: one in the background may be told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def config(tiny_cache) -> Config:
     return Config(

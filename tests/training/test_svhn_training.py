@@ -19,10 +19,11 @@ from flax import linen as nn
 from stn_jax.data import cache, house_numbers, sources
 from stn_jax.data.sources import Source, Split
 from stn_jax.data.tasks import TASKS
+from stn_jax.models import Details
 from stn_jax.training import Config, ConfigError
 from stn_jax.training.evaluation import Predictions, predict, summarise
 from stn_jax.training.run import Run
-from stn_jax.training.step import Data, init_state, make_train_steps
+from stn_jax.training.step import Data, Sums, init_state, make_train_steps
 
 
 def made(count, side, seed=0):
@@ -91,10 +92,13 @@ def test_an_image_is_right_only_where_all_five_digits_are(svhn_cache):
 class Constant(nn.Module):
     """Five times the same logits, which start at 0, for all images."""
 
+    transformer: None = None
+
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(self, images, *, train=False, return_details=False):
         logits = self.param("logits", nn.initializers.zeros, (5, 11))
-        return jnp.broadcast_to(logits, (len(images), 5, 11))
+        logits = jnp.broadcast_to(logits, (len(images), 5, 11))
+        return (logits, Details(None, images)) if return_details else logits
 
 
 def test_a_step_adds_up_five_cross_entropies_and_counts_whole_numbers():
@@ -103,7 +107,7 @@ def test_a_step_adds_up_five_cross_entropies_and_counts_whole_numbers():
     task, optimizer = TASKS["svhn"], optax.sgd(1.0)
     steps = make_train_steps(Constant(), optimizer, task, seeds=(0,), batch_size=8)
     state = init_state(Constant(), optimizer, task, data, (0,))
-    state, sums = steps(state, data, jnp.int32(1))
+    state, sums = steps(state, Sums.zero(Constant(), 1), data, jnp.int32(1))
     assert float(sums.loss[0]) == pytest.approx(5 * math.log(11), rel=1e-6)
     # Equal logits answer 0: right for three of eight.
     assert float(sums.errors[0]) == pytest.approx(5 / 8)
@@ -144,7 +148,7 @@ def test_all_networks_can_take_a_step(svhn_cache, task, variant):
         )
     )
     state = jax.eval_shape(run.init_state)
-    after, sums = jax.eval_shape(steps_of(run), state, run.data, jnp.int32(1))
+    after, sums = jax.eval_shape(steps_of(run), state, run.no_sums(), run.data, jnp.int32(1))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert {x.dtype for x in jax.tree.leaves(after["params"])} == {jnp.dtype("float32")}
     chex.assert_shape(sums.loss, (1,))
@@ -156,10 +160,10 @@ def test_dropout_is_on_in_training_and_differs_by_step(svhn_cache):
     run = Run.open(config)
     steps, state, losses = steps_of(run), run.init_state(), []
     for _ in range(2):
-        state, sums = steps(state, run.data, jnp.int32(1))
+        state, sums = steps(state, run.no_sums(), run.data, jnp.int32(1))
         losses.append(float(sums.loss[0]))
     assert abs(losses[0] - losses[1]) > 1e-4
-    _, sums = steps(run.init_state(), run.data, jnp.int32(1))
+    _, sums = steps(run.init_state(), run.no_sums(), run.data, jnp.int32(1))
     assert float(sums.loss[0]) == losses[0]
 
 
@@ -168,7 +172,7 @@ def test_the_full_network_takes_steps(svhn_cache):
     run = Run.open(config)
     state = run.init_state()
     before = jax.device_get(state["params"])
-    state, sums = steps_of(run)(state, run.data, jnp.int32(2))
+    state, sums = steps_of(run)(state, run.no_sums(), run.data, jnp.int32(2))
     assert int(state["step"]) == 2
     assert (int(sums.bad_step[0]), math.isfinite(float(sums.loss[0]))) == (-1, True)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, jax.device_get(state["params"]))
@@ -281,7 +285,9 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     run = Run.open(config)
     chex.assert_shape(run.data.images, (24, 5))
     assert run.side() == 16
-    state, _ = jax.eval_shape(steps_of(run), run.init_state(), run.data, jnp.int32(1))
+    state, _ = jax.eval_shape(
+        steps_of(run), run.init_state(), run.no_sums(), run.data, jnp.int32(1)
+    )
     chex.assert_equal_shape_prefix(jax.tree.leaves(state["params"]), 1)
     said = predict(run, run.init_state()["params"], quiet=True)
     chex.assert_shape(said.classes, (1, 2, 6, 5))
