@@ -54,36 +54,12 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
         window = (1, size, size, 1)
         # A constant, not an array: by it XLA's gradient knows a maximum from other reductions.
         return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
-    return _max_pool(x, size)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max_pool(x: jax.Array, size: int) -> jax.Array:
-    return functools.reduce(jnp.maximum, _corners(x, size))
-
-
-@_max_pool.defjvp
-def _max_pool_jvp(size, primals, tangents):
-    best, *others = _corners(primals[0], size)
-    winner = jnp.zeros(best.shape, jnp.int32 if size > 11 else jnp.int8)
-    for place, corner in enumerate(others, 1):
-        stays = (best >= corner) | jnp.isnan(best)
-        winner = jnp.where(stays, winner, place).astype(winner.dtype)
-        best = jnp.where(stays, best, corner)
-    # A select over whole windows, whose transpose is one too; that of a slice would pad.
-    batch, height, width, channels = best.shape
-    windows = tangents[0][:, : height * size, : width * size]
-    windows = windows.reshape(batch, height, size, width, size, channels)
-    places = jnp.arange(size * size, dtype=winner.dtype).reshape(size, 1, size, 1)
-    won = winner[:, :, None, :, None] == places
-    return best, jnp.where(won, windows, 0).sum((2, 4))
-
-
-def _corners(x: jax.Array, size: int) -> list[jax.Array]:
-    """The values at each place of the windows, ``size * size`` times ``[B, H', W', C]``."""
     height, width = (side // size * size for side in x.shape[1:3])
-    places = itertools.product(range(size), repeat=2)
-    return [x[:, i:height:size, j:width:size] for i, j in places]
+    corners = [
+        x[:, i:height:size, j:width:size] for i, j in itertools.product(range(size), repeat=2)
+    ]
+    # The comparison with NaN keeps NaN alive.
+    return functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), corners)
 
 
 def conv_general_dilated(
