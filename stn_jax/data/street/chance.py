@@ -1,0 +1,41 @@
+"""Many random numbers of different kinds from one key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+class Chance:
+    """Hands out random numbers, drawn all at once: a draw of each its own would compile slowly.
+
+    Args:
+      key: a key.
+      count: how many numbers there are; handing out more raises.
+    """
+
+    def __init__(self, key: jax.Array, count: int) -> None:
+        self._uniform = jax.random.uniform(key, (count,))
+        self._used = 0
+
+    def uniform(
+        self, low: ArrayLike = 0.0, high: ArrayLike = 1.0, shape: tuple[int, ...] = ()
+    ) -> jax.Array:
+        """Uniform between two bounds."""
+        start, self._used = self._used, self._used + int(np.prod(shape, dtype=int))
+        if self._used > len(self._uniform):
+            raise IndexError(f"{self._used} random numbers asked for, {len(self._uniform)} drawn")
+        return low + (jnp.asarray(high) - low) * self._uniform[start : self._used].reshape(shape)
+
+    def normal(self, deviation: ArrayLike = 1.0, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Normal about 0."""
+        bounded = jnp.clip(self.uniform(shape=shape), 1e-4, 1 - 1e-4)
+        return deviation * jax.scipy.special.ndtri(bounded)
+
+    def happens(self, probability: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
+        """True with this probability."""
+        return self.uniform(shape=shape) < probability
+
+    def quantile(self, levels: ArrayLike, values: ArrayLike) -> jax.Array:
+        """With these quantiles, and linear in between."""
+        return jnp.interp(self.uniform(), jnp.asarray(levels), jnp.asarray(values))
