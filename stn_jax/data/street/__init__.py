@@ -10,7 +10,7 @@ of 101 open fonts (``fonts.txt``, ``atlas.py``); all else is made up to look ali
 """
 
 from stn_jax.data.street.atlas import fonts
-from stn_jax.data.street.draw import (
+from stn_jax.data.street.generate import (
     NONE,
     SIDE,
     Number,
