@@ -55,7 +55,7 @@ def sample(task: str) -> Data:
 def raw_batch(task: str, size: int, seed: int = 0) -> Batch:
     """Images before the distortion, and labels. SVHN: noise, since time does not depend on it."""
     rng = np.random.default_rng(seed)
-    if task not in TASKS:
+    if not TASKS[task].distorts:
         images = rng.normal(size=(size, 64, 64, 3)).astype(np.float32)
         return jnp.asarray(images), jnp.asarray(rng.integers(0, 11, (size, 5)))
     data = sample(task)
@@ -65,7 +65,7 @@ def raw_batch(task: str, size: int, seed: int = 0) -> Batch:
 
 def seen_batch(task: str, raw: Batch, data: Data | None = None) -> Batch:
     """A batch as the network sees it: distorted and normalised."""
-    if task not in TASKS:
+    if not TASKS[task].distorts:
         return raw
     data = data or sample(task)
     keys = example_keys(jax.random.key(0), jnp.arange(len(raw[0])))
@@ -356,7 +356,7 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
             "peak GB/s": bandwidth / 1e9,
         },
     )
-    if task in TASKS:
+    if TASKS[task].distorts:
         data = sample(task)
 
         def distort(batch: Batch, key: jax.Array) -> Batch:

@@ -2,9 +2,9 @@
 
 A data set is a folder ``<name>/<version>`` below the cache's own, with five files::
 
-    train_images.npy  uint8 [N, H, W, C]        train_labels.npy  int32 [N]
-    test_images.npy   uint8 [M, H, W, C]        test_labels.npy   int32 [M]
-    meta.json         what the others must look like
+    train_images.npy  uint8 [N, H, W, C]        train_labels.npy  int32 [N] or [N, positions]
+    test_images.npy   uint8 [M, H, W, C]        test_labels.npy   int32 [M] or [M, positions]
+    meta.json         what the others must look like; mean and deviation of the training images
 
 The arrays are plain ``.npy`` files, in the order in which they were written. ``meta.json`` says how
 long each is and how it begins, so that reading can tell a damaged file from a sound one without
@@ -22,7 +22,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -44,7 +44,8 @@ class Split:
 
     Attributes:
       images: uint8 ``[N, H, W, C]``, read-only; memory-mapped where it comes from the cache.
-      labels: int32 ``[N]``, read-only, from 0 to the number of classes less 1.
+      labels: int32 ``[N]``, read-only, from 0 to the number of classes less 1; ``[N, positions]``
+        where an image shows several things in a row (the digits of a house number).
     """
 
     images: np.ndarray
@@ -61,6 +62,11 @@ class Source:
       num_classes: number of classes.
       train: the training split.
       test: the test split; its images have the size of the training images.
+      statistics: mean and standard deviation of the training images, from 0 to 1, each ``[C]``;
+        None where nobody has taken them.
+      draw: None, or for a generated data set the function that makes its images, on the device: of
+        keys ``[B]`` and of what ``images`` then holds in their place (``[B, ...]``, uint8: say, the
+        digits of a number) to images ``[B, H, W, C]``, uint8 or from 0 to 1.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Source:
     num_classes: int
     train: Split
     test: Split
+    statistics: tuple[np.ndarray, np.ndarray] | None = None
+    draw: Callable[[Any, Any], Any] | None = None
 
 
 def find(home: pathlib.Path) -> pathlib.Path | None:
@@ -110,16 +118,19 @@ def read(folder: pathlib.Path, name: str) -> Source:
             len({split.images.shape[1:] for split in arrays.values()}) == 1
             and all(len(split.images) == len(split.labels) for split in arrays.values())
             and all(split.images.ndim == 4 for split in arrays.values())
-            and all(split.labels.ndim == 1 for split in arrays.values())
+            and len({split.labels.shape[1:] for split in arrays.values()}) == 1
+            and all(split.labels.ndim in (1, 2) for split in arrays.values())
         )
-    except (KeyError, TypeError, ValueError) as error:
+        statistics = _read_statistics(meta, arrays["train"].images.shape[-1])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder / _META, f"wrong content: {error!r}") from error
     if not agree:
         raise _damaged(folder / _META, "the shapes do not fit together")
     for split_name, split in arrays.items():
         if split.labels.min() < 0 or split.labels.max() >= num_classes:
             raise _damaged(folder / f"{split_name}_labels.npy", "labels out of range")
-    return Source(name, folder.name, num_classes, **arrays)
+    train, test = (arrays[split] for split in _SPLITS)
+    return Source(name, folder.name, num_classes, train, test, statistics)
 
 
 def write(
@@ -143,7 +154,7 @@ def write(
       version: its version, three numbers with dots; the name of the folder.
       num_classes: number of classes.
       splits: for "train" and "test" the number of examples, and batches of images (uint8
-        ``[n, H, W, C]``) and labels (integers ``[n]``) that add up to it.
+        ``[n, H, W, C]``) and labels (integers ``[n]`` or ``[n, positions]``) that add up to it.
       origin: what the data was made from, for the reader of ``meta.json``.
 
     Returns:
@@ -158,13 +169,16 @@ def write(
         home.mkdir(parents=True, exist_ok=True)
         with _temporary_folder(home) as unfinished:
             arrays: dict[str, Any] = {}
+            moments = _Moments()
             for split in _SPLITS:
                 count, batches = splits[split]
                 shape = tuple(arrays["train_images"]["shape"][1:]) if arrays else None
                 batches = _checked(batches, f"{name}, {split} split", count, num_classes, shape)
+                if split == "train":
+                    batches = moments.of(batches)
                 arrays |= _write_split(unfinished, split, count, batches)
             meta = {"format": FORMAT, "name": name, "version": version, "origin": origin}
-            meta |= {"num_classes": num_classes, "arrays": arrays}
+            meta |= {"num_classes": num_classes, "statistics": moments.result(), "arrays": arrays}
             with _durable(unfinished / _META) as file:
                 file.write(json.dumps(meta, indent=2).encode() + b"\n")
             try:
@@ -200,6 +214,44 @@ def _read_meta(folder: pathlib.Path, name: str) -> dict[str, Any]:
         found = f"{meta.get('name')!r} version {meta.get('version')!r}"
         raise _damaged(path, f"it describes {found}")
     return meta
+
+
+def _read_statistics(meta: dict[str, Any], channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    if "statistics" not in meta:  # as earlier versions wrote it
+        return None
+    mean, deviation = (
+        np.array(meta["statistics"][key], np.float32) for key in ("mean", "deviation")
+    )
+    if not mean.shape == deviation.shape == (channels,):
+        raise ValueError(f"statistics of shapes {mean.shape} and {deviation.shape}")
+    if not ((mean >= 0) & (mean <= 1) & (deviation >= 0) & (deviation <= 0.5001)).all():
+        raise ValueError(f"statistics of {mean} and {deviation}")
+    return mean, deviation
+
+
+class _Moments:
+    """Gathers the mean and standard deviation of uint8 images, by channel; in whole numbers."""
+
+    def __init__(self) -> None:
+        self._sums: list[Any] = [0, 0, 0]  # pixels, values, squares
+
+    def of(
+        self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Passes batches on, after adding them up."""
+        for images, labels in batches:
+            self._sums[0] += math.prod(images.shape[:-1])
+            self._sums[1] += images.sum((0, 1, 2), dtype=np.int64)
+            self._sums[2] += np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64)
+            yield images, labels
+
+    def result(self) -> dict[str, list[float]]:
+        """Mean and deviation of images from 0 to 1."""
+        count, values, squares = self._sums
+        mean = values / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        named = {"mean": mean / 255, "deviation": deviation / 255}
+        return {name: [round(float(x), 6) for x in value] for name, value in named.items()}
 
 
 def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> np.ndarray:

@@ -26,9 +26,10 @@ from urllib.error import URLError
 import numpy as np
 import tqdm
 
-from stn_jax.data import cache
+from stn_jax.data import cache, house_numbers
 from stn_jax.data.cache import DataError
 
+HOUSE_NUMBERS = "svhn_numbers"
 _BATCH = 1024
 
 
@@ -56,27 +57,65 @@ def prepare(
     import tensorflow_datasets as tfds
 
     builder = _builder(name, data_dir)
-    image_key, label_key = _keys(name, builder.info)
-    feature = builder.info.features[image_key]
-    _check_images(name, feature.shape, feature.np_dtype)
+    numbers = builder.name == HOUSE_NUMBERS
+    if not numbers:
+        image_key, label_key = _keys(name, builder.info)
+        feature = builder.info.features[image_key]
+        _check_images(name, feature.shape, feature.np_dtype)
     _check_writable(cache_dir, "cache_dir")
     if not builder.is_prepared():
-        if None in feature.shape:  # said before hours of downloading
+        if not numbers and None in feature.shape:  # said before hours of downloading
             raise DataError(f"{name} has images of different sizes, which is not supported")
         builder = _download(name, builder, data_dir, manual_dir)
-    splits = {}
-    for split in ("train", "test"):
-        count, examples = _examples(name, builder, split)
-        examples = _progress(examples, count, f"{name}: decoding the {split} split")
-        splits[split] = count, _batches(name, examples, image_key, label_key)
+    if numbers:
+        num_classes, splits = house_numbers.CLASSES, _house_numbers(name, builder)
+    else:
+        num_classes, splits = builder.info.features[label_key].num_classes, {}
+        for split in ("train", "test"):
+            count, examples = _examples(name, builder, split)
+            examples = _progress(examples, count, f"{name}: decoding the {split} split")
+            splits[split] = count, _batches(name, examples, image_key, label_key)
     return cache.write(
         cache_dir / name,
         name,
         str(builder.info.version),
-        builder.info.features[label_key].num_classes,
+        num_classes,
         splits,
         origin=f"{builder.info.full_name} of TFDS {tfds.__version__}",
     )
+
+
+def _house_numbers(name: str, builder: Any) -> dict[str, tuple[int, Iterator[Any]]]:
+    """The splits of SVHN's full numbers for the 64x64 task; "extra" belongs to the training."""
+    for split, faults in builder.info.metadata.get("faults", {}).items():
+        if faults["count"]:
+            listed = [f"{file}: {reason}" for file, reason in faults["files"].items()]
+            said = f"{name}: {faults['count']} left out of the {split} split"
+            print(f"{said} ({_some(listed)})", file=sys.stderr, flush=True)
+    splits = {}
+    for split, parts in (("train", ("train", "extra")), ("test", ("test",))):
+        count, sources = 0, []
+        for part in (part for part in parts if part in builder.info.splits):
+            digits = _examples(name, builder, part, skip=("image",))[1]
+            lengths = [len(each["digits"]) for each in digits]
+            fits = np.array(lengths) <= house_numbers.POSITIONS
+            longer = len(fits) - int(fits.sum())
+            said = f"of more than {house_numbers.POSITIONS} digits"
+            print(f"{name}: {part} split, {longer} {said} dropped", file=sys.stderr, flush=True)
+            count += int(fits.sum())
+            total, examples = _examples(name, builder, part)
+            title = f"{name}: decoding the {part} split"
+            sources.append(_progress(examples, total, title))
+        splits[split] = count, _number_batches(itertools.chain.from_iterable(sources))
+    return splits
+
+
+def _number_batches(examples: Iterator[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields images uint8 [n, 64, 64, 3] and labels [n, 5]."""
+    fitting = (e for e in examples if len(e["digits"]) <= house_numbers.POSITIONS)
+    while batch := list(itertools.islice(fitting, _BATCH)):
+        images = [house_numbers.cut_out(each["image"], each["boxes"]) for each in batch]
+        yield np.stack(images), np.stack([house_numbers.labels_of(e["digits"]) for e in batch])
 
 
 def _builder(name: str, data_dir: pathlib.Path | None) -> Any:
@@ -84,6 +123,8 @@ def _builder(name: str, data_dir: pathlib.Path | None) -> Any:
     import tensorflow_datasets as tfds
 
     dataset, _, config = name.partition("/")
+    if dataset == HOUSE_NUMBERS:  # TFDS knows it from then on
+        from stn_jax.data.svhn_numbers import svhn_numbers_dataset_builder  # noqa: F401
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -147,6 +188,8 @@ def _download(
     import tensorflow_datasets as tfds
 
     _require(name, "tensorflow", "array_record", "importlib_resources")
+    if builder.name == HOUSE_NUMBERS:
+        _require(name, "h5py")
     root = pathlib.Path(os.fspath(builder.data_dir_root))
     _check_writable(root, "data_dir")
     # Ten retries with growing pauses would keep who has no network waiting for three minutes.
@@ -202,17 +245,23 @@ def _require(name: str, *modules: str) -> None:
         )
 
 
-def _examples(name: str, builder: Any, split: str) -> tuple[int, Iterator[Any]]:
-    """Returns the number of examples in a split, and the decoded examples in TFDS's order."""
+def _examples(
+    name: str, builder: Any, split: str, skip: tuple[str, ...] = ()
+) -> tuple[int, Iterator[Any]]:
+    """Returns the number of examples in a split, and the decoded examples in TFDS's order.
+
+    The features in ``skip`` stay encoded, which is faster.
+    """
     import tensorflow_datasets as tfds
 
+    decoders = {key: tfds.decode.SkipDecoding() for key in skip} or None
     try:
-        source = builder.as_data_source(split)
+        source = builder.as_data_source(split, decoders=decoders)
     except NotImplementedError:
         # Prepared by someone in TFDS's default format, which TensorFlow alone can read.
         _require(name, "tensorflow")
         one_by_one = tfds.ReadConfig(interleave_cycle_length=1)
-        dataset = builder.as_dataset(split=split, read_config=one_by_one)
+        dataset = builder.as_dataset(split=split, read_config=one_by_one, decoders=decoders)
         return builder.info.splits[split].num_examples, iter(tfds.as_numpy(dataset))
     except ValueError as error:
         raise DataError(

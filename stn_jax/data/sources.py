@@ -1,11 +1,13 @@
 """Images and labels of a data set, by name.
 
-``"mnist_sample"`` comes with the package. Any other name is a data set of TensorFlow Datasets. What
+``"mnist_sample"`` comes with the package, and the data sets in :data:`GENERATED` are made up by a
+function. Any other name is a data set of TensorFlow Datasets. What
 TFDS stores is slow to decode, so the decoded arrays are kept in a cache and mapped into memory from
 there. Filling the cache is the work of another process (:mod:`stn_jax.data.prepare`): neither TFDS
 nor TensorFlow is ever imported into this one.
 """
 
+import importlib
 import os
 import pathlib
 import re
@@ -20,6 +22,11 @@ from stn_jax.data import cache, embedded
 from stn_jax.data.cache import DataError, Source, Split
 
 __all__ = ["DataError", "Source", "Split", "load"]
+
+# Data sets whose images are made when they are shown, by name: where the function is that returns
+# the Source, "package.module:function". It is imported when the data set is asked for. Labels (and
+# what images are drawn from) must be the same at each call; see ``Source.draw``.
+GENERATED: dict[str, str] = {}
 
 # A name of TFDS with a configuration or without; it becomes a path in the cache.
 _NAME = r"[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?"
@@ -40,8 +47,10 @@ def load(
     version: keep apart with ``cache_dir`` what shares both. The newest version in it is taken.
 
     Args:
-      name: ``"mnist_sample"``, or a TFDS data set such as ``"mnist"`` or ``"emnist/letters"``, with
-        the splits "train" and "test" and square images, grayscale or colour, all of one size.
+      name: ``"mnist_sample"``, the name of a generated data set, or a TFDS data set such as
+        ``"mnist"`` or ``"emnist/letters"``, with the splits "train" and "test" and square images,
+        grayscale or colour, all of one size. ``"svhn_numbers"``, our own TFDS builder, gives house
+        numbers as :mod:`stn_jax.data.house_numbers` cuts them out; train and extra together train.
       data_dir: where TFDS keeps its prepared data sets; None or empty for TFDS's own choice
         (``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``). It must exist, unless ``manual_dir`` is
         given too: then it is made where needed.
@@ -61,6 +70,10 @@ def load(
     data = _folder(data_dir, "data_dir", must_exist=manual is None)
     if name == embedded.NAME:
         return _load_sample()
+    if name in GENERATED:
+        module, _, function = GENERATED[name].partition(":")
+        generated: Source = getattr(importlib.import_module(module), function)()
+        return generated
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise DataError(
             f"{name!r} cannot be the name of a data set; expected {embedded.NAME!r} or a name of"
@@ -110,7 +123,7 @@ def _load_sample() -> Source:
         raise DataError(
             f"{embedded.PATH} is missing or damaged ({error}); install stn_jax again"
         ) from error
-    return Source(embedded.NAME, embedded.VERSION, 10, **splits)
+    return Source(embedded.NAME, embedded.VERSION, 10, splits["train"], splits["test"])
 
 
 def _prepare(

@@ -1,4 +1,4 @@
-"""Tasks: how a data set's images are distorted, afresh each time, and normalised.
+"""Tasks: how a data set's images are distorted (or cropped), afresh each time, and normalised.
 
 Everything here is a pure function of keys and arrays, runs on the device inside jit, and warps
 with the project's own warp. Keys are per example, so that what an example looks like depends
@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from stn_jax.data import house_numbers
 from stn_jax.warp import affine, affine_transform
 
 ANGLE_RANGE = (-90.0, 90.0)  # degrees
@@ -22,7 +24,7 @@ CROPS, CROP_SIDE = 6, 6
 
 
 class Distorted(NamedTuple):
-    """A batch of distorted images and how they were distorted."""
+    """A batch of images as a network is shown them, and how they were distorted."""
 
     images: jax.Array  # [B, H', W', C], float32 in [0, 1]
     theta: jax.Array  # [B, 2, 3]: the applied transform, from distorted to original positions
@@ -33,35 +35,92 @@ Distortion = Callable[[jax.Array, jax.Array, jax.Array], Distorted]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A way to distort the images of a data set.
+    """A way to show the images of a data set to a network.
 
     Attributes:
       name: what the command line calls it.
       distort: function of keys ``[B]``, images ``[B, H, W, C]`` uint8 and a pool of training
         images ``[N, H, W, C]`` uint8 (clutter is cut from it) to :class:`Distorted`.
-      mnist_statistics: mean and standard deviation of distorted MNIST (paper's code).
+      mnist_statistics: mean and standard deviation of distorted MNIST (paper's code); None for a
+        task that shows images as they are.
       aligns_angle: whether the distortion is a rotation, so that angles tell how well it is undone.
+      positions: how many labels an image has, as an axis of the labels; None for one without it.
+      tested_by: what evaluation does in place of ``distort``; None for the same.
     """
 
     name: str
     distort: Distortion
-    mnist_statistics: tuple[float, float]
-    aligns_angle: bool
+    mnist_statistics: tuple[float, float] | None
+    aligns_angle: bool = False
+    positions: int | None = None
+    tested_by: Distortion | None = None
 
-    def statistics(self, dataset: str, pool: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @property
+    def distorts(self) -> bool:
+        """Whether images are distorted at all, beyond cropping them."""
+        return self.mnist_statistics is not None
+
+    def shown(self, train: bool) -> Distortion:
+        """What training, or evaluation, does to images."""
+        return self.distort if train or self.tested_by is None else self.tested_by
+
+    def cropped(self, side: int) -> "Task":
+        """This task on parts of its images: training on random ones, evaluation on the middle.
+
+        Args:
+          side: of the square parts, in pixels.
+        """
+
+        def anywhere(key: jax.Array, room: int) -> jax.Array:
+            # The key itself may have been used by what made the image.
+            return jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room + 1)
+
+        def middle(key: jax.Array, room: int) -> jax.Array:
+            return jnp.full(2, room // 2)
+
+        return dataclasses.replace(
+            self,
+            distort=_crop_behind(self.shown(True), side, anywhere),
+            tested_by=_crop_behind(self.shown(False), side, middle),
+        )
+
+    def drawn_by(self, draw: Callable[[jax.Array, jax.Array], jax.Array]) -> "Task":
+        """This task on images that are made when they are shown.
+
+        Args:
+          draw: see :class:`stn_jax.data.sources.Source`.
+        """
+
+        def drawn(distort: Distortion) -> Distortion:
+            return lambda keys, stored, pool: distort(keys, draw(keys, stored), pool)
+
+        return dataclasses.replace(
+            self, distort=drawn(self.shown(True)), tested_by=drawn(self.shown(False))
+        )
+
+    def statistics(
+        self,
+        dataset: str,
+        pool: jax.Array,
+        stored: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         """Mean and standard deviation that normalise this task's images.
 
-        The published figures for MNIST; for another data set they are measured, per channel, on
-        4,000 of its training images, distorted with a fixed key.
+        The published figures for distorted MNIST, and for images as they are those of the training
+        split. Otherwise they are measured, per channel, on 4,000 of the training images, shown with
+        a fixed key.
 
         Args:
           dataset: the data set's name.
           pool: its training images ``[N, H, W, C]``, uint8.
+          stored: mean and deviation ``[C]`` of all training images as they are, if known.
 
         Returns:
           Two arrays, scalars or ``[C]``.
         """
-        if dataset in ("mnist", "mnist_sample"):
+        if not self.distorts and stored is not None:
+            return jnp.asarray(stored[0]), jnp.asarray(stored[1])
+        if self.mnist_statistics and dataset in ("mnist", "mnist_sample"):
             mean, deviation = self.mnist_statistics
             return jnp.float32(mean), jnp.float32(deviation)
         some = pool[:: max(1, len(pool) // 4000)]
@@ -73,6 +132,12 @@ class Task:
 def example_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
     """A key for each example: ``[B]`` keys from one key and ``[B]`` indices."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def show(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
+    """Images as they are; they may be floats from 0 to 1 already."""
+    theta = jnp.broadcast_to(affine.identity(), (len(images), 2, 3))
+    return Distorted(_to_float(images), theta)
 
 
 def rotate(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
@@ -139,6 +204,34 @@ def scale(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
     return Distorted(jnp.minimum(digits + clutter, 1), theta)
 
 
+def _crop_behind(
+    distort: Distortion, side: int, corner: Callable[[jax.Array, int], jax.Array]
+) -> Distortion:
+    """Cuts a square out of what a distortion gives.
+
+    Args:
+      distort: what comes before.
+      side: of the square, in pixels.
+      corner: where it begins, (x, y) in pixels: function of a key and the greatest value.
+    """
+
+    def crop(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
+        whole, theta = distort(keys, images, pool)
+        across = whole.shape[1]
+        offsets = jax.vmap(lambda key: corner(key, across - side))(keys)
+
+        def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
+            start = (offset[1], offset[0], 0)
+            return lax.dynamic_slice(image, start, (side, side, image.shape[-1]))
+
+        part = affine.from_parameters(
+            scale=jnp.full((2,), side / across), shift=(2 * offsets + side) / across - 1
+        )
+        return Distorted(jax.vmap(cut)(whole, offsets), affine.compose(theta, part))
+
+    return crop
+
+
 def _crops(pool: jax.Array, which: jax.Array, corner: jax.Array) -> jax.Array:
     """Crops ``[B, CROPS, CROP_SIDE, CROP_SIDE, C]`` of pool images ``[B, CROPS]``.
 
@@ -195,7 +288,8 @@ def _placement(offset: jax.Array, side: ArrayLike, canvas: int) -> jax.Array:
 
 
 def _to_float(images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32) / 255
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    return images.astype(jnp.float32) / scale
 
 
 TASKS = {
@@ -204,5 +298,7 @@ TASKS = {
         Task("rotated_mnist", rotate, (0.1307, 0.3081), aligns_angle=True),
         Task("translated_mnist", translate, (0.0363, 0.1870), aligns_angle=False),
         Task("scaled_mnist", scale, (0.0414, 0.1751), aligns_angle=False),
+        Task("svhn", show, None, positions=house_numbers.POSITIONS),
+        Task("svhn_cropped", show, None),
     )
 }

@@ -13,9 +13,6 @@ from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.run import mean_and_interval
 from stn_jax.training.workdir import whole_file
 
-# What the paper's figures are for.
-DATASET = "mnist"
-
 HEADER = """\
 # Results
 
@@ -23,7 +20,8 @@ Written by `python -m stn_jax.experiments table1 --render` from the lines of `{f
 edit. A test error is the mean over passes over the test set, each freshly distorted; ours is the
 mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of predicted
 against applied angle, by orthogonal regression. Spread: of the pose to which digits of a class are
-turned, root mean square. A perfect aligner has slope -1 and spread 0.
+turned, root mean square. A perfect aligner has slope -1 and spread 0. Digits: the share of wrong
+answers among a house number's five positions, "no digit" included.
 """
 
 
@@ -39,14 +37,18 @@ def write(path: Path, results: Sequence[Result], folder: str | Path) -> None:
       ConfigError: the file cannot be written.
     """
     parts = [HEADER.format(folder=folder)]
-    others = sorted({r.config.dataset for r in results} - {DATASET})
     for table in TABLES.values():
-        parts.append(f"## {table.title}\n\n{table.about}\n\n{markdown(table, results, DATASET)}")
-    for dataset in others:
-        parts.append(f"# The same on {dataset}\n\nNot to be compared with the tables above.\n")
-        for table in TABLES.values():
-            if any(_of(row, results, dataset) for row in table.rows):
-                parts.append(f"## {table.title}\n\n{markdown(table, results, dataset)}")
+        rendered = markdown(table, results, table.dataset)
+        parts.append(f"## {table.title}\n\n{table.about}\n\n{rendered}")
+    for dataset in sorted({r.config.dataset for r in results}):
+        tables = [
+            f"## {table.title}\n\n{markdown(table, results, dataset)}"
+            for table in TABLES.values()
+            if dataset != table.dataset and any(_of(row, results, dataset) for row in table.rows)
+        ]
+        if tables:
+            parts.append(f"# The same on {dataset}\n\nNot to be compared with the tables above.\n")
+            parts += tables
     try:
         with whole_file(path) as file:
             file.write("\n".join(parts))
@@ -66,8 +68,9 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
         found = _of(row, results, dataset)
         used += found
         groups = _grouped(found)
-        lines += [_line(row, group, dataset) for group in groups]
-        if not groups and dataset == DATASET:
+        as_paper = dataset == table.dataset
+        lines += [_line(row, group, as_paper) for group in groups]
+        if not groups and as_paper:
             lines.append({"network": row.name, "paper": _percent(row.paper), "ours": "not run"})
     columns = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
     text = [columns, ["---"] * len(columns)]
@@ -76,7 +79,10 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
     return rendered + (f"\n{_made_with(used)}\n" if used else "")
 
 
-_COLUMNS = ("network", "paper", "ours", "n", "epochs", "slope", "spread", "training", "device")
+_COLUMNS = (
+    *("network", "paper", "ours", "digits", "n", "epochs", "slope", "spread", "training"),
+    "device",
+)
 
 
 def _of(row: Row, results: Iterable[Result], dataset: str) -> list[Result]:
@@ -99,17 +105,19 @@ def _grouped(results: Iterable[Result]) -> list[list[Result]]:
     return sorted(groups.values(), key=lambda group: (-group[0].config.epochs, group[0].device))
 
 
-def _line(row: Row, group: Sequence[Result], dataset: str) -> dict[str, str]:
+def _line(row: Row, group: Sequence[Result], as_paper: bool) -> dict[str, str]:
     first, lines = group[0], [result.line for result in group]
     line = {
         "network": row.name + _settings(row, first.config),
-        "paper": _percent(row.paper) if dataset == DATASET else "",
+        "paper": _percent(row.paper) if as_paper else "",
         "ours": f"**{_mean(line['test_error_percent'] for line in lines)} %**",
         "n": str(len(group)),
         "epochs": str(first.config.epochs),
         "training": _training(lines),
         "device": first.device,
     }
+    if all("position_error_percent" in each for each in lines):
+        line["digits"] = _mean(each["position_error_percent"] for each in lines) + " %"
     if all("angle_slope" in each for each in lines):
         line["slope"] = _mean(each["angle_slope"] for each in lines)
         line["spread"] = _mean((each["angle_spread_degrees"] for each in lines), 1) + "°"

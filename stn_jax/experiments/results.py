@@ -74,7 +74,7 @@ def lines_of(row: str, workdir: str | Path, result: dict[str, Any]) -> list[dict
     lines = []
     for i, seed in enumerate(result["seeds"]):
         line = {"row": row, "seed": seed, "test_error_percent": result["test_error_percent"][i]}
-        for name in ("angle_slope", "angle_spread_degrees"):
+        for name in ("angle_slope", "angle_spread_degrees", "position_error_percent"):
             if name in result:
                 line[name] = result[name][i]
         config = {**result["config"], "seeds": [seed]}

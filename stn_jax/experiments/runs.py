@@ -23,10 +23,27 @@ from stn_jax.training.run import environment
 # Seconds for a training step of 256 images of one network, where no earlier run tells: rough
 # figures for two CPU cores, and for any accelerator.
 GUESS = {
-    "cpu": {"rotated_mnist": 0.4, "translated_mnist": 2.0, "scaled_mnist": 8.0},
-    "accelerator": {"rotated_mnist": 0.005, "translated_mnist": 0.01, "scaled_mnist": 0.05},
+    "cpu": {
+        "rotated_mnist": 0.4,
+        "translated_mnist": 2.0,
+        "scaled_mnist": 8.0,
+        "svhn": 20.0,
+        "svhn_cropped": 5.0,
+    },
+    "accelerator": {
+        "rotated_mnist": 0.005,
+        "translated_mnist": 0.01,
+        "scaled_mnist": 0.05,
+        "svhn": 0.03,
+        "svhn_cropped": 0.01,
+    },
 }
-TRAIN_IMAGES = {"mnist": 60_000, "mnist_sample": 10_000}
+TRAIN_IMAGES = {
+    "mnist": 60_000,
+    "mnist_sample": 10_000,
+    "svhn_numbers": 235_754,
+    "svhn_cropped": 73_257,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,10 +19,12 @@ class Config:
     """What is trained, on what, and how. Defaults: the study's networks, a modern short schedule.
 
     Attributes:
-      task: rotated_mnist, translated_mnist or scaled_mnist.
-      variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2.
+      task: rotated_mnist, translated_mnist, scaled_mnist, svhn (whole house numbers; an image
+        counts as right where all digits are) or svhn_cropped (single digits).
+      variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2 (svhn: to 8).
       dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
-        data set with square images: mnist, fashion_mnist, kmnist, ...
+        data set with square images: mnist, fashion_mnist, kmnist, svhn_cropped, ...; for task svhn
+        svhn_numbers.
       data_dir: TFDS's folder of prepared data; "" for its default.
       manual_dir: folder with the data set's original files, so that nothing is downloaded.
       cache_dir: folder of the decoded arrays; "" for the default.
@@ -34,8 +36,9 @@ class Config:
       localization_rate: the localization network's learning rate, as a multiple of the others'.
       localization_optimizer: sgd, as for all others, or adam, which reaches a pose in fewer epochs
         (at a localization_rate of about a tenth).
-      schedule: one_cycle (rises, then falls along a cosine), step (a tenth after each third, as
-        in the paper) or constant.
+      schedule: one_cycle (rises, then falls along a cosine), step (falls to a tenth several times,
+        at equal distances) or constant.
+      step_drops: how many times in schedule step; 2, after each third, in the paper on MNIST.
       warmup: share of the steps in which one_cycle rises.
       momentum: Nesterov momentum of SGD.
       weight_decay: L2 penalty on kernels.
@@ -44,6 +47,8 @@ class Config:
       transform: what it may do: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
+      crop: only for svhn and svhn_cropped, side of the random parts of images that are trained on
+        (54 of 64 in the literature), in the evaluation the middle; 0 for whole images.
       width: factor on the classifier's channels.
       compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
       steps_per_dispatch: training steps for each call of the device.
@@ -69,6 +74,7 @@ class Config:
     localization_rate: float = 0.3
     localization_optimizer: str = "sgd"
     schedule: str = "one_cycle"
+    step_drops: int = 2
     warmup: float = 0.25
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -77,6 +83,7 @@ class Config:
     transform: str = "affine"
     align_corners: bool = True
     padding_mode: str = ""
+    crop: int = 0
     width: float = 1.0
     compute_dtype: str = "float32"
     steps_per_dispatch: int = 50
@@ -112,10 +119,11 @@ class Config:
             )
         for name in ["epochs", "batch_size", "iterations", "steps_per_dispatch", "log_every"]:
             _within(self, name, 1, math.inf)
-        for name in ["test_passes", "test_batch_size"]:
+        for name in ["test_passes", "test_batch_size", "step_drops"]:
             _within(self, name, 1, math.inf)
         for name in [
             "holdout",
+            "crop",
             "checkpoint_every",
             "weight_decay",
             "clip_norm",
@@ -126,6 +134,8 @@ class Config:
         _within(self, "warmup", 0, 1, excluded=1)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
         _within(self, "width", 0, math.inf, excluded=0)
+        if self.crop and TASKS[self.task].distorts:
+            raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
         if not all(0 <= seed < 2**32 for seed in self.seeds):

@@ -14,7 +14,10 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
     if config.schedule == "constant":
         return optax.constant_schedule(peak)
     if config.schedule == "step":
-        return optax.piecewise_constant_schedule(peak, {steps // 3: 0.1, steps * 2 // 3: 0.1})
+        parts = config.step_drops + 1
+        return optax.piecewise_constant_schedule(
+            peak, {steps * i // parts: 0.1 for i in range(1, parts)}
+        )
     rise = max(1, round(steps * config.warmup))
     return optax.warmup_cosine_decay_schedule(
         peak / 25, peak, rise, max(steps, rise + 1), peak / 10_000

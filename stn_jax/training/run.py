@@ -56,9 +56,11 @@ class Run:
                 f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
                 f"training images ({config.holdout} held out); expected no more than that"
             )
-        task = TASKS[config.task]
-        images = jnp.asarray(train.images)
-        data = Data(images, jnp.asarray(train.labels), *task.statistics(config.dataset, images))
+        task = task_of(config, source)
+        # On CPU this takes the mapped file as it is, where jnp.asarray would copy it.
+        images = jax.device_put(train.images)
+        statistics = task.statistics(config.dataset, images, source.statistics)
+        data = Data(images, jnp.asarray(train.labels), *statistics)
         options = model_options(config, source.num_classes)
         model = create_model(config.task, config.variant, **options)
         return cls(config, task, model, data, test)
@@ -98,6 +100,30 @@ class Run:
         keys = jnp.stack([jax.random.key(0)])
         seen = jax.eval_shape(self.task.distort, keys, self.data.images[:1], self.data.images)
         return seen.images.shape[1]
+
+
+def task_of(config: Config, source: sources.Source) -> Task:
+    """The configuration's task on a data set.
+
+    Raises:
+      ConfigError: they do not fit together.
+    """
+    task = TASKS[config.task]
+    found, expected = source.train.labels.shape[1:], (task.positions,) if task.positions else ()
+    if found != expected:
+        words = {(): "one label an image", (5,): "five labels an image (svhn_numbers)"}
+        raise ConfigError(
+            f"dataset is {config.dataset}, with {words.get(found, f'labels of {found}')}, and task"
+            f" {config.task}; expected a data set with {words.get(expected, f'{expected}')}"
+        )
+    if source.draw is not None:
+        task = task.drawn_by(source.draw)
+    elif config.crop >= source.train.images.shape[1]:
+        raise ConfigError(
+            f"crop is {config.crop}, but the images of {config.dataset} have"
+            f" {source.train.images.shape[1]} pixels a side; expected less, or 0"
+        )
+    return task.cropped(config.crop) if config.crop else task
 
 
 def model_options(config: Config, classes: int) -> dict[str, Any]:

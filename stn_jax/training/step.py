@@ -17,8 +17,8 @@ State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lea
 class Data(NamedTuple):
     """A training set on the device."""
 
-    images: jax.Array  # [N, H, W, C], uint8
-    labels: jax.Array  # [N], int32
+    images: jax.Array  # [N, H, W, C], uint8; or what a generated data set has in their place
+    labels: jax.Array  # [N] or [N, positions], int32
     mean: jax.Array
     deviation: jax.Array
 
@@ -33,10 +33,10 @@ class Sums(NamedTuple):
 
 
 def distorted_batch(
-    task: Task, data: Data, keys: jax.Array, images: jax.Array
+    task: Task, data: Data, keys: jax.Array, images: jax.Array, *, train: bool = True
 ) -> tuple[jax.Array, jax.Array]:
     """Images as a network sees them, ``[B, H', W', C]`` float32, and the thetas applied."""
-    images, theta = task.distort(keys, images, data.images)
+    images, theta = task.shown(train)(keys, images, data.images)
     return (images - data.mean) / data.deviation, theta
 
 

@@ -71,16 +71,31 @@ def test_what_is_trained_otherwise_is_told_apart(line, read_back):
 
 def test_data_sets_are_never_mixed(line, read_back, tmp_path):
     read = read_back(
-        line("rotation/cnn", 0, 1.0), line("rotation/cnn", 0, 4.0, dataset="mnist_sample")
+        line("rotation/cnn", 0, 1.0), line("rotation/cnn", 0, 7.77, dataset="mnist_sample")
     )
     assert table1(read)[0]["ours"] == "**1.00 %**"
     sample = table1(read, "mnist_sample")
-    assert [(row["network"], row["ours"]) for row in sample] == [("rotation/cnn", "**4.00 %**")]
+    assert [(row["network"], row["ours"]) for row in sample] == [("rotation/cnn", "**7.77 %**")]
     assert "paper" not in sample[0]
     report.write(tmp_path / "docs" / "results.md", read, "results")
     mnist, _, others = (tmp_path / "docs" / "results.md").read_text().partition("on mnist_sample")
-    assert "4.00 %" not in mnist
-    assert re.findall(r"\*\*.*\*\*", others) == ["**4.00 %**"]
+    assert "7.77 %" not in mnist
+    assert re.findall(r"\*\*.*\*\*", others) == ["**7.77 %**"]
+
+
+def test_house_numbers_show_digits_and_the_papers_figures_on_svhn_alone(line, read_back):
+    digits = [("position_error_percent", 12.5)]
+    read = read_back(
+        line("svhn/stn-sl3", 0, 30.0, dataset="svhn_numbers", extra=digits),
+        line("svhn/stn-sl3", 0, 40.0, dataset="made_up", width=0.25, extra=digits),
+    )
+    table = TABLES["table2"]
+    row = rows_of(report.markdown(table, read, "svhn_numbers"))[5]
+    assert (row["network"], row["paper"]) == ("svhn/stn-sl3", "3.54 %")
+    assert (row["ours"], row["digits"]) == ("**30.00 %**", "12.50 %")
+    (row,) = rows_of(report.markdown(table, read, "made_up"))
+    assert row["network"] == "svhn/stn-sl3 (width 0.25)"
+    assert "paper" not in row
 
 
 def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):

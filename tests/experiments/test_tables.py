@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from stn_jax.data.tasks import TASKS
-from stn_jax.experiments.runs import GUESS
-from stn_jax.experiments.tables import NETWORK, TABLES
-from stn_jax.training import ConfigError
+from stn_jax.experiments.runs import GUESS, TRAIN_IMAGES
+from stn_jax.experiments.tables import NETWORK, SVHN_PUBLISHED, TABLES
+from stn_jax.training import Config, ConfigError
 
 
 def test_table_1_is_the_papers():
@@ -29,6 +29,34 @@ def test_table_1_is_the_papers():
         for i, task in enumerate(tasks.values())
         for variant, errors in reported.items()
     }
+
+
+def test_table_2_is_the_papers():
+    """arXiv 2001.05858, Table 2; at depth 0 both columns are the same network."""
+    reported = {0: (3.81, 3.81), 3: (3.70, 3.54), 6: (3.91, 3.29), 8: (4.00, 3.27)}
+    ours = {}
+    for row in TABLES["table2"].rows:
+        config = row.config()
+        assert (config.task, config.dataset, config.test_passes) == ("svhn", "svhn_numbers", 1)
+        assert config.localization_rate == 0.1
+        ours[config.variant] = row.paper
+    assert ours.pop("cnn") is None
+    expected = {f"stn-c{x}": c for x, (c, _) in reported.items()}
+    expected |= {f"stn-sl{x}": sl for x, (_, sl) in reported.items() if x}
+    assert ours == expected
+
+
+def test_the_published_training_of_svhn_is_400_000_steps_of_128():
+    config = Config(**SVHN_PUBLISHED)
+    assert abs(TRAIN_IMAGES["svhn_numbers"] // 128 * config.epochs - 400_000) < 1000
+    assert (config.batch_size, config.weight_decay, config.step_drops) == (128, 5e-4, 4)
+
+
+def test_settings_come_before_a_rows_defaults():
+    row = TABLES["table2"].select(["svhn/cnn"])[0]
+    assert row.config({"epochs": 3, "dataset": "made_up"}).dataset == "made_up"
+    with pytest.raises(ConfigError, match=r"--config\.task is what the rows"):
+        row.config({"task": "svhn_cropped"})
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, example_keys, rotate, scale, translate
-from stn_jax.warp import affine
+from stn_jax.warp import affine, affine_transform
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_scaled_mnist_looks_like_the_published_one(digits):
     assert float(deviation[0]) == pytest.approx(task.mnist_statistics[1], abs=0.004)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.distorts])
 def test_what_an_example_looks_like_does_not_depend_on_its_batch(digits, name):
     distort = jax.jit(TASKS[name].distort)
     whole = distort(keys(8), digits[:8], digits)
@@ -169,3 +169,48 @@ def test_colour_images_of_another_size(digits):
         chex.assert_shape(images, (4, side, side, 3))
         # What is done to a channel does not depend on the others.
         chex.assert_trees_all_equal(images[..., 0], images[..., 2])
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8))
+
+
+def test_house_numbers_are_shown_as_they_are(photos):
+    for train in (True, False):
+        images, theta = TASKS["svhn"].shown(train)(keys(40), photos, photos)
+        np.testing.assert_allclose(images, np.asarray(photos) / 255, rtol=1e-6)
+        chex.assert_trees_all_equal(theta, jnp.tile(affine.identity(), (40, 1, 1)))
+
+
+def test_training_sees_random_parts_and_evaluation_the_middle(photos):
+    task = TASKS["svhn"].cropped(54)
+    images, theta = jax.jit(task.shown(True))(keys(40), photos, photos)
+    chex.assert_shape(images, (40, 54, 54, 3))
+    corners = []
+    for image, photo, each in zip(np.asarray(images), np.asarray(photos), theta, strict=True):
+        # From part to photo: x_in = (54 x_out + 2 offset + 54) / 64 - 1.
+        offset = (64 * (np.asarray(affine.shift(each)) + 1) - 54) / 2
+        x, y = np.round(offset).astype(int)
+        np.testing.assert_allclose(image, photo[y : y + 54, x : x + 54] / 255, rtol=1e-6)
+        corners.append((x, y))
+    assert np.min(corners) == 0
+    assert np.max(corners) == 10
+    assert len(set(corners)) > 25
+    # The theta is what the warp would have to do.
+    warped = affine_transform(photos.astype(jnp.float32) / 255, theta, (54, 54))
+    np.testing.assert_allclose(warped, images, atol=1e-4)
+    images, theta = task.shown(False)(keys(40, seed=1), photos, photos)
+    np.testing.assert_allclose(images, np.asarray(photos)[:, 5:59, 5:59] / 255, rtol=1e-6)
+    np.testing.assert_allclose(affine.shift(theta), 0, atol=1e-6)
+
+
+def test_statistics_of_images_as_they_are_may_be_known(photos):
+    known = np.float32([0.1, 0.2, 0.3]), np.float32([0.4, 0.5, 0.6])
+    chex.assert_trees_all_equal(TASKS["svhn"].statistics("x", photos, known), known)
+    # A distortion changes them.
+    mean, _ = TASKS["scaled_mnist"].statistics("x", photos[:, :28, :28], known)
+    assert not np.allclose(mean, known[0], atol=5e-3)
+    mean, deviation = TASKS["svhn"].statistics("x", photos)
+    np.testing.assert_allclose(mean, np.asarray(photos).mean((0, 1, 2)) / 255, rtol=1e-4)
+    np.testing.assert_allclose(deviation, np.asarray(photos).std((0, 1, 2)) / 255, rtol=1e-3)

@@ -36,6 +36,10 @@ from stn_jax.training import Config, ConfigError
         ({"seeds": "0"}, "seeds is '0'; expected whole numbers"),
         ({"epochs": 2.5}, "epochs is 2.5, of type float; expected int"),
         ({"figures": 1}, "figures is 1, of type int; expected bool"),
+        ({"crop": 20}, "crop is 20; expected 0 where the task is rotated_mnist"),
+        ({"crop": -1}, "crop is -1; expected 0 or more"),
+        ({"step_drops": 0}, "step_drops is 0; expected 1 or more"),
+        ({"task": "svhn", "variant": "stn-c9"}, "has 8 blocks; expected a depth from 0 to 8"),
         ({"dataset": ""}, "dataset is empty; expected mnist_sample or a TFDS name"),
     ],
 )

@@ -28,6 +28,12 @@ def test_the_papers_schedule_falls_to_a_tenth_after_each_third():
     np.testing.assert_allclose(rates, [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-6)
 
 
+def test_a_schedule_of_steps_may_fall_more_often():
+    schedule = make_schedule(Config(learning_rate=1.0, schedule="step", step_drops=4), 400)
+    rates = [float(schedule(step)) for step in (0, 79, 81, 159, 161, 241, 321, 399)]
+    np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 1e-2, 1e-3, 1e-4, 1e-4], rtol=1e-5)
+
+
 def test_constant_is_constant():
     schedule = make_schedule(Config(learning_rate=0.01, schedule="constant"), 10)
     assert [float(schedule(step)) for step in range(10)] == [pytest.approx(0.01)] * 10

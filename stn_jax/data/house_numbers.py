@@ -1,0 +1,71 @@
+"""House numbers as the 64x64 task has them: cut out of photographs, and labelled by position.
+
+The box around all digits is grown by 30 % and what is in it resized to 64x64, whatever its shape
+was (Goodfellow et al. 2014, arXiv 1312.6082, Section 5.1; arXiv 2001.05858, Section 3.2).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SIDE = 64  # pixels
+GROWTH = 1.3  # of width and height
+POSITIONS = 5  # longer numbers are left out
+NONE = 10  # the class of a position without a digit
+CLASSES = 11
+
+
+def labels_of(digits: Sequence[int]) -> np.ndarray:
+    """Labels int32 ``[POSITIONS]`` of a number: its digits, then "no digit".
+
+    Raises:
+      ValueError: there are no digits, or more than ``POSITIONS``, or other than 0 to 9.
+    """
+    if not 1 <= len(digits) <= POSITIONS or not all(0 <= digit <= 9 for digit in digits):
+        raise ValueError(f"digits are {list(digits)}; expected 1 to {POSITIONS}, from 0 to 9")
+    labels = np.full(POSITIONS, NONE, np.int32)
+    labels[: len(digits)] = digits
+    return labels
+
+
+def region(boxes: np.ndarray, width: int, height: int) -> tuple[float, float, float, float]:
+    """What is cut out: the box around all boxes, grown about its middle, as far as there is image.
+
+    Args:
+      boxes: ``[n, 4]``: left, top, right, bottom in pixels; the image's corner is (0, 0).
+      width, height: of the image.
+
+    Returns:
+      Left, top, right, bottom.
+
+    Raises:
+      ValueError: nothing of it is in the image.
+    """
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    margin = (GROWTH - 1) / 2 * (high - low)
+    left, top = np.maximum(low - margin, 0)
+    right, bottom = np.minimum(high + margin, (width, height))
+    if left >= right or top >= bottom:
+        raise ValueError(f"boxes {boxes.tolist()} are outside the image of {width}x{height}")
+    return float(left), float(top), float(right), float(bottom)
+
+
+def cut_out(image: np.ndarray, boxes: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Cuts a number out of a photograph and resizes it: bilinear, with anti-aliasing.
+
+    Args:
+      image: uint8 ``[H, W, 3]``.
+      boxes: ``[n, 4]``, see :func:`region`.
+      side: of the result.
+
+    Returns:
+      uint8 ``[side, side, 3]``.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    # Pillow's filter widens with the scale, so that shrinking averages over all that it covers.
+    small = Image.fromarray(image).resize(
+        (side, side), Image.Resampling.BILINEAR, box=region(boxes, width, height)
+    )
+    return np.asarray(small)
