@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from scipy import fft
 
 from stn_jax.data.street.chance import Chance
 from stn_jax.data.street.knobs import Knobs
@@ -37,13 +38,9 @@ _TO_YCC = np.array(
     [GRAY, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
 )  # JFIF, without the offsets
 _FROM_YCC = np.linalg.inv(_TO_YCC).astype(np.float32)
-_COSINES = np.array(
-    [
-        [np.sqrt((1 if k == 0 else 2) / 8) * np.cos(np.pi * (2 * n + 1) * k / 16) for n in range(8)]
-        for k in range(8)
-    ],
-    np.float32,
-)
+# The cosine transform of all blocks of 8 along an axis: orthonormal.
+_COSINES = np.kron(np.eye(SIDE // 8), fft.dct(np.eye(8), norm="ortho", axis=0)).astype(np.float32)
+_STEPS = np.tile(np.stack([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], -1), (SIDE // 8, SIDE // 8, 1))
 _HIGHEST = lax.Precision.HIGHEST
 
 
@@ -55,9 +52,9 @@ def expose(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
       image: ``[SIDE, SIDE, 3]``.
       knobs: strengths.
     """
-    sigma = 0.7 * jnp.exp(chance.normal(0.5)) * jnp.exp(chance.normal(0.15, (2,)))
+    sigma = 1.0 * jnp.exp(chance.normal(0.38)) * jnp.exp(chance.normal(0.15, (2,)))
     fringe = chance.normal(0.35, (2,))  # of blue against green, in pixels; red goes the other way
-    sharpen = jnp.where(chance.happens(0.5), chance.uniform(0, 0.8), 0.0)
+    sharpen = jnp.where(chance.happens(0.5), chance.uniform(0, 0.6), 0.0)
     index = jnp.arange(SIDE)
     apart = index[:, None] - index
 
@@ -77,9 +74,12 @@ def expose(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
 
 def grain(chance: Chance, key: jax.Array, image: jax.Array, knobs: Knobs) -> jax.Array:
     """Adds the sensor's noise: mostly of brightness, some of colour."""
-    strength = knobs.noise * 0.012 * jnp.exp(chance.normal(0.6))
-    noise = jax.random.normal(key, (SIDE, SIDE, 3))
-    return image + strength * (0.8 * noise[..., :1] + 0.5 * noise)
+    strength = knobs.noise * 0.009 * jnp.exp(chance.normal(0.6))
+    key_light, key_color = jax.random.split(key)
+    light = jax.random.normal(key_light, (SIDE, SIDE, 1))
+    # Coarser, as a colour filter's are.
+    color = jax.random.normal(key_color, (SIDE // 2, SIDE // 2, 3)).repeat(2, 0).repeat(2, 1)
+    return image + strength * (light + 0.6 * color)
 
 
 def compress(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
@@ -91,16 +91,11 @@ def compress(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
     if knobs.jpeg:
         half = ycc[..., 1:].reshape(SIDE // 2, 2, SIDE // 2, 2, 2).mean((1, 3))
         ycc = jnp.concatenate([ycc[..., :1], half.repeat(2, 0).repeat(2, 1)], -1)
-    blocks = ycc.reshape(SIDE // 8, 8, SIDE // 8, 8, 3)
-    waves = jnp.einsum(
-        "ui,aibjc,vj->aubvc", _COSINES, blocks - 128, _COSINES, precision=_HIGHEST
-    )
-    steps = jnp.stack([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], -1)[None, :, None] * factor
+    waves = jnp.einsum("ui,ijc,vj->uvc", _COSINES, ycc - 128, _COSINES, precision=_HIGHEST)
+    steps = factor * _STEPS
     waves = jnp.where(steps > 0, jnp.round(waves / jnp.maximum(steps, 1e-3)) * steps, waves)
-    blocks = jnp.einsum("ui,aubvc,vj->aibjc", _COSINES, waves, _COSINES, precision=_HIGHEST) + 128
-    return jnp.einsum(
-        "yxd,cd->yxc", blocks.reshape(SIDE, SIDE, 3) / 255, _FROM_YCC, precision=_HIGHEST
-    )
+    ycc = jnp.einsum("ui,uvc,vj->ijc", _COSINES, waves, _COSINES, precision=_HIGHEST) + 128
+    return jnp.einsum("yxd,cd->yxc", ycc / 255, _FROM_YCC, precision=_HIGHEST)
 
 
 def enlarge(image: jax.Array, origin: jax.Array, pixels: jax.Array) -> jax.Array:

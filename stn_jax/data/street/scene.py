@@ -198,12 +198,12 @@ def mix(chance: Chance, knobs: Knobs) -> Paint:
 
     def tint(bias: float, strength: jax.Array) -> jax.Array:
         warm = bias + chance.normal(0.07)
-        green = -0.012 + chance.normal(0.02)
+        green = -0.006 + chance.normal(0.022)
         return knobs.color * strength * (warm * WARM + green * GREEN)
 
     light = chance.happens(0.5)
-    ground = jnp.where(light, 0.28 + chance.normal(0.13), 0.60 + chance.normal(0.17))
-    contrast = jnp.clip(0.32 * jnp.exp(chance.normal(0.42)), 0.1, 0.75)
+    ground = jnp.where(light, 0.30 + chance.normal(0.13), 0.64 + chance.normal(0.18))
+    contrast = jnp.clip(0.31 * jnp.exp(chance.normal(0.42)), 0.13, 0.8)
     ground = jnp.clip(ground, 0.06, 0.97)
     digits = jnp.clip(ground + jnp.where(light, contrast, -contrast), 0.03, 1.0)
     wall = jnp.clip(ground + chance.normal(0.22), 0.05, 0.95)
@@ -211,16 +211,16 @@ def mix(chance: Chance, knobs: Knobs) -> Paint:
 
     # A few plates are plainly blue, red, green or yellow: (towards red from blue, towards green).
     vivid = chance.happens(0.13 * knobs.color)
-    hues = jnp.array([[-0.45, -0.03], [-0.35, 0.0], [0.4, -0.12], [0.0, 0.10], [0.4, 0.05]])
+    hues = jnp.array([[-0.5, -0.03], [-0.35, 0.0], [-0.25, 0.03], [0.4, -0.1], [0.4, 0.06]])
     which = jnp.minimum(chance.uniform(0, 5).astype(int), 4)
     warm, green = hues[which] * jnp.clip(ground, 0.25, 0.6) / 0.45 * chance.uniform(0.5, 1.1)
     # Light falls on all of it.
-    cast = tint(-0.02, jnp.where(chance.happens(0.15), 2.2, 0.8))
+    cast = tint(-0.05, jnp.where(chance.happens(0.12), 2.0, 0.75))
     plain = jnp.ones(3)
-    ground_color = ground * plain + cast * (0.4 + ground) + tint(0, jnp.ones(()))
+    ground_color = ground * plain + cast * (0.4 + ground) + tint(0, jnp.full((), 0.5))
     ground_color += jnp.where(vivid, warm * WARM + green * GREEN, 0)
-    digits_color = digits * plain + cast * (0.4 + digits) + tint(-0.02, jnp.full((), 0.6))
-    wall_color = wall * plain + cast * (0.4 + wall) + tint(0.02, jnp.ones(()))
+    digits_color = digits * plain + cast * (0.4 + digits) + tint(-0.03, jnp.full((), 0.55))
+    wall_color = wall * plain + cast * (0.4 + wall) + tint(0.02, jnp.full((), 0.9))
     rim_color = jnp.where(rim == digits, digits_color, rim * plain + cast)
     return Paint(digits_color, ground_color, wall_color, rim_color)
 
@@ -337,7 +337,7 @@ def paint(
 
     # Texture and light over all of it.
     coarse = knobs.clutter * 0.035 * jnp.exp(chance.normal(0.6))
-    fine = knobs.clutter * 0.016 * jnp.exp(chance.normal(0.7))
+    fine = knobs.clutter * 0.009 * jnp.exp(chance.normal(0.7))
     scene = scene * (1 + coarse * textures[..., :1]) + fine * textures[..., 1:]
     slope_x, slope_y = chance.normal(0.07), 0.02 + chance.normal(0.08)
     scene = scene * (1 + knobs.shading * (slope_x * across[..., :1] + slope_y * across[..., 1:]))
