@@ -22,8 +22,9 @@ SLOTS = POSITIONS + OTHERS
 AWAY = 1e3  # where digits stand that are not there
 
 GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # luminance of red, green and blue
-# Unit steps that leave the luminance as it is: towards red from blue, towards green from both.
-WARM = np.array([0.5, -0.5 * (0.299 - 0.114) / 0.587, -0.5], np.float32)
+# Steps that leave the luminance as it is: towards orange from a violet blue (as paint and daylight
+# have it, not cyan), and towards green from both. One changes red less blue by 1, the other green.
+WARM = np.array([0.336, -0.042, -0.664], np.float32)
 GREEN = np.array([-0.587, 0.413, -0.587], np.float32)
 
 
@@ -91,7 +92,7 @@ def place(chance: Chance, labels: jax.Array, knobs: Knobs) -> Row:
     middle = jnp.where(shown[:, None], jnp.concatenate([first, beside]), AWAY)
     size = jnp.stack([width, height], -1)
     # Not so much that thin strokes vanish, or holes fill.
-    weight = knobs.weight * jnp.clip(chance.normal(0.012), -0.02, 0.035)
+    weight = knobs.weight * jnp.clip(0.006 + chance.normal(0.012), -0.02, 0.035)
     return Row(font, digit, middle, size, stretch, tilt, weight)
 
 
@@ -198,22 +199,24 @@ def mix(chance: Chance, knobs: Knobs) -> Paint:
 
     def tint(bias: float, strength: jax.Array) -> jax.Array:
         warm = bias + chance.normal(0.07)
-        green = -0.006 + chance.normal(0.022)
+        green = -0.004 + chance.normal(0.02)
         return knobs.color * strength * (warm * WARM + green * GREEN)
 
     light = chance.happens(0.5)
     ground = jnp.where(light, 0.30 + chance.normal(0.13), 0.64 + chance.normal(0.18))
-    contrast = jnp.clip(0.31 * jnp.exp(chance.normal(0.42)), 0.13, 0.8)
+    contrast = jnp.clip(0.31 * jnp.exp(chance.normal(0.40)), 0.16, 0.8)
     ground = jnp.clip(ground, 0.06, 0.97)
     digits = jnp.clip(ground + jnp.where(light, contrast, -contrast), 0.03, 1.0)
     wall = jnp.clip(ground + chance.normal(0.22), 0.05, 0.95)
     rim = jnp.where(chance.happens(0.6), digits, jnp.clip(ground - 0.2, 0.03, 1))
 
-    # A few plates are plainly blue, red, green or yellow: (towards red from blue, towards green).
+    # A few plates are plainly blue, red, green or yellow: steps of WARM and GREEN.
     vivid = chance.happens(0.13 * knobs.color)
-    hues = jnp.array([[-0.5, -0.03], [-0.35, 0.0], [-0.25, 0.03], [0.4, -0.1], [0.4, 0.06]])
+    dark = jnp.array([[-0.55, -0.02], [-0.45, -0.01], [-0.35, 0.02], [0.4, -0.12], [0.0, 0.1]])
+    bright = jnp.array([[-0.2, 0.0], [0.35, 0.05], [0.45, 0.08], [0.25, -0.05], [-0.1, 0.06]])
     which = jnp.minimum(chance.uniform(0, 5).astype(int), 4)
-    warm, green = hues[which] * jnp.clip(ground, 0.25, 0.6) / 0.45 * chance.uniform(0.5, 1.1)
+    hue = jnp.where(light, dark, bright)[which]
+    warm, green = hue * jnp.clip(ground, 0.2, 0.6) / 0.4 * chance.uniform(0.5, 1.1)
     # Light falls on all of it.
     cast = tint(-0.05, jnp.where(chance.happens(0.12), 2.0, 0.75))
     plain = jnp.ones(3)
