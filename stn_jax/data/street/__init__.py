@@ -4,33 +4,13 @@
     numbers = jax.jit(jax.vmap(street.number))(jax.random.split(jax.random.key(0), 256))
     train = street.make("train", 10_000, seed=0)  # uint8 arrays for a trainer
 
-Lengths, digits, sizes and slopes are distributed as in SVHN (``statistics.py``); the digits are those
-of 101 open fonts (``fonts.txt``, ``atlas.py``); all else is made up to look alike (``scene.py``,
-``camera.py``). What is measured on such images is synthetic, and is to be called so.
+Lengths, digits, sizes and slopes are distributed as in SVHN (``statistics.py``), the digits are
+those of a hundred open fonts (``fonts.txt``, ``atlas.py``), and all else is made up to look alike
+(``scene.py``, ``camera.py``). What is measured on such images is synthetic, and is to be called so.
 """
 
 from stn_jax.data.street.atlas import fonts
-from stn_jax.data.street.generate import (
-    NONE,
-    SIDE,
-    Number,
-    draw,
-    draw_labels,
-    make,
-    number,
-)
+from stn_jax.data.street.generate import Number, draw, draw_labels, make, number, source
 from stn_jax.data.street.knobs import Knobs
-from stn_jax.data.street.statistics import POSITIONS
 
-__all__ = [
-    "NONE",
-    "POSITIONS",
-    "SIDE",
-    "Knobs",
-    "Number",
-    "draw",
-    "draw_labels",
-    "fonts",
-    "make",
-    "number",
-]
+__all__ = ["Knobs", "Number", "draw", "draw_labels", "fonts", "make", "number", "source"]

@@ -10,12 +10,11 @@ import numpy as np
 from jax import lax
 from scipy import fft
 
+from stn_jax.data.house_numbers import SIDE
 from stn_jax.data.street.chance import Chance
 from stn_jax.data.street.knobs import Knobs
 from stn_jax.data.street.scene import GRAY
 from stn_jax.warp import affine, affine_transform
-
-SIDE = 64
 
 # Quantisation of JPEG (ITU-T T.81, Tables K.1 and K.2), at quality 50.
 _LUMINANCE = np.array(
@@ -83,7 +82,7 @@ def grain(chance: Chance, key: jax.Array, image: jax.Array, knobs: Knobs) -> jax
 
 
 def compress(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
-    """Rounds as JPEG does: 8x8 blocks, colours at half the resolution; strength scales the steps."""
+    """Rounds as JPEG does: blocks of 8x8, colours at half the resolution; the knob scales steps."""
     quality = chance.uniform(55, 95)
     # As in libjpeg, for qualities from 50 on.
     factor = knobs.jpeg * (200 - 2 * quality) / 100

@@ -27,6 +27,10 @@ class Chance:
             raise IndexError(f"{self._used} random numbers asked for, {len(self._uniform)} drawn")
         return low + (jnp.asarray(high) - low) * self._uniform[start : self._used].reshape(shape)
 
+    def integer(self, count: int, shape: tuple[int, ...] = ()) -> jax.Array:
+        """A whole number from 0 to count - 1, int32."""
+        return jnp.minimum(self.uniform(0, count, shape).astype(jnp.int32), count - 1)
+
     def normal(self, deviation: ArrayLike = 1.0, shape: tuple[int, ...] = ()) -> jax.Array:
         """Normal about 0."""
         bounded = jnp.clip(self.uniform(shape=shape), 1e-4, 1 - 1e-4)

@@ -35,7 +35,9 @@ def draw(fonts_dir: pathlib.Path) -> atlas.Atlas:
             f"{missing[0].package} ({len(missing)} fonts are missing)"
         )
     digits = [_draw_font(found[font.file]) for font in fonts]
-    return atlas.Atlas(*(np.stack(arrays).astype(np.float32) for arrays in zip(*digits)))
+    return atlas.Atlas(
+        *(np.stack(arrays).astype(np.float32) for arrays in zip(*digits, strict=True))
+    )
 
 
 def _draw_font(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,18 +6,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from stn_jax.data.cache import Split
+from stn_jax.data.cache import Source, Split
+from stn_jax.data.house_numbers import CLASSES, GROWTH, NONE, POSITIONS, SIDE
 from stn_jax.data.street import camera, scene, statistics
-from stn_jax.data.street.camera import SIDE
 from stn_jax.data.street.chance import Chance
-from stn_jax.data.street.knobs import Knobs
+from stn_jax.data.street.knobs import AS_IN_SVHN, Knobs
 from stn_jax.data.tasks import example_keys
 from stn_jax.warp import affine, affine_transform, transforms
 
-NONE = 10  # the class of a position without a digit
-POSITIONS = statistics.POSITIONS
-SPLITS = ("train", "test")
+NAME = "street_numbers"
+SPLITS = {"train": 235_754, "test": 13_068}  # as many as SVHN has, train and extra together
+_PROJECTIVE = transforms.Projective()
 
 
 class Number(NamedTuple):
@@ -33,23 +34,22 @@ def draw_labels(key: jax.Array) -> jax.Array:
     Returns:
       int32 ``[POSITIONS]``: digits, then ``NONE``.
     """
-    counts = np.zeros((POSITIONS, POSITIONS, 10), np.float32)
-    for length, rows in enumerate(statistics.DIGITS):
-        counts[length, : length + 1] = rows
+    counts = np.zeros((POSITIONS, POSITIONS, 10))
+    for row, rows in zip(counts, statistics.DIGITS, strict=True):
+        row[: len(rows)] = rows
     with np.errstate(divide="ignore"):
-        logits = np.log(counts)  # -inf: never
-    logits[:, :, 0] = np.where(counts.sum(-1) > 0, logits[:, :, 0], 0.0)
+        logits = np.log(counts).astype(np.float32)  # -inf: never
     key_length, key_digits = jax.random.split(key)
-    index = jax.random.categorical(key_length, np.log(counts[:, 0].sum(-1)))
-    digits = jax.random.categorical(key_digits, jnp.asarray(logits)[index])
-    return jnp.where(jnp.arange(POSITIONS) <= index, digits, NONE).astype(jnp.int32)
+    last = jax.random.categorical(key_length, np.log(counts[:, 0].sum(-1)).astype(np.float32))
+    digits = jax.random.categorical(key_digits, jnp.asarray(logits)[last])
+    return jnp.where(jnp.arange(POSITIONS) <= last, digits, NONE).astype(jnp.int32)
 
 
-def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = Knobs()) -> jax.Array:
+def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = AS_IN_SVHN) -> jax.Array:
     """Draws a crop that shows a number.
 
-    A pure function for one key; ``jax.vmap`` makes a batch of it. Positions, and nothing else, are
-    sampled by :func:`stn_jax.warp.grid_sample` and :func:`stn_jax.warp.affine_transform`.
+    A pure function for one key; ``jax.vmap`` makes a batch of it. Whatever is sampled is sampled by
+    :func:`stn_jax.warp.grid_sample` and :func:`stn_jax.warp.affine_transform`.
 
     Args:
       key: a key.
@@ -62,40 +62,40 @@ def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = Knobs()) -> jax.Array
     Raises:
       ValueError: labels have another shape.
     """
-    labels = jnp.asarray(labels)
+    labels = jnp.asarray(labels).astype(jnp.int32)
     if labels.shape != (POSITIONS,):
         raise ValueError(
             f"labels have shape {labels.shape}; expected ({POSITIONS},): vmap over a batch"
         )
     key_layout, key_paint, key_camera, key_texture, key_noise = jax.random.split(key, 5)
-    chance = Chance(key_layout, 80)
-    row, view = scene.slope(chance, scene.place(chance, labels.astype(int), knobs), knobs)
-    window, pixels = _frame(chance, row, view, labels, knobs)
+    chance = Chance(key_layout, 64)
+    row, view = scene.slope(chance, scene.place(chance, labels, knobs), knobs)
+    low, high, pixels = _frame(chance, row, view, labels, knobs)
     # JPEG's blocks begin anywhere.
-    origin = jnp.floor(chance.uniform(0, 8, (2,)) * (knobs.jpeg > 0))
+    origin = jnp.floor(chance.uniform(0, 8 if knobs.jpeg else 0, (2,)))
     origin = jnp.minimum(origin, jnp.floor(SIDE - pixels))
 
-    # From the array's [-1, 1] to the crop's, to the photograph, to the number's frame.
+    # From the array's [-1, 1] to the crop's, to the view, to the number's frame.
     to_crop = affine.from_parameters(scale=SIDE / pixels, shift=(SIDE - 2 * origin) / pixels - 1)
-    low, high = window
     to_view = affine.from_parameters(scale=(high - low) / 2, shift=(high + low) / 2)
-    family = transforms.Projective()
-    lookup = family.compose(_inverse(view), _homography(affine.compose(to_view, to_crop)))
-    positions = family.grid_of(lookup, (SIDE, SIDE))
-    across = family.grid_of(_homography(to_crop), (SIDE, SIDE))
-    pixel = jnp.sqrt(jnp.prod((high - low) / pixels))
-
-    image = scene.paint(
-        Chance(key_paint, 120), row, positions, across, pixel, _textures(key_texture), knobs
+    to_number = _PROJECTIVE.compose(_inverse(view), _homography(affine.compose(to_view, to_crop)))
+    canvas = scene.Canvas(
+        chance=Chance(key_paint, 96),
+        knobs=knobs,
+        positions=_PROJECTIVE.grid_of(to_number, (SIDE, SIDE)),
+        across=_PROJECTIVE.grid_of(_homography(to_crop), (SIDE, SIDE)),
+        pixel=jnp.sqrt(jnp.prod((high - low) / pixels)),
+        textures=_textures(key_texture),
     )
-    chance = Chance(key_camera, 16)
-    image = camera.expose(chance, jnp.clip(image, 0, 1.1), knobs)
-    image = camera.grain(chance, key_noise, image, knobs)
-    image = camera.compress(chance, jnp.clip(image, 0, 1), knobs)
+    image = jnp.clip(scene.paint(canvas, row), 0, 1.1)  # a little more than white can be
+    chance = Chance(key_camera, 12)
+    image = camera.expose(chance, image, knobs)
+    image = jnp.clip(camera.grain(chance, key_noise, image, knobs), 0, 1)
+    image = camera.compress(chance, image, knobs)
     return jnp.clip(camera.enlarge(image, origin, pixels), 0, 1)
 
 
-def number(key: jax.Array, knobs: Knobs = Knobs()) -> Number:
+def number(key: jax.Array, knobs: Knobs = AS_IN_SVHN) -> Number:
     """Draws a number and a crop that shows it; ``jax.vmap`` makes a batch of it."""
     key_labels, key_image = jax.random.split(key)
     labels = draw_labels(key_labels)
@@ -103,7 +103,7 @@ def number(key: jax.Array, knobs: Knobs = Knobs()) -> Number:
 
 
 def make(
-    split: str, count: int, *, seed: int = 0, batch_size: int = 256, knobs: Knobs = Knobs()
+    split: str, count: int, *, seed: int = 0, batch_size: int = 256, knobs: Knobs = AS_IN_SVHN
 ) -> Split:
     """Makes a split of a synthetic data set in compiled batches.
 
@@ -111,7 +111,7 @@ def make(
     a shorter one does.
 
     Args:
-      split: "train" or "test", which have nothing in common.
+      split: "train" or "test", which share no keys.
       count: number of examples.
       seed: of both splits.
       batch_size: how many are drawn at a time; memory grows with it.
@@ -123,11 +123,9 @@ def make(
     Raises:
       ValueError: split is another, or count or batch_size is less than 1.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     if count < 1 or batch_size < 1:
         raise ValueError(f"count is {count}, batch_size {batch_size}; expected at least 1")
-    key = jax.random.fold_in(jax.random.key(seed), SPLITS.index(split))
+    key = _split_key(split, seed)
     images = np.empty((count, SIDE, SIDE, 3), np.uint8)
     labels = np.empty((count, POSITIONS), np.int32)
     for start in range(0, count, batch_size):
@@ -138,6 +136,22 @@ def make(
     return Split(images, labels)
 
 
+def source() -> Source:
+    """The synthetic data set ``street_numbers``: fixed numbers, drawn afresh whenever shown."""
+    splits = {}
+    for split, count in SPLITS.items():
+        keys = example_keys(_split_key(split, 0), jnp.arange(count))
+        labels = np.asarray(jax.jit(jax.vmap(draw_labels))(keys))
+        splits[split] = Split(labels.astype(np.uint8), labels)
+    return Source(NAME, "1.0.0", CLASSES, splits["train"], splits["test"], draw=jax.vmap(draw))
+
+
+def _split_key(split: str, seed: int) -> jax.Array:
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    return jax.random.fold_in(jax.random.key(seed), list(SPLITS).index(split))
+
+
 @functools.partial(jax.jit, static_argnames="knobs")
 def _batch(key: jax.Array, indices: jax.Array, knobs: Knobs) -> tuple[jax.Array, jax.Array]:
     numbers = jax.vmap(functools.partial(number, knobs=knobs))(example_keys(key, indices))
@@ -146,49 +160,46 @@ def _batch(key: jax.Array, indices: jax.Array, knobs: Knobs) -> tuple[jax.Array,
 
 def _frame(
     chance: Chance, row: scene.Row, view: jax.Array, labels: jax.Array, knobs: Knobs
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """The crop's corners (low, high), each ``[2]``, in the view, and its pixels ``[2]``."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What is cut out of the view: its corners (low, high) and its pixels, each ``[2]``."""
     boxes, there = scene.corners(row)
-    homogeneous = jnp.concatenate([boxes, jnp.ones((POSITIONS, 4, 1))], -1)
-    seen = jnp.einsum("ij,pkj->pki", view, homogeneous, precision=jax.lax.Precision.HIGHEST)
+    boxes = jnp.concatenate([boxes, jnp.ones((POSITIONS, 4, 1))], -1)
+    seen = jnp.einsum("ij,pkj->pki", view, boxes, precision=lax.Precision.HIGHEST)
     seen = seen[..., :2] / seen[..., 2:]
-    there = there[:, None, None]
-    low = jnp.where(there, seen, jnp.inf).min((0, 1))
-    high = jnp.where(there, seen, -jnp.inf).max((0, 1))
-    tall = jnp.where(there[:, 0, 0], jnp.ptp(seen[..., 1], axis=1), 0).sum() / there.sum()
+    tall = jnp.where(there, jnp.ptp(seen[..., 1], axis=1), 0).sum() / there.sum()
+    low = jnp.where(there[:, None, None], seen, jnp.inf).min((0, 1))
+    high = jnp.where(there[:, None, None], seen, -jnp.inf).max((0, 1))
     # People drew the boxes: rather too large than too small.
     loose = knobs.framing * (0.02 + chance.normal(0.035, (2, 2)))
     low, high = low - loose[0], high + loose[1]
-    margin = 0.15 * (high - low)
+
+    # Grown, as far as there is photograph.
+    margin = (GROWTH - 1) / 2 * (high - low)
     top = chance.quantile(statistics.LEVELS, statistics.TOP)
     bottom = chance.quantile(statistics.LEVELS, statistics.BOTTOM)
-    inside = jnp.stack([jnp.array([1.0, 1.0]), jnp.array([1.0, 1.0])])
-    inside = inside.at[0, 1].set(1 - jnp.minimum(knobs.framing, 1.0) * (1 - top))
-    inside = inside.at[1, 1].set(1 - jnp.minimum(knobs.framing, 1.0) * (1 - bottom))
-    low, high = low - margin * inside[0], high + margin * inside[1]
+    cut = min(knobs.framing, 1.0) * (1 - jnp.stack([top, bottom]))
+    low -= margin * jnp.stack([1.0, 1 - cut[0]])
+    high += margin * jnp.stack([1.0, 1 - cut[1]])
 
-    height = jnp.asarray(statistics.HEIGHT)[(labels < NONE).sum() - 1]
-    height = chance.quantile(statistics.LEVELS, height)
+    heights = jnp.asarray(statistics.HEIGHT)[(labels != NONE).sum() - 1]
+    pixels = (high - low) * chance.quantile(statistics.LEVELS, heights) / tall
     # A photograph of more pixels than the crop looks no better than one of as many.
-    pixels = jnp.clip((high - low) * height / tall, 8, SIDE)
-    pixels = SIDE * (pixels / SIDE) ** knobs.resolution
-    return (low, high), jnp.maximum(pixels, 8.0)
+    pixels = SIDE * (jnp.clip(pixels / SIDE, 0, 1)) ** knobs.resolution
+    return low, high, jnp.maximum(pixels, 8.0)
 
 
 def _textures(key: jax.Array) -> jax.Array:
     """A coarse and a fine texture, ``[SIDE, SIDE, 2]``, normal about 0."""
-    keys = jax.random.split(key)
-    shapes = ((7, 7, 1), (40, 40, 1))
-    return jnp.concatenate(
-        [
-            affine_transform(
-                jax.random.normal(key, shape), affine.identity(), (SIDE, SIDE), mode="bicubic",
-                padding_mode="border",
-            )
-            for key, shape in zip(keys, shapes, strict=True)
-        ],
-        -1,
-    )
+
+    def texture(key: jax.Array, side: int) -> jax.Array:
+        noise = jax.random.normal(key, (side, side, 1))
+        shape = (SIDE, SIDE)
+        return affine_transform(
+            noise, affine.identity(), shape, mode="bicubic", padding_mode="border"
+        )
+
+    coarse, fine = jax.random.split(key)
+    return jnp.concatenate([texture(coarse, 7), texture(fine, 40)], -1)
 
 
 def _inverse(view: jax.Array) -> jax.Array:

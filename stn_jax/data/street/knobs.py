@@ -47,3 +47,6 @@ class Knobs:
     def off(cls, **strengths: float) -> "Knobs":
         """All knobs at 0, but those that are named."""
         return cls(**{field.name: 0.0 for field in dataclasses.fields(cls)} | strengths)
+
+
+AS_IN_SVHN = Knobs()

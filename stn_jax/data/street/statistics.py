@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-POSITIONS = 5
+from stn_jax.data.house_numbers import GROWTH, POSITIONS
 
 # What the quantiles below are quantiles at.
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -92,7 +92,7 @@ def measure(numbers: dict[str, Any]) -> dict[str, Any]:
             slope.append(np.degrees(np.arctan2(down, across)))
             gap.extend((boxes[1:, 0] - boxes[:-1, 2]) / tall)
         low, high = boxes[:, 1].min(), boxes[:, 3].max()
-        margin = 0.15 * (high - low)
+        margin = (GROWTH - 1) / 2 * (high - low)
         top.append(np.clip(low / margin, 0, 1))
         bottom.append(np.clip((number["size"][1] - high) / margin, 0, 1))
 
