@@ -36,6 +36,7 @@ _CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [4
 _TO_YCC = np.array(
     [GRAY, [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
 )  # JFIF, without the offsets
+_OFFSET = np.array([128, 0, 0], np.float32)
 _FROM_YCC = np.linalg.inv(_TO_YCC).astype(np.float32)
 # The cosine transform of all blocks of 8 along an axis: orthonormal.
 _COSINES = np.kron(np.eye(SIDE // 8), fft.dct(np.eye(8), norm="ortho", axis=0)).astype(np.float32)
@@ -51,7 +52,9 @@ def expose(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
       image: ``[SIDE, SIDE, 3]``.
       knobs: strengths.
     """
-    sigma = 1.0 * jnp.exp(chance.normal(0.38)) * jnp.exp(chance.normal(0.15, (2,)))
+    sigma = jnp.minimum(1.05 * jnp.exp(chance.normal(0.38)), 1.9) * jnp.exp(
+        chance.normal(0.15, (2,))
+    )
     fringe = chance.normal(0.35, (2,))  # of blue against green, in pixels; red goes the other way
     sharpen = jnp.where(chance.happens(0.5), chance.uniform(0, 0.6), 0.0)
     index = jnp.arange(SIDE)
@@ -59,7 +62,9 @@ def expose(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
 
     def kernel(axis: int) -> jax.Array:
         shift = knobs.blur * fringe[axis] * jnp.array([-0.6, 0.0, 1.0])[:, None, None]
-        wide = jnp.maximum(knobs.blur * sigma[axis], 1e-2)
+        # A lens focuses one colour best.
+        wide = knobs.blur * sigma[axis] * jnp.array([1.05, 1.0, 1.35])[:, None, None]
+        wide = jnp.maximum(wide, 1e-2)
 
         def gaussian(sigma: jax.Array) -> jax.Array:
             weights = jnp.exp(-((apart - shift) ** 2) / (2 * sigma**2))
@@ -84,16 +89,16 @@ def grain(chance: Chance, key: jax.Array, image: jax.Array, knobs: Knobs) -> jax
 def compress(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
     """Rounds as JPEG does: blocks of 8x8, colours at half the resolution; the knob scales steps."""
     quality = chance.uniform(55, 95)
-    # As in libjpeg, for qualities from 50 on.
-    factor = knobs.jpeg * (200 - 2 * quality) / 100
+    # As in libjpeg, for qualities from 50 on: whole steps.
+    percent = knobs.jpeg * (200 - 2 * quality)
+    steps = jnp.maximum(jnp.floor(_STEPS * percent / 100 + 0.5), 1)
     ycc = jnp.einsum("yxc,dc->yxd", image, _TO_YCC, precision=_HIGHEST) * 255
-    if knobs.jpeg:
-        half = ycc[..., 1:].reshape(SIDE // 2, 2, SIDE // 2, 2, 2).mean((1, 3))
-        ycc = jnp.concatenate([ycc[..., :1], half.repeat(2, 0).repeat(2, 1)], -1)
-    waves = jnp.einsum("ui,ijc,vj->uvc", _COSINES, ycc - 128, _COSINES, precision=_HIGHEST)
-    steps = factor * _STEPS
-    waves = jnp.where(steps > 0, jnp.round(waves / jnp.maximum(steps, 1e-3)) * steps, waves)
-    ycc = jnp.einsum("ui,uvc,vj->ijc", _COSINES, waves, _COSINES, precision=_HIGHEST) + 128
+    half = ycc[..., 1:].reshape(SIDE // 2, 2, SIDE // 2, 2, 2).mean((1, 3))
+    color = jnp.where(knobs.jpeg > 0, half.repeat(2, 0).repeat(2, 1), ycc[..., 1:])
+    ycc = jnp.concatenate([ycc[..., :1], color], -1)
+    waves = jnp.einsum("ui,ijc,vj->uvc", _COSINES, ycc - _OFFSET, _COSINES, precision=_HIGHEST)
+    waves = jnp.where(knobs.jpeg > 0, jnp.round(waves / steps) * steps, waves)
+    ycc = jnp.einsum("ui,uvc,vj->ijc", _COSINES, waves, _COSINES, precision=_HIGHEST) + _OFFSET
     return jnp.einsum("yxd,cd->yxc", ycc / 255, _FROM_YCC, precision=_HIGHEST)
 
 

@@ -1,5 +1,7 @@
 """Many random numbers of different kinds from one key."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,8 @@ class Chance:
         start, self._used = self._used, self._used + int(np.prod(shape, dtype=int))
         if self._used > len(self._uniform):
             raise IndexError(f"{self._used} random numbers asked for, {len(self._uniform)} drawn")
-        return low + (jnp.asarray(high) - low) * self._uniform[start : self._used].reshape(shape)
+        numbers = self._uniform[start : self._used].reshape(shape)
+        return jnp.asarray(low) + (jnp.asarray(high) - jnp.asarray(low)) * numbers
 
     def integer(self, count: int, shape: tuple[int, ...] = ()) -> jax.Array:
         """A whole number from 0 to count - 1, int32."""
@@ -34,12 +37,12 @@ class Chance:
     def normal(self, deviation: ArrayLike = 1.0, shape: tuple[int, ...] = ()) -> jax.Array:
         """Normal about 0."""
         bounded = jnp.clip(self.uniform(shape=shape), 1e-4, 1 - 1e-4)
-        return deviation * jax.scipy.special.ndtri(bounded)
+        return jnp.asarray(deviation) * jax.scipy.special.ndtri(bounded)
 
     def happens(self, probability: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
         """True with this probability."""
         return self.uniform(shape=shape) < probability
 
-    def quantile(self, levels: ArrayLike, values: ArrayLike) -> jax.Array:
+    def quantile(self, levels: Sequence[float], values: ArrayLike | Sequence[float]) -> jax.Array:
         """With these quantiles, and linear in between."""
         return jnp.interp(self.uniform(), jnp.asarray(levels), jnp.asarray(values))

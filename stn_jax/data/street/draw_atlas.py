@@ -34,13 +34,13 @@ def draw(fonts_dir: pathlib.Path) -> atlas.Atlas:
             f"{missing[0].file} is not below {fonts_dir}; install the Debian package "
             f"{missing[0].package} ({len(missing)} fonts are missing)"
         )
-    digits = [_draw_font(found[font.file]) for font in fonts]
+    digits = [draw_font(found[font.file]) for font in fonts]
     return atlas.Atlas(
         *(np.stack(arrays).astype(np.float32) for arrays in zip(*digits, strict=True))
     )
 
 
-def _draw_font(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_font(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances ``[10, CELL, CELL]``, widths ``[10]`` and heights ``[10]`` of a font's digits."""
     size = atlas.HEIGHT * _FINE
     # Twice: the size of a font is not that of its digits.
@@ -55,7 +55,7 @@ def _draw_font(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"{path.name}: digits are up to {width.max():.2f} wide and from {height.min():.2f} "
             f"high; expected at most {limit:.2f} and at least 0.85"
         )
-    return np.stack([_distance(ink, tallest) for ink in inks]), width, height
+    return np.stack([distance_of(ink, tallest) for ink in inks]), width, height
 
 
 def _ink(path: pathlib.Path, size: int) -> list[np.ndarray]:
@@ -72,9 +72,9 @@ def _ink(path: pathlib.Path, size: int) -> list[np.ndarray]:
     return result
 
 
-def _distance(ink: np.ndarray, tallest: int) -> np.ndarray:
+def distance_of(ink: np.ndarray, tallest: int) -> np.ndarray:
     """Signed distances ``[CELL, CELL]`` from the outline, in heights, of a digit in its middle."""
-    pad = tallest // 2
+    pad = tallest
     ink = np.pad(ink, pad)
     # Between pixels: the outline is half a pixel from the centres on either side of it.
     inside = ndimage.distance_transform_edt(ink) - 0.5

@@ -132,7 +132,8 @@ def corners(row: Row) -> tuple[jax.Array, jax.Array]:
       ``[POSITIONS, 4, 2]``, number's frame, and bool ``[POSITIONS]``.
     """
     half = (row.size[:POSITIONS] / 2 + row.weight) * jnp.stack([row.stretch, jnp.ones(())])
-    x, y = (half[:, None] * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])).transpose(2, 0, 1)
+    x = half[:, :1] * np.array([-1.0, 1.0, -1.0, 1.0], np.float32)
+    y = half[:, 1:] * np.array([-1.0, -1.0, 1.0, 1.0], np.float32)
     cosine, sine = jnp.cos(row.tilt[:POSITIONS, None]), jnp.sin(row.tilt[:POSITIONS, None])
     turned = jnp.stack([x * cosine - y * sine, x * sine + y * cosine], -1)
     middle = row.middle[:POSITIONS]
@@ -147,10 +148,10 @@ def distance(row: Row, positions: jax.Array) -> jax.Array:
 
     Args:
       row: the digits.
-      positions: ``[H, W, 2]``, number's frame.
+      positions: ``[..., H, W, 2]``, number's frame.
 
     Returns:
-      ``[H, W]``; cut at ``atlas.REACH``.
+      ``[..., H, W]``; cut at ``atlas.REACH``.
     """
     cells = jnp.asarray(atlas.load().distance)[row.font, row.digit]
     strip = cells.transpose(1, 0, 2).reshape(atlas.CELL, SLOTS * atlas.CELL, 1)
@@ -185,17 +186,17 @@ class Paint(NamedTuple):
 def mix(chance: Chance, knobs: Knobs) -> Paint:
     """Colours as in SVHN: half of the numbers light on dark, most of them nearly gray."""
     light = chance.happens(0.5)
-    ground = jnp.where(light, 0.30 + chance.normal(0.13), 0.64 + chance.normal(0.18))
+    ground = jnp.where(light, 0.31 + chance.normal(0.13), 0.66 + chance.normal(0.18))
     ground = jnp.clip(ground, 0.06, 0.97)
-    contrast = jnp.clip(0.31 * jnp.exp(chance.normal(0.4)), 0.16, 0.8)
+    contrast = jnp.clip(0.31 * jnp.exp(chance.normal(0.36)), 0.22, 0.8)
     digits = jnp.clip(ground + jnp.where(light, contrast, -contrast), 0.03, 1.0)
     wall = jnp.clip(ground + chance.normal(0.22), 0.05, 0.95)
     like_digits = chance.happens(0.6)
     edge = jnp.clip(ground - 0.2, 0.03, 1)
 
     def tint(bias: float, strength: ArrayLike) -> jax.Array:
-        warm, green = bias + chance.normal(0.07), -0.004 + chance.normal(0.02)
-        return knobs.color * strength * (warm * WARM + green * GREEN)
+        warm, green = bias + chance.normal(0.08), -0.004 + chance.normal(0.02)
+        return knobs.color * jnp.asarray(strength) * (warm * WARM + green * GREEN)
 
     # A few plates are plainly blue, red, green or yellow: steps of WARM and GREEN.
     dark = jnp.array([[-0.55, -0.02], [-0.45, -0.01], [-0.35, 0.02], [0.4, -0.12], [0.0, 0.1]])
@@ -320,10 +321,10 @@ def _digits(canvas: Canvas, row: Row, scene: jax.Array, color: jax.Array) -> jax
     """The digits: the shadow that they throw, outlines, light on the edges of raised ones, wear."""
     chance, knobs = canvas.chance, canvas.knobs
     x, y = canvas.positions[..., 0], canvas.positions[..., 1]
-    ink = distance(row, canvas.positions)
     light = jnp.stack([chance.normal(0.6), 0.7 + chance.normal(0.3)])
     throw = chance.uniform(0.03, 0.10)
-    behind = distance(row, canvas.positions - light * throw / jnp.hypot(light[0], light[1]))
+    step = light * throw / jnp.hypot(light[0], light[1])
+    ink, behind = distance(row, jnp.stack([canvas.positions, canvas.positions - step]))
     dark = knobs.shading * canvas.maybe(0.33, chance.uniform(0.15, 0.6))
     scene = scene * (1 - dark * canvas.cover(behind, chance.uniform(0.0, 0.06)))
     outline = canvas.cover(ink + 0.05) * chance.happens(0.05 * knobs.clutter)

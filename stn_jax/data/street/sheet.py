@@ -3,10 +3,10 @@
     python -m stn_jax.data.street.sheet --output=FILE [--seed=0]
     python -m stn_jax.data.street.sheet --svhn_dir=DIR --beside=FILE [--count=384]
 
-The first writes ``ROWS`` x ``COLUMNS`` generated crops to a PNG file. The second takes the real ones
-of ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints how both are distributed, and writes 30 real
-crops (left) beside 30 generated ones (right). SVHN is for non-commercial use: keep that file to
-yourself. Both print how fast crops are drawn.
+The first writes ``ROWS`` x ``COLUMNS`` generated crops to a PNG file. The second takes the real
+ones of ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints how both are distributed, and writes
+30 real crops (left) beside 30 generated ones (right). SVHN is for non-commercial use: keep that
+file to yourself. Both print how fast crops are drawn.
 """
 
 import argparse
