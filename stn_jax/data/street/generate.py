@@ -17,6 +17,9 @@ from stn_jax.warp import affine, affine_transform, transforms
 
 NAME = "street_numbers"
 SPLITS = {"train": 235_754, "test": 13_068}  # as many as SVHN has, train and extra together
+# Mean and standard deviation of red, green and blue, over 8,192 crops of make("train").
+MEAN = np.array([0.4590, 0.4697, 0.4957], np.float32)
+DEVIATION = np.array([0.2177, 0.2151, 0.2222], np.float32)
 _GRAIN = 40  # independent values along a side of the fine texture
 _PROJECTIVE = transforms.Projective()
 
@@ -143,7 +146,15 @@ def source() -> Source:
         keys = example_keys(_split_key(split, 0), jnp.arange(count))
         labels = np.asarray(jax.jit(jax.vmap(draw_labels))(keys))
         splits[split] = Split(labels.astype(np.uint8), labels)
-    return Source(NAME, "1.0.0", CLASSES, splits["train"], splits["test"], draw=jax.vmap(draw))
+    return Source(
+        NAME,
+        "1.0.0",
+        CLASSES,
+        splits["train"],
+        splits["test"],
+        statistics=(MEAN, DEVIATION),
+        draw=jax.vmap(draw),
+    )
 
 
 def _split_key(split: str, seed: int) -> jax.Array:
