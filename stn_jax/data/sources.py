@@ -25,7 +25,7 @@ __all__ = ["DataError", "Source", "Split", "load"]
 # Data sets whose images are made when they are shown, by name: where the function is that returns
 # the Source, "package.module:function". It is imported when the data set is asked for. Labels (and
 # what images are drawn from) must be the same at each call; see ``Source.draw``.
-GENERATED: dict[str, str] = {}
+GENERATED: dict[str, str] = {"street_numbers": "stn_jax.data.street:source"}
 
 # A name of TFDS with a configuration or without; it becomes a path in the cache.
 _NAME = r"[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?"
