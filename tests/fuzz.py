@@ -30,10 +30,13 @@ from PIL import Image
 
 import stn_jax
 from stn_jax import pretrained
-from stn_jax.analysis.image_files import read_digit
+from stn_jax.analysis.image_files import read_digit, read_number
 from stn_jax.data import cache, embedded, sources
 from stn_jax.data.sources import DataError
+from stn_jax.experiments import results
 from stn_jax.pretrained import PretrainedError
+from stn_jax.training import Config, ConfigError
+from stn_jax.training.workdir import Workdir
 
 PATIENCE = 30  # seconds for one file
 
@@ -119,6 +122,13 @@ def _npy_header(length: int) -> bytes:
         buffer, {"descr": "|u1", "fortran_order": False, "shape": (length,)}
     )
     return buffer.getvalue()
+
+
+def _mutated_text(content: bytes, rng: random.Random) -> bytes:
+    """JSON damaged as text or as values."""
+    while (damaged := _mutated_json(content, rng)) == content:
+        pass
+    return damaged
 
 
 def _mutated_json(text: bytes, rng: random.Random) -> bytes:
@@ -234,6 +244,45 @@ def _open_images(folder: Path) -> None:
     digit = read_digit(path)
     assert (digit.shape, digit.dtype) == ((28, 28, 1), np.uint8)
     assert digit.max() > 0
+    number = read_number(path)
+    assert (number.shape, number.dtype) == ((64, 64, 3), np.uint8)
+
+
+def _write_run(folder: Path) -> dict[Path, bytes]:
+    path = folder / "config.json"
+    path.write_text(json.dumps(Config(seeds=(3, 4)).to_dict()))
+    return {path: path.read_bytes()}
+
+
+def _open_run(folder: Path) -> None:
+    config = Config.load(folder)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def _write_lines(folder: Path) -> dict[Path, bytes]:
+    metrics, table = folder / "metrics.jsonl", folder / "results" / "table1.jsonl"
+    lines = [{"step": i, "epoch": i / 2, "loss": [0.5, 0.25], "seconds": 1.0} for i in (2, 4, 6)]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table.parent.mkdir()
+    line = {
+        "row": "rotation/cnn",
+        "test_error_percent": 1.5,
+        "device": "a CPU",
+        "devices": 1,
+        "versions": {},
+    }
+    for seed in (0, 1):
+        config = Config(seeds=(seed,)).to_dict()
+        results.append(table, [{**line, "seed": seed, "config": config}])
+    return {path: path.read_bytes() for path in (metrics, table)}
+
+
+def _open_lines(folder: Path) -> None:
+    """Lines that are not whole are left out, and nothing is refused."""
+    assert all(isinstance(line, dict) for line in Workdir(folder).metrics())
+    for result in results.read(folder / "results", quiet=True):
+        assert isinstance(result.config, Config)
+        assert isinstance(f"{result}", str)
 
 
 READERS = {
@@ -242,6 +291,8 @@ READERS = {
     "cache": Reader(_write_cache, _open_cache, DataError),
     "sample": Reader(_write_sample, _open_sample, DataError),
     "images": Reader(_write_images, _open_images, DataError),
+    "configuration": Reader(_write_run, _open_run, ConfigError, _mutated_text),
+    "lines": Reader(_write_lines, _open_lines, ConfigError),
 }
 
 

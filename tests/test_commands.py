@@ -110,7 +110,16 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["train.py", "--workdir=run", "--config.epochs=9"], "holds a run of another configura"),
         (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
         (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
-        (["eval.py", "--workdir=run", "--dataset=mnist"], "--dataset goes with --pretrained"),
+        (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir goes with --dataset"),
+        (
+            ["eval.py", "--workdir=run", "--dataset=mnist", "--report"],
+            "--dataset goes with neither",
+        ),
+        (["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"], "--box says where in an"),
+        (
+            ["eval.py", "--workdir=run", "--image", "x.png", "--box", "1", "2", "3", "4"],
+            "--box goes with one photograph and a run of task svhn; here: rotated_mnist",
+        ),
         (["eval.py", "--workdir=run", "--report", "--image", "x.png"], "--report goes with"),
         (["eval.py", "--pretrained=nothing", "--report"], "--report goes with --workdir alone"),
         (["eval.py", "--workdir=run", "--report=run/config.json/x"], "cannot write run/conf"),

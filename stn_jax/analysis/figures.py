@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
@@ -64,8 +65,7 @@ def strips(blocks: Sequence[tuple[str, Sequence[Strip]]], path: Path) -> None:
         axes = part.subplots(len(rows), len(rows[0].pictures), squeeze=False)
         for row, (label, pictures) in zip(axes, rows, strict=True):
             for axis, picture in zip(row, pictures, strict=True):
-                shown = picture[..., 0] if picture.shape[-1] == 1 else picture
-                axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                _show(axis, picture)
                 axis.set(xticks=[], yticks=[])
                 for side in axis.spines.values():
                     side.set_visible(False)
@@ -203,13 +203,21 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     )
 
 
-def digits(images: np.ndarray, aligned: np.ndarray, captions: list[str], path: Path) -> None:
-    """Draws a user's digits: what the network saw, and what the transformer made of it.
+def pictures(
+    images: np.ndarray,
+    aligned: np.ndarray,
+    captions: Sequence[str],
+    path: Path,
+    outlines: np.ndarray | None = None,
+) -> None:
+    """Draws a user's pictures: what the network saw, and what the transformer made of it.
 
     Args:
-      images, aligned: ``[N, H, W, C]`` in [0, 1].
+      images, aligned: ``[N, H, W, C]`` in [0, 1]; one or three channels.
       captions: one for each.
       path: the PNG to write.
+      outlines: ``[N, points, 2]``, lines to draw over the first of each pair, such as around what
+        the transformer looked at: (x, y), from -1 to 1 between the picture's outer edges.
     """
     figure = Figure(figsize=(4.4, 2.3 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), 2, squeeze=False)
@@ -218,10 +226,20 @@ def digits(images: np.ndarray, aligned: np.ndarray, captions: list[str], path: P
             (axes[row, 0], images[row], "as seen"),
             (axes[row, 1], aligned[row], "aligned"),
         ):
-            axis.imshow(picture[..., 0], cmap="gray", vmin=0, vmax=1)
+            _show(axis, picture)
             axis.set(xticks=[], yticks=[], xlabel=name)
+        if outlines is not None:
+            size = np.array(images.shape[2:0:-1])
+            x, y = ((outlines[row] + 1) / 2 * size - 0.5).T
+            axes[row, 0].plot(x, y, color="tab:orange", scalex=False, scaley=False)
         axes[row, 0].set_title(caption, fontsize=9, loc="left")
     _save(figure, path)
+
+
+def _show(axis: Axes, picture: np.ndarray) -> None:
+    """Draws a picture ``[H, W, C]`` in [0, 1], of one or three channels, pixel by pixel."""
+    shown = picture[..., 0] if picture.shape[-1] == 1 else picture
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -44,11 +44,11 @@ class Sweep(NamedTuple):
     chart: str  # stands above a chart of what the network did, against the distortion
     unit: str
     values: np.ndarray  # [F], rising: the distortion
-    labels: np.ndarray  # [N], the images' classes
+    labels: Sequence[str]  # [N], what the images show
     inputs: np.ndarray  # [N, F, H, W, C] in [0, 1], what the network sees
     aligned: np.ndarray | None  # [N, F, H', W', C]; None: no transformer
     read: np.ndarray | None  # [N, F], what it did, in the unit
-    classes: np.ndarray  # [N, F], what it says
+    said: Sequence[Sequence[str]]  # [N][F], what it says they show
     confidence: np.ndarray  # [N, F], with what probability
     ideal: np.ndarray | None  # [F], what a perfect aligner would do; None: not known
     decimals: int = 0
@@ -94,7 +94,7 @@ def render(report: Report) -> str:
     """The page of a report: HTML, complete."""
     sections = [
         _tiles(report.tiles),
-        _sweep(report.sweep, report.names),
+        _sweep(report.sweep),
         _gallery(report.gallery) if report.gallery is not None else "",
         _angles(report.angles) if report.angles is not None else "",
         _curves(report.curves),
@@ -124,15 +124,15 @@ def _tiles(tiles: Sequence[Tile]) -> str:
 _TRACE = {"left": 44, "top": 8, "width": 306, "height": 150}  # of a box of 360 by 190
 
 
-def _sweep(sweep: Sweep, names: Sequence[str]) -> str:
+def _sweep(sweep: Sweep) -> str:
     # The thumbnails show the middle; what opens is distorted, so that there is something to see.
     middle, start = len(sweep.values) // 2, len(sweep.values) * 3 // 4
     examples = []
     for i, label in enumerate(sweep.labels):
         example: dict[str, Any] = {
-            "label": int(label),
+            "label": label,
             "input": png(np.concatenate(sweep.inputs[i])),
-            "classes": [int(c) for c in sweep.classes[i]],
+            "said": list(sweep.said[i]),
             "confidence": _rounded(sweep.confidence[i], 4),
         }
         if sweep.aligned is not None and sweep.read is not None:
@@ -152,7 +152,6 @@ def _sweep(sweep: Sweep, names: Sequence[str]) -> str:
         "digits": sweep.decimals,
         "signed": sweep.signed,
         "values": _rounded(sweep.values, 4),
-        "names": list(names),
         "trace": _TRACE,
         "range": extent,
         "examples": examples,
@@ -165,7 +164,7 @@ def _sweep(sweep: Sweep, names: Sequence[str]) -> str:
             f"<figure>{_canvas('aligned', width, height)}<figcaption>aligned</figcaption></figure>"
         )
     thumbs = "".join(
-        f'<button type="button" aria-pressed="false" aria-label="{html.escape(names[int(label)])}">'
+        f'<button type="button" aria-pressed="false" aria-label="{html.escape(label)}">'
         f'<img src="{png(image[middle])}" alt=""></button>'
         for label, image in zip(sweep.labels, sweep.inputs, strict=True)
     )
@@ -230,11 +229,11 @@ def _gallery(pair: tuple[np.ndarray, np.ndarray]) -> str:
             image = png(_side_by_side(pictures))
             rows.append(
                 f'<span class="muted">{name}</span><img class="{"after" * (name == "aligned")}" '
-                f'src="{image}" alt="{name}: {len(pictures)} digits">'
+                f'src="{image}" alt="{name}: {len(pictures)} images">'
             )
     return (
-        "<section><h2>Gallery</h2><p class='muted'>Test images, distorted afresh in each block, "
-        "above what the transformer made of them.</p>"
+        "<section><h2>Gallery</h2><p class='muted'>Test images as the network saw "
+        "them, above what the transformer made of them.</p>"
         f'<div class="rows">{"".join(rows)}</div></section>'
     )
 
@@ -314,7 +313,7 @@ def _percent(share: float) -> str:
 def _hardest(cases: Sequence[Hard]) -> str:
     if not cases:
         return (
-            "<section><h2>Hardest digits</h2><p>No test image was wrong in any pass.</p></section>"
+            "<section><h2>Hardest images</h2><p>No test image was wrong in any pass.</p></section>"
         )
     figures = []
     for title, note, seen, aligned in cases:
@@ -328,7 +327,7 @@ def _hardest(cases: Sequence[Hard]) -> str:
         )
     and_aligned = ", and aligned" if cases[0].aligned is not None else ""
     return (
-        "<section><h2>Hardest digits</h2><p class='muted'>The test images that were wrong most "
+        "<section><h2>Hardest images</h2><p class='muted'>The test images that were wrong most "
         f"often, as the network saw them when it was wrong most surely{and_aligned}.</p>"
         f'<div class="hard">{"".join(figures)}</div></section>'
     )

@@ -1,7 +1,7 @@
 """Images and labels of a data set, by name.
 
-``"mnist_sample"`` comes with the package, and the data sets in :data:`GENERATED` are made up by a
-function. Any other name is a data set of TensorFlow Datasets. What
+``"mnist_sample"`` comes with the package, and the data sets in :data:`GENERATED` and :data:`KEPT`
+are made up by functions. Any other name is a data set of TensorFlow Datasets. What
 TFDS stores is slow to decode, so the decoded arrays are kept in a cache and mapped into memory from
 there. Filling the cache is the work of another process (:mod:`stn_jax.data.prepare`): neither TFDS
 nor TensorFlow is ever imported into this one.
@@ -13,6 +13,8 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +22,15 @@ from stn_jax.data import cache, embedded
 from stn_jax.data.archives import read_npz
 from stn_jax.data.cache import DataError, Source, Split
 
-__all__ = ["DataError", "Source", "Split", "load"]
+__all__ = ["DataError", "Source", "Split", "is_synthetic", "load"]
 
 # Data sets whose images are made when they are shown, by name: where the function is that returns
 # the Source, "package.module:function". It is imported when the data set is asked for. Labels (and
 # what images are drawn from) must be the same at each call; see ``Source.draw``.
 GENERATED: dict[str, str] = {"street_numbers": "stn_jax.data.street:source"}
+# Data sets that are made up once and kept in the cache: where the function is that fills their
+# folder in it. Cheaper to train on where drawing takes as long as a step, as it does on a CPU.
+KEPT: dict[str, str] = {"street_numbers/30k": "stn_jax.data.street:keep"}
 
 # A name of TFDS with a configuration or without; it becomes a path in the cache.
 _NAME = r"[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?"
@@ -70,8 +75,7 @@ def load(
     if name == embedded.NAME:
         return _load_sample()
     if name in GENERATED:
-        module, _, function = GENERATED[name].partition(":")
-        generated: Source = getattr(importlib.import_module(module), function)()
+        generated: Source = _function(GENERATED[name])()
         return generated
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise DataError(
@@ -80,11 +84,25 @@ def load(
         )
     root = _cache_root(cache_dir)
     if not cache.find(root / name):
-        _prepare(name, data, manual, root)
+        if name in KEPT:
+            _function(KEPT[name])(root / name)
+        else:
+            _prepare(name, data, manual, root)
     folder = cache.find(root / name)
     if not folder:
         raise DataError(f"{name} was prepared but is not in the cache {root}; was it deleted?")
     return cache.read(folder, name)
+
+
+def is_synthetic(name: str) -> bool:
+    """Whether a data set's images are made up."""
+    return name in GENERATED or name in KEPT
+
+
+def _function(where: str) -> Callable[..., Any]:
+    module, _, function = where.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _folder(

@@ -24,7 +24,7 @@ from stn_jax.command_line import (
     read_fields,
 )
 from stn_jax.experiments.tables import TABLES
-from stn_jax.training.config import ConfigError
+from stn_jax.training.config import Config, ConfigError
 
 SEEDS = "0,1,2"
 
@@ -81,7 +81,18 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         for job, time in zip(jobs, times, strict=True):
             print(f"{job}: {time}, in {job.workdir(root)}")
     else:
-        runs.run(jobs, root, flags.results, flags.command, lambda line: print(line, flush=True))
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+
+        runs.run(jobs, root, flags.results, flags.command, say)
+        if flags.also_test:
+            trained = results.read(flags.results, quiet=True)
+            configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
+            to_test = [result for config in configs for result in results.of(config, trained)]
+            folders = {name: settings[name] for name in Config.FOLDERS if name in settings}
+            path = Path(flags.results) / f"{flags.command}.jsonl"
+            runs.test_also(to_test, flags.also_test, folders, path, say)
         dataset = rows[0].config(settings).dataset
         print(report.markdown(table, results.read(flags.results, quiet=True), dataset))
 
@@ -133,6 +144,11 @@ def _parser() -> argparse.ArgumentParser:
             type=int,
             metavar="N",
             help="train up to N seeds of a row as one program; default 1 on CPU, else all",
+        )
+        one.add_argument(
+            "--also_test",
+            metavar="DATASET",
+            help="test all that are trained on this data set's test split too",
         )
         one.add_argument(
             "--results", default="results", metavar="DIR", help="folder of the results"

@@ -41,7 +41,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     metadata = {
         "model": model_options(config, run.model.head.classes),
         "image_shape": list(run.data.images.shape[1:]),
-        "input_shape": [run.side(), run.side(), run.data.images.shape[3]],
+        "input_shape": list(run.seen_shape()),
         "mean": run.data.mean.tolist(),
         "deviation": run.data.deviation.tolist(),
         "dataset": config.dataset,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stn_jax.data.sources import is_synthetic
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, TABLES, Row, Table
 from stn_jax.training.config import Config, ConfigError
@@ -22,6 +23,13 @@ mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope
 against applied angle, by orthogonal regression. Spread: of the pose to which digits of a class are
 turned, root mean square. A perfect aligner has slope -1 and spread 0. Digits: the share of wrong
 answers among a house number's five positions, "no digit" included.
+"""
+
+
+_OTHER_DATA = """\
+# The same on {dataset}{kind}
+
+Not to be compared with the tables above.
 """
 
 
@@ -47,13 +55,17 @@ def write(path: Path, results: Sequence[Result], folder: str | Path) -> None:
             if dataset != table.dataset and any(_of(row, results, dataset) for row in table.rows)
         ]
         if tables:
-            parts.append(f"# The same on {dataset}\n\nNot to be compared with the tables above.\n")
+            parts.append(_OTHER_DATA.format(dataset=dataset, kind=_kind(dataset)))
             parts += tables
     try:
         with whole_file(path) as file:
             file.write("\n".join(parts))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _kind(dataset: str) -> str:
+    return " (synthetic images)" if is_synthetic(dataset) else ""
 
 
 def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
@@ -69,7 +81,7 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
         used += found
         groups = _grouped(found)
         as_paper = dataset == table.dataset
-        lines += [_line(row, group, as_paper) for group in groups]
+        lines += [_line(row, group, as_paper, is_synthetic(dataset)) for group in groups]
         if not groups and as_paper:
             lines.append({"network": row.name, "paper": _percent(row.paper), "ours": "not run"})
     columns = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
@@ -80,8 +92,8 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
 
 
 _COLUMNS = (
-    *("network", "paper", "ours", "digits", "n", "epochs", "slope", "spread", "training"),
-    "device",
+    *("network", "paper", "paper (real images)", "ours", "ours (synthetic)", "digits"),
+    *("on other data", "n", "epochs", "slope", "spread", "training", "device"),
 )
 
 
@@ -105,12 +117,16 @@ def _grouped(results: Iterable[Result]) -> list[list[Result]]:
     return sorted(groups.values(), key=lambda group: (-group[0].config.epochs, group[0].device))
 
 
-def _line(row: Row, group: Sequence[Result], as_paper: bool) -> dict[str, str]:
+def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) -> dict[str, str]:
     first, lines = group[0], [result.line for result in group]
     line = {
         "network": row.name + _settings(row, first.config),
         "paper": _percent(row.paper) if as_paper else "",
-        "ours": f"**{_mean(line['test_error_percent'] for line in lines)} %**",
+        "paper (real images)": _percent(row.paper) if synthetic else "",
+        "ours (synthetic)" if synthetic else "ours": (
+            f"**{_mean(line['test_error_percent'] for line in lines)} %**"
+        ),
+        "on other data": _also(lines),
         "n": str(len(group)),
         "epochs": str(first.config.epochs),
         "training": _training(lines),
@@ -122,6 +138,18 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool) -> dict[str, str]:
         line["slope"] = _mean(each["angle_slope"] for each in lines)
         line["spread"] = _mean((each["angle_spread_degrees"] for each in lines), 1) + "°"
     return line
+
+
+def _also(lines: Sequence[dict[str, Any]]) -> str:
+    """Errors on the test splits of other data sets: "48.44 % of 128 (svhn_numbers/custom)"."""
+    shared = set.intersection(*(set(line.get("also_tested", {})) for line in lines))
+    texts = []
+    for name in sorted(shared):
+        found = [line["also_tested"][name] for line in lines]
+        counts = ", ".join(sorted({f"{each['test_examples']:,}" for each in found}))
+        error = _mean(each["test_error_percent"] for each in found)
+        texts.append(f"{error} % of {counts} ({name})")
+    return ", ".join(texts)
 
 
 def _settings(row: Row, config: Config) -> str:

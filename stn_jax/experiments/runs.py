@@ -16,6 +16,7 @@ from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, Row
 from stn_jax.training import TrainingError, train
 from stn_jax.training.config import Config
+from stn_jax.training.inspect import evaluate_workdir_on
 from stn_jax.training.run import environment
 from stn_jax.training.workdir import Workdir, WorkdirBusyError
 
@@ -42,6 +43,8 @@ TRAIN_IMAGES = {
     "mnist_sample": 10_000,
     "svhn_numbers": 235_754,
     "svhn_cropped": 73_257,
+    "street_numbers": 235_754,
+    "street_numbers/30k": 30_000,
 }
 
 
@@ -196,3 +199,47 @@ def run(
             say(f"failed: {error}")
     if failures:
         raise TrainingError(f"{len(failures)} of {len(jobs)} failed; {'; '.join(failures)}")
+
+
+def test_also(
+    wanted: Sequence[Result],
+    dataset: str,
+    folders: Mapping[str, Any],
+    path: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Tests networks, trained on one data set, on another one too, and appends their results anew.
+
+    A result that has it already is left alone, and so is one whose workdir is not here, which is
+    said.
+
+    Args:
+      wanted: results of finished runs.
+      dataset: whose test split they are tested on.
+      folders: where it is: data_dir, manual_dir, cache_dir.
+      path: the results' file.
+      say: called with what goes on.
+
+    Raises:
+      ConfigError, DataError: the data cannot be had or does not fit.
+    """
+    summaries: dict[str, dict[str, Any]] = {}
+    for result in wanted:
+        line, seed = result.line, result.config.seeds[0]
+        if dataset in line.get("also_tested", {}):
+            continue
+        workdir, title = line["workdir"], f"{line['row']}, seed {seed}"
+        if Workdir(workdir).read_json("result.json") is None:
+            say(f"{title}: not tested on {dataset}, its folder {workdir} is not here")
+            continue
+        if workdir not in summaries:
+            summaries[workdir] = evaluate_workdir_on(workdir, {"dataset": dataset, **folders})
+        summary, i = summaries[workdir], line["trained_together"].index(seed)
+        found = {
+            name: values[i]
+            for name, values in summary.items()
+            if name in ("test_error_percent", "position_error_percent")
+        } | {"test_examples": summary["test_examples"]}
+        also = {**line.get("also_tested", {}), dataset: found}
+        results.append(path, [{**line, "also_tested": also}])
+        say(f"{title}: {found['test_error_percent']:.2f} % on {dataset}")

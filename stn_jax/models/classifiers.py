@@ -2,16 +2,21 @@
 
 from typing import Any, NamedTuple
 
-from flax import linen as nn
-
 from stn_jax.models.blocks import ConvBlock, Head
 
 
 class Classifier(NamedTuple):
     """A list of blocks and a head. Depth X of a network means: after X of the blocks."""
 
-    blocks: tuple[nn.Module, ...]
-    head: nn.Module
+    blocks: tuple[ConvBlock, ...]
+    head: Head
+
+    def with_dropout(self, factor: float) -> "Classifier":
+        """The same with other shares dropped, by a factor on each."""
+        return Classifier(
+            tuple(block.clone(dropout=factor * block.dropout) for block in self.blocks),
+            self.head.clone(dropout=factor * self.head.dropout),
+        )
 
 
 def mnist(classes: int = 10, *, width: float = 1.0, dtype: Any = None) -> Classifier:

@@ -56,6 +56,7 @@ class Config:
       crop: only for svhn and svhn_cropped, side of the random parts of images that are trained on
         (54 of 64 in the literature), in the evaluation the middle; 0 for whole images.
       width: factor on the classifier's channels.
+      dropout: factor on the shares dropped in SVHN's networks; MNIST's drop none.
       compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
       mesh: how devices share the work: batch (all take their part of each batch), seeds (of the
         networks), or numbers of devices, such as batch=4 or seeds=2,batch=4.
@@ -94,6 +95,7 @@ class Config:
     padding_mode: str = ""
     crop: int = 0
     width: float = 1.0
+    dropout: float = 1.0
     compute_dtype: str = "float32"
     mesh: str = "batch"
     steps_per_dispatch: int = 50
@@ -147,6 +149,7 @@ class Config:
         _within(self, "label_smoothing", 0, 1, excluded=1)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
         _within(self, "width", 0, 100, excluded=0)
+        _within(self, "dropout", 0, 2, excluded=2)
         if self.crop and TASKS[self.task].distorts:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis import pose
+from stn_jax.data import house_numbers
 from stn_jax.data.tasks import example_keys
 from stn_jax.models import Details
+from stn_jax.progress import Progress
 from stn_jax.training import processes
 from stn_jax.training.config import Config
-from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run, environment, mean_and_interval
 from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
@@ -186,14 +187,7 @@ def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> N
         return
     own = jax.tree.map(lambda x: x[0], params)
     title = _title(run)
-    if run.task.distorts:
-        chosen = one_of_each_class(run.test.labels, run.test.images)
-        images, after = tried(run, own, chosen)
-    else:  # many images, each as it is
-        rows = [tried(run, own, run.test.images[i : i + 10], turns=1) for i in range(0, 40, 10)]
-        rows = [row for row in rows if row[0].shape[1] == 10] or rows[:1]
-        images, after = (np.concatenate(each) for each in zip(*rows, strict=True))
-    figures.gallery(images, after, workdir.figures / "gallery.png", title)
+    figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
     if run.task.aligns_angle:
         panel = figures.Angles(title, *angles_of(predictions, 0))
         figures.angle_plot([panel], workdir.figures / "angles.png")
@@ -203,6 +197,33 @@ def _title(run: Run) -> str:
     config = run.config
     family = "" if config.transform == "affine" else f" ({config.transform})"
     return f"{config.variant}{family} on {config.task} ({config.dataset})"
+
+
+def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Test images as a network saw them, and what its transformer made of them.
+
+    Where the task distorts, one of each class in several distortions, else many different ones.
+
+    Args:
+      run: what was trained.
+      params: its parameters, those of one seed.
+
+    Returns:
+      Two arrays ``[rows, columns, H, W, C]`` in [0, 1].
+    """
+    if run.task.distorts:
+        return tried(run, params, one_of_each_class(run.test.labels, run.test.images))
+    rows = [tried(run, params, run.test.images[i : i + 10], turns=1) for i in range(0, 40, 10)]
+    rows = [row for row in rows if row[0].shape[1] == 10] or rows[:1]
+    before, after = (np.concatenate(each) for each in zip(*rows, strict=True))
+    return before, after
+
+
+def said(run: Run, labels: np.ndarray) -> str:
+    """One image's label, or the number that its labels by position make, as one writes it."""
+    if not run.task.positions:
+        return str(int(labels))
+    return "".join(str(c) for c in labels if c != house_numbers.NONE) or "no digits"
 
 
 def one_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:

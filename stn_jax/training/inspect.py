@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.analysis.image_files import read_digit
+from stn_jax.analysis.image_files import read_digit, read_number
 from stn_jax.data.sources import Split
 from stn_jax.data.tasks import TASKS
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.evaluation import aligned, evaluate, predict, summarise, to_show
+from stn_jax.training.evaluation import aligned, evaluate, predict, said, summarise, to_show
 from stn_jax.training.run import Run
 from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
@@ -58,6 +58,24 @@ def evaluate_workdir(workdir: str | Path) -> dict[str, Any]:
     return evaluate(run, state["params"], int(state["step"]), Workdir(workdir))
 
 
+def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluates the newest checkpoint on another data set's test split; writes nothing.
+
+    Args:
+      workdir: the run's folder.
+      settings: fields of Config in place of those of its training: ``dataset``, and where it is.
+
+    Returns:
+      What :func:`stn_jax.training.evaluation.summarise` gives.
+
+    Raises:
+      ConfigError, DataError: as :func:`load`; or the other data does not fit the network.
+    """
+    run, state = load(workdir)
+    run, params = run.alone(), run.fetch(state["params"])
+    return _summary_on(run, params, settings, str(workdir))
+
+
 def evaluate_pretrained(
     name: str, settings: Mapping[str, Any] | None = None, *, folder: str | Path | None = None
 ) -> dict[str, Any]:
@@ -76,11 +94,18 @@ def evaluate_pretrained(
       ConfigError, DataError: the data cannot be had, or does not fit the network.
     """
     bare, variables = _pretrained(name, folder)
-    config = dataclasses.replace(bare.config, **(settings or {}))
-    run = Run.open(config)
+    params = jax.tree.map(lambda x: x[None], variables["params"])
+    return _summary_on(bare, params, settings or {}, name)
+
+
+def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Evaluates a run's networks on the test split of a configuration with other settings."""
+    # Of its training split nothing is used, however small it is.
+    config = dataclasses.replace(run.config, **settings, holdout=0, batch_size=1)
+    other = Run.open(config)
     fits = {
-        "images": (run.data.images.shape[1:], bare.data.images.shape[1:]),
-        "classes": (run.model.head.classes, bare.model.head.classes),
+        "images": (other.seen_shape(), run.seen_shape()),
+        "classes": (other.model.head.classes, run.model.head.classes),
     }
     for what, (found, expected) in fits.items():
         if found != expected:
@@ -89,32 +114,35 @@ def evaluate_pretrained(
                 "name a data set that fits"
             )
     # Normalised as in its training, whatever the data is.
-    data = run.data._replace(mean=bare.data.mean, deviation=bare.data.deviation)
-    run = dataclasses.replace(run, data=data)
-    params = jax.tree.map(lambda x: x[None], variables["params"])
-    return summarise(run, predict(run, params))
+    data = other.data._replace(mean=run.data.mean, deviation=run.data.deviation)
+    other = dataclasses.replace(other, data=data)
+    return summarise(other, predict(other, params))
 
 
-def classify_files(workdir: str | Path, files: Sequence[str | Path]) -> list[str]:
-    """Classifies a user's images of digits with a run's first network.
+def classify_files(
+    workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
+) -> list[str]:
+    """Classifies a user's images of digits, or of house numbers, with a run's first network.
 
     Draws what the network saw and what its transformer made of it to ``figures/`` in the run's
     folder.
 
     Args:
       workdir: the run's folder.
-      files: image files, one digit in each.
+      files: image files, one digit in each; for task svhn one house number.
+      box: where in a photograph the house number is: left, top, right, bottom in pixels.
 
     Returns:
       A line for each file, and one for the picture.
 
     Raises:
-      ConfigError, DataError: as :func:`load`, for files that are not images, and where the run's
-        data set is not of gray images.
+      ConfigError, DataError: as :func:`load`, for files that are not images, where the run's data
+        set is neither of gray images nor of house numbers, and for a box that does not fit.
     """
     run, state = load(workdir)
     params = jax.tree.map(lambda x: x[0], state["params"])
-    return _classify(run, params, files, Workdir(workdir).figures / "images.png", str(workdir))
+    picture = Workdir(workdir).figures / "images.png"
+    return _classify(run, params, files, picture, str(workdir), box)
 
 
 def classify_files_pretrained(
@@ -151,30 +179,58 @@ def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, An
 
 
 def _classify(
-    run: Run, params: Any, files: Sequence[str | Path], picture: Path, name: str
+    run: Run,
+    params: Any,
+    files: Sequence[str | Path],
+    picture: Path,
+    name: str,
+    box: Sequence[float] | None = None,
 ) -> list[str]:
     from stn_jax.analysis import figures
 
-    side, channels = run.data.images.shape[2:]
-    if channels != 1:
-        raise ConfigError(
-            f"{name} was trained on images of {channels} channels ({run.config.dataset}); "
-            "--image reads gray digits: name a run on MNIST or a data set like it"
-        )
-    images = np.stack([read_digit(file, side) for file in files])
-    margin = run.side() - side
-    before = margin // 2
-    images = np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
+    if box is not None and (not run.task.positions or len(files) > 1):
+        what = f"{len(files)} files" if run.task.positions else run.config.task
+        raise ConfigError(f"--box goes with one photograph and a run of task svhn; here: {what}")
+    images = _numbers(run, files, box) if run.task.positions else _digits(run, files, name)
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
     logits, details = run.apply(params, seen)
     pose = run.pose(details)
     probability = np.asarray(jax.nn.softmax(logits))
     lines = []
     for i, file in enumerate(files):
-        best = int(probability[i].argmax())
-        line = f"{file}: {best} ({100 * probability[i, best]:.1f} %)"
+        sure = 100 * probability[i].max(-1).prod()  # of all positions together
+        line = f"{file}: {said(run, probability[i].argmax(-1))} ({sure:.1f} %)"
         if pose is not None:
             line += f", turned by {float(affine.angle(pose[i])):+.0f} degrees"
+            if run.task.positions:
+                line += f", zoomed by {1 / float(affine.scale(pose[i])):.2f}"
         lines.append(line)
-    figures.digits(to_show(run, seen), aligned(run, seen, details), lines, picture)
+    outlines = None
+    if pose is not None:
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]], np.float32)
+        outlines = corners @ np.asarray(pose)[..., :2].mT + np.asarray(pose)[:, None, :, 2]
+    figures.pictures(to_show(run, seen), aligned(run, seen, details), lines, picture, outlines)
     return [*lines, f"drawn in {picture}"]
+
+
+def _digits(run: Run, files: Sequence[str | Path], name: str) -> np.ndarray:
+    """Digits in the middle of what the run's network sees: uint8 ``[N, H, W, 1]``."""
+    side, channels = run.data.images.shape[2:]
+    if channels != 1:
+        raise ConfigError(
+            f"{name} was trained on images of {channels} channels ({run.config.dataset}); "
+            "--image reads gray digits and house numbers: name a run on MNIST, on a data set "
+            "like it, or of task svhn"
+        )
+    images = np.stack([read_digit(file, side) for file in files])
+    margin = run.seen_shape()[0] - side
+    before = margin // 2
+    return np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
+
+
+def _numbers(run: Run, files: Sequence[str | Path], box: Sequence[float] | None) -> np.ndarray:
+    """House numbers as the run's network sees them in the evaluation: uint8 ``[N, H, W, 3]``."""
+    images = np.stack([read_number(file, box) for file in files])
+    side = run.seen_shape()[0]
+    start = (images.shape[1] - side) // 2
+    return images[:, start : start + side, start : start + side]

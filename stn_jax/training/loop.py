@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from stn_jax.progress import Progress
 from stn_jax.training import health, processes
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.optimizer import make_schedule
-from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run
 from stn_jax.training.signals import StopSignals
 from stn_jax.training.step import State, Sums, make_train_steps

@@ -10,17 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis import mistakes, page
+from stn_jax.data import house_numbers
+from stn_jax.data.tasks import example_keys
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import (
     TEST_KEY,
     Predictions,
     aligned,
     angles_of,
+    gallery,
     one_of_each_class,
     predict,
+    said,
     summarise,
     to_show,
-    tried,
 )
 from stn_jax.training.inspect import load
 from stn_jax.training.run import Run, environment
@@ -29,6 +32,7 @@ from stn_jax.training.workdir import Workdir, whole_file
 from stn_jax.warp import affine, affine_transform
 
 HARDEST = 24
+_FEW = 10
 _LOG = ("loss", "train_error_percent")
 _NAMES = {"train_error_percent": "training error (%)"}
 _NOT_CURVES = ("step", "epoch", "seconds", "images_per_second")
@@ -82,38 +86,57 @@ def report(
     classes = run.model.head.classes
     summary = summarise(run, predictions)
     on = "held-out training examples" if config.holdout else "test set"
+    names = [str(c) for c in range(classes)]
+    labels, said_labels = predictions.labels, predictions.classes
+    if run.task.positions:
+        names[house_numbers.NONE] = "none"
+        said_labels = said_labels.reshape(*said_labels.shape[:2], -1)
     return page.Report(
         title=f"{config.variant} on {config.task} ({config.dataset})",
         about=(
             f"Step {step:,} of {run.total_steps:,}. Evaluated on the {on}: "
-            f"{summary['test_examples']:,} examples, {summary['test_passes']} times, freshly "
-            f"distorted each time. Pictures, angles and hardest digits: seed {config.seeds[0]}."
+            f"{summary['test_examples']:,} examples, passes: {summary['test_passes']}"
+            f"{', each freshly distorted' if run.task.distorts else ''}. Pictures, angles and "
+            f"hardest images: seed {config.seeds[0]}."
         ),
         tiles=_tiles(run, own, predictions, summary, lines),
         sweep=sweep(run, own),
         curves=_curves(lines),
-        gallery=tried(run, own, _examples(run)) if moves else None,
+        gallery=gallery(run, own) if moves else None,
         angles=(
             page.Angles(*angles_of(predictions, 0)) if moves and run.task.aligns_angle else None
         ),
-        confusion=mistakes.confusion(predictions.labels, predictions.classes, classes),
+        confusion=mistakes.confusion(labels.ravel(), said_labels, classes),
         hardest=_hardest(run, own, predictions),
         config=config.to_dict() | {"seeds": list(config.seeds)},
         defaults=Config().to_dict() | {"seeds": [0]},
         made_with=_made_with(),
-        names=[str(c) for c in range(classes)],
+        names=names,
     )
 
 
-def _examples(run: Run) -> np.ndarray:
-    return one_of_each_class(run.test.labels, run.test.images)
+def _wrong(predictions: Predictions) -> np.ndarray:
+    """Where a network was wrong, ``[seeds, passes, N]``."""
+    wrong = predictions.classes != predictions.labels
+    return wrong.any(-1) if predictions.labels.ndim > 1 else wrong
+
+
+def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """A few test images, undistorted, ``[N, H, W, C]`` in [0, 1], and their labels."""
+    images, labels = run.test.images, run.test.labels
+    if run.task.distorts:
+        chosen = one_of_each_class(labels, np.arange(len(labels)))
+        return images[chosen] / np.float32(255), labels[chosen]
+    keys = example_keys(jax.random.key(TEST_KEY), jnp.arange(len(images[:_FEW])))
+    shown = jax.jit(run.task.shown(False))(keys, images[:_FEW], run.data.images)
+    return np.asarray(shown.images), labels[:_FEW]
 
 
 def _tiles(
     run: Run, params: Any, predictions: Predictions, summary: dict[str, Any], lines: list[dict]
 ) -> list[page.Tile]:
     seeds = len(run.config.seeds)
-    low, high = mistakes.error_interval(predictions.classes != predictions.labels)
+    low, high = mistakes.error_interval(_wrong(predictions))
     value = f"{summary['mean']:.2f} %"
     if summary["ci95"] is not None:
         value += f" \N{PLUS-MINUS SIGN} {summary['ci95']:.2f}"
@@ -227,7 +250,14 @@ _SCALE = _Distortion(
     decimals=2,
     signed=False,
 )
-_DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE}
+# Nothing asks a network for house numbers to undo a turn.
+_TURN_NUMBER = dataclasses.replace(
+    _TURN,
+    title="Turn a number",
+    chart="Up: the network's angle; across: the angle applied, in degrees",
+    ideal=None,
+)
+_DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE, "svhn": _TURN_NUMBER}
 
 
 def sweep(run: Run, params: Any) -> page.Sweep:
@@ -241,9 +271,8 @@ def sweep(run: Run, params: Any) -> page.Sweep:
       params: its parameters, those of one seed.
     """
     how = _DISTORTIONS.get(run.task.name, _TURN)
-    digits = _examples(run)
-    labels = np.unique(run.test.labels)[: len(digits)]
-    side, canvas = digits.shape[2], run.side()
+    digits, labels = _examples(run)
+    side, canvas = digits.shape[2], run.seen_shape()[1]
     values = how.values(side, canvas)
     # Put in the canvas's middle, then distorted there.
     thetas = affine.compose(
@@ -252,24 +281,25 @@ def sweep(run: Run, params: Any) -> page.Sweep:
 
     @jax.jit
     def frames(image: jax.Array) -> tuple[Any, ...]:
-        images = affine_transform(image.astype(jnp.float32) / 255, thetas, (canvas, canvas))
+        images = affine_transform(image, thetas, (canvas, canvas))
         seen = (images - run.data.mean) / run.data.deviation
         logits, details = run.apply(params, seen)
         pose = run.pose(details)
         probability = jax.nn.softmax(logits)
         read = None if pose is None else how.read(pose, canvas)
-        return seen, details, read, probability.argmax(-1), probability.max(-1)
+        confidence = probability.max(-1).reshape(len(seen), -1).prod(-1)
+        return seen, details, read, probability.argmax(-1), confidence
 
     columns: list[list[Any]] = []
     for digit in digits:
         seen, details, *rest = frames(jnp.asarray(digit))
         after = None if rest[0] is None else aligned(run, seen, details)
         columns.append([to_show(run, seen), after, *rest])
-    inputs, after, read, said, confidence = (
+    inputs, after, read, classes, confidence = (
         None if each[0] is None else np.stack(each) for each in zip(*columns, strict=True)
     )
     assert inputs is not None
-    assert said is not None
+    assert classes is not None
     assert confidence is not None
     return page.Sweep(
         how.title,
@@ -278,11 +308,11 @@ def sweep(run: Run, params: Any) -> page.Sweep:
         how.chart,
         how.unit,
         values,
-        labels,
+        [said(run, label) for label in labels],
         inputs,
         after,
         read,
-        said,
+        [[said(run, each) for each in frame] for frame in classes],
         confidence,
         None if how.ideal is None else how.ideal(values),
         how.decimals,
@@ -293,7 +323,7 @@ def sweep(run: Run, params: Any) -> page.Sweep:
 def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]:
     """The first seed's hardest test images, as they were when it was wrong most surely."""
     classes, confidence = predictions.classes[0], predictions.confidence[0]
-    wrong = classes != predictions.labels
+    wrong = _wrong(predictions)[0]
     which = mistakes.hardest(wrong, confidence, HARDEST)
     if not len(which):
         return []
@@ -304,7 +334,7 @@ def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]
         # The keys that the evaluation took.
         by_pass = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(TEST_KEY), passes)
         keys = jax.vmap(jax.random.fold_in)(by_pass, jnp.asarray(which))
-        seen, _ = distorted_batch(run.task, run.data, keys, images)
+        seen, _ = distorted_batch(run.task, run.data, keys, images, train=False)
         return seen, run.apply(params, seen)[1]
 
     seen, details = look(jnp.asarray(run.test.images[which]))
@@ -316,7 +346,8 @@ def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]
         sure = 100 * confidence[at, index]
         cases.append(
             page.Hard(
-                f"{predictions.labels[index]} read as {classes[at, index]} ({sure:.0f} %)",
+                f"{said(run, predictions.labels[index])} read as "
+                f"{said(run, classes[at, index])} ({sure:.0f} %)",
                 f"wrong {often} of {len(wrong)} times; image {index}",
                 before[i],
                 None if after is None else after[i],

@@ -138,11 +138,12 @@ class Run:
             return None
         return self.model.transformer.family().as_affine(details.theta)
 
-    def side(self) -> int:
-        """The side of the images that the network sees."""
+    def seen_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the network sees."""
         keys = jnp.stack([jax.random.key(0)])
         seen = jax.eval_shape(self.task.distort, keys, self.data.images[:1], self.data.images)
-        return seen.images.shape[1]
+        _, height, width, channels = seen.images.shape
+        return height, width, channels
 
 
 def task_of(config: Config, source: sources.Source) -> Task:
@@ -174,6 +175,7 @@ def model_options(config: Config, classes: int) -> dict[str, Any]:
     return {
         "classes": classes,
         "width": config.width,
+        "dropout": config.dropout,
         "iterations": config.iterations,
         "transform": config.transform,
         "padding_mode": config.padding_mode or None,

@@ -124,9 +124,14 @@ class Workdir:
         lines = []
         for line in text.split("\n")[:-1]:  # behind the last line break is what was cut off
             try:
-                lines.append(json.loads(line))
-            except ValueError:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(found, dict) or not {
+                type(found.get(name)) for name in ("step", "epoch", "seconds")
+            } <= {int, float}:
+                break
+            lines.append(found)
         return lines
 
     def rewind_metrics(self, step: int) -> float:

@@ -124,9 +124,11 @@ def _gather(cpu: bool, pixels, *taps, offsets, bounded, forms):
             terms.append(value * w[..., None])
         return functools.reduce(jnp.add, terms)
 
-    # Otherwise XLA computes what a layer before makes of its output, once for each tap.
-    many = pixels.shape[2] >= 8
-    return _unfused(compute, pixels, *taps) if cpu and many else compute(pixels, *taps)
+    # Else XLA would compute what a layer before makes of its output once for each tap. Where there
+    # are more samples than pixels (points looked up in a map) a branch costs more than that.
+    _, size, channels = pixels.shape
+    layer = channels >= 8 and taps[0].shape[-1] <= size
+    return _unfused(compute, pixels, *taps) if cpu and layer else compute(pixels, *taps)
 
 
 def _scatter(cpu: bool, values, *taps, size, offsets, bounded, forms):

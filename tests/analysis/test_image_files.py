@@ -1,4 +1,4 @@
-"""A user's own digits."""
+"""A user's own digits and house numbers."""
 
 import os
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stn_jax.analysis.image_files import read_digit
-from stn_jax.data import sources
+from stn_jax.analysis.image_files import read_digit, read_number
+from stn_jax.data import house_numbers, sources
 from stn_jax.data.sources import DataError
 
 
@@ -181,3 +181,44 @@ def test_a_file_that_pillow_would_hand_to_another_program_is_refused(tmp_path):
     Image.fromarray(drawn()).save(path)
     with pytest.raises(DataError, match=r"digit.eps is not an image that can be read"):
         read_digit(path)
+
+
+# --- house numbers -------------------------------------------------------------------------------
+
+
+def photograph(path, width=90, height=60, **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def test_a_box_is_cut_out_as_the_task_does(tmp_path):
+    pixels = photograph(tmp_path / "house.png")
+    found = read_number(tmp_path / "house.png", (20, 10, 60, 40))
+    expected = house_numbers.cut_out(pixels, np.array([[20, 10, 60, 40]]))
+    np.testing.assert_array_equal(found, expected)
+    assert found.shape == (64, 64, 3)
+
+
+def test_without_a_box_the_whole_picture_is_the_number(tmp_path):
+    pixels = photograph(tmp_path / "house.png", 64, 64)
+    np.testing.assert_array_equal(read_number(tmp_path / "house.png"), pixels)
+
+
+def test_a_box_is_counted_from_the_corner_of_the_photograph_as_seen(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter, as a camera held upright says
+    pixels = photograph(tmp_path / "turned.png", exif=exif)
+    upright = np.rot90(pixels, -1)
+    found = read_number(tmp_path / "turned.png", (5, 10, 55, 80))
+    expected = house_numbers.cut_out(upright, np.array([[5, 10, 55, 80]]))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "box", [(20, 10, 20, 40), (20, 10, 91, 40), (-1, 0, 5, 5), (60, 10, 20, 40), (np.nan, 1, 5, 5)]
+)
+def test_a_box_that_is_not_in_the_photograph_is_refused(tmp_path, box):
+    photograph(tmp_path / "house.png")
+    with pytest.raises(DataError, match=r"box is .* expected left < right .* has 90x60 pixels"):
+        read_number(tmp_path / "house.png", box)

@@ -13,7 +13,7 @@ from scipy import ndimage, stats
 
 from stn_jax.data import sources, street
 from stn_jax.data.house_numbers import NONE, POSITIONS, SIDE, labels_of
-from stn_jax.data.street import atlas, camera, scene, sheet, statistics
+from stn_jax.data.street import atlas, camera, generate, scene, sheet, statistics
 from stn_jax.data.street.chance import Chance
 from stn_jax.data.street.knobs import Knobs
 
@@ -99,6 +99,25 @@ def test_measuring_a_few_numbers():
     assert (tables["GAP"][0], tables["GAP"][-1]) == (2 / 20, 4 / 20)
     # Of a margin of 3 pixels 1 is there, below the third number.
     assert (tables["TOP"][0], tables["BOTTOM"][0]) == (1, 0.33)
+
+
+def test_what_is_kept_is_what_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 20, "test": 3})
+    kept = sources.load("street_numbers/30k", cache_dir=tmp_path)
+    for split, count in (("train", 20), ("test", 3)):
+        drawn = street.make(split, count)
+        np.testing.assert_array_equal(getattr(kept, split).images, drawn.images)
+        np.testing.assert_array_equal(getattr(kept, split).labels, drawn.labels)
+    assert "drawing street_numbers/30k, train: 20/20 images" in capsys.readouterr().err
+    monkeypatch.setattr(generate, "_batch", None)  # from now on it is read
+    again = sources.load("street_numbers/30k", cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.test.images, kept.test.images)
+    assert kept.draw is None
+    assert [sources.is_synthetic(name) for name in (kept.name, "street_numbers", "mnist")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 # --- drawing ----------------------------------------------------------------------------------

@@ -105,3 +105,25 @@ def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):
     rows = rows_of(report.markdown(TABLES["iterated"], read, "mnist"))
     assert [row["ours"] for row in rows[:3]] == ["**1.10 %**", "**0.90 %**", "not run"]
     assert [row["ours"] for row in table1(read)[:3]] == ["not run", "**1.10 %**", "not run"]
+
+
+def test_synthetic_results_are_called_so_and_show_what_else_they_were_tested_on(
+    line, read_back, tmp_path
+):
+    def tested(error):
+        crops = {"test_error_percent": error, "position_error_percent": 9.0, "test_examples": 128}
+        return {"also_tested": {"svhn_numbers/custom": crops}}.items()
+
+    read = read_back(
+        line("svhn/cnn", 0, 20.0, dataset="street_numbers/30k", extra=tested(40.0)),
+        line("svhn/stn-c0", 0, 19.0, dataset="street_numbers/30k"),
+    )
+    report.write(tmp_path / "results.md", read, "results")
+    text = (tmp_path / "results.md").read_text()
+    part = text[text.index("# The same on street_numbers/30k (synthetic images)") :]
+    rows = {row["network"]: row for row in rows_of(part)}
+    assert rows["svhn/cnn"]["ours (synthetic)"] == "**20.00 %**"
+    assert rows["svhn/cnn"]["on other data"] == "40.00 % of 128 (svhn_numbers/custom)"
+    assert rows["svhn/stn-c0"]["paper (real images)"] == "3.81 %"
+    assert rows["svhn/stn-c0"]["on other data"] == ""
+    assert "ours" not in rows["svhn/cnn"]

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from stn_jax.analysis import page
-from stn_jax.data import sources
+from stn_jax.data import cache, house_numbers, sources
 from stn_jax.training import Config, train
 from stn_jax.training.config import ConfigError
 from stn_jax.training.evaluation import aligned, one_of_each_class, predict, to_show
@@ -161,7 +161,7 @@ def test_what_the_slider_says_is_what_the_network_says(made):
         np.testing.assert_allclose(example["read"], angle, atol=2e-3)
         probability = np.asarray(jax.nn.softmax(logits))
         np.testing.assert_allclose(example["confidence"], probability.max(-1), atol=2e-4)
-        said = probability[np.arange(61), example["classes"]]
+        said = probability[np.arange(61), [int(text) for text in example["said"]]]
         np.testing.assert_allclose(said, probability.max(-1), atol=2e-4)
 
 
@@ -209,13 +209,67 @@ def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tm
     assert_no_complaints(browser)
 
 
+@pytest.mark.parametrize("dataset", ["numbers", "drawn"])
+def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 64, 64, 3), np.uint8)
+    numbers = [rng.integers(0, 10, 1 + i % 5).tolist() for i in range(12)]
+    labels = np.stack([house_numbers.labels_of(number) for number in numbers])
+    if dataset == "numbers":
+        both = {split: (12, [(images, labels)]) for split in ("train", "test")}
+        cache.write(tmp_path / "numbers", "numbers", "1.0.0", 11, both)
+    else:
+        split = sources.Split(labels.astype(np.uint8), labels)
+
+        def draw(keys, stored):  # the same whatever the key
+            shade = jax.numpy.repeat(stored / 10.0, 13, axis=-1)[:, None, :64, None]
+            return jax.numpy.broadcast_to(shade, (len(stored), 64, 64, 3))
+
+        source = sources.Source("drawn", "1.0.0", 11, split, split, draw=draw)
+        monkeypatch.setattr(sources, "load", lambda *_, **__: source)
+    config = Config(
+        task="svhn",
+        variant="stn-sl3",
+        dataset=dataset,
+        cache_dir=str(tmp_path),
+        width=1 / 48,
+        batch_size=4,
+        crop=54,
+        test_passes=1,
+    )
+    run = Run.open(config)
+    params = run.init_state()["params"]
+    predictions = predict(run, params, quiet=True)
+    found = report(run, params, 0, predictions, [])
+    said = predictions.classes[0, 0]
+    first = "".join(str(c) for c in said[0] if c != 10) or "no digits"
+    assert found.sweep.labels[:6] == ["".join(map(str, number)) for number in numbers[:6]]
+    middle = list(found.sweep.values).index(0)
+    assert found.sweep.said[0][middle] == first
+    assert found.sweep.inputs.shape == (10, 61, 54, 54, 3)
+    if dataset == "numbers":
+        crop = images[0, 5:59, 5:59] / 255
+        np.testing.assert_allclose(found.sweep.inputs[0, middle], crop, atol=1e-3)
+    wrong = (said != labels).any(-1)
+    assert len(found.hardest) == wrong.sum()
+    assert sorted(int(case.note.rpartition(" ")[2]) for case in found.hardest) == list(
+        np.flatnonzero(wrong)
+    )
+    assert found.confusion.sum() == 60
+    assert found.confusion.trace() == (said == labels).sum()
+    text = page.render(found)
+    assert f"{100 * wrong.mean():.2f} %" in text
+    assert "read as none: " in text or not (said == 10).any()
+    assert "Turn a number" in text
+
+
 def test_texts_cannot_become_markup():
     hostile = "</script><script>alert(1)</script><b>&amp;\"'"
     digits = np.zeros((1, 3, 4, 4, 1))
     flat = np.zeros((1, 3))
     sweep = page.Sweep(
         *[hostile] * 5,
-        *(np.arange(3.0), np.zeros(1, int), digits, digits, flat, flat.astype(int), flat, None),
+        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, None),
     )
     report = page.Report(
         title=hostile,
@@ -243,7 +297,7 @@ def test_numbers_that_are_not_finite_stand_on_the_page_as_such():
     read = np.array([[np.nan, np.inf, 1.0]])
     sweep = page.Sweep(
         *["x"] * 5,
-        *(np.arange(3.0), np.zeros(1, int), digits, digits, read, np.zeros((1, 3), int), read),
+        *(np.arange(3.0), ["0"], digits, digits, read, [["0"] * 3], read),
         None,
     )
     report = page.Report(
@@ -312,7 +366,7 @@ def test_the_slider_moves_both_pictures_frame_by_frame(made, shown):
         said = shown.run("document.getElementById('sweep-said').textContent")
         sign = "+" if i > 30 else "\N{MINUS SIGN}" if i < 30 else ""
         assert said.startswith(f"Turned by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
-        assert f"It reads {example['classes'][i]} " in said
+        assert f"It reads {example['said'][i]} " in said
         seen.append(canvas(shown, "input"))
         shown.press("ArrowRight")
     assert len({frame.tobytes() for frame in seen}) == 61

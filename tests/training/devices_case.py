@@ -14,10 +14,10 @@ import sys
 import jax
 
 from stn_jax.command_line import exit_code
+from stn_jax.progress import Progress
 from stn_jax.training import Config, processes, train
 from stn_jax.training import step as steps
 from stn_jax.training.inspect import load
-from stn_jax.training.progress import Progress
 from stn_jax.training.run import Run
 
 

@@ -16,10 +16,10 @@ import pytest
 from chaos import compare, main
 
 from stn_jax.command_line import exit_code
+from stn_jax.progress import Progress
 from stn_jax.training import Config, train
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.inspect import load
-from stn_jax.training.progress import Progress
 from stn_jax.training.workdir import Workdir, WorkdirBusyError, WorkdirError
 
 ROOT = Path(__file__).parents[2]

@@ -1,8 +1,10 @@
 """Training on house numbers: several labels an image, dropout, data that stays on the disk."""
 
 import importlib.util
+import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,15 +17,20 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 from stn_jax.data import cache, house_numbers, sources
 from stn_jax.data.sources import Source, Split
+from stn_jax.data.street import generate
 from stn_jax.data.tasks import TASKS
+from stn_jax.experiments import __main__ as command
 from stn_jax.models import Details
-from stn_jax.training import Config, ConfigError
+from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.evaluation import Predictions, predict, summarise
+from stn_jax.training.inspect import classify_files, evaluate_workdir_on, load
 from stn_jax.training.run import Run
 from stn_jax.training.step import Data, Sums, init_state, make_train_steps
+from stn_jax.warp import affine
 
 
 def made(count, side, seed=0):
@@ -284,7 +291,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     config = config_of(tmp_path, dataset="bars", crop=16, variant="cnn", test_passes=2)
     run = Run.open(config)
     chex.assert_shape(run.data.images, (24, 5))
-    assert run.side() == 16
+    assert run.seen_shape() == (16, 16, 3)
     state, _ = jax.eval_shape(
         steps_of(run), run.init_state(), run.no_sums(), run.data, jnp.int32(1)
     )
@@ -298,3 +305,80 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     assert float(jnp.abs(shown[0] - shown[1]).max()) > 0.1
     # Normalised by what is measured on drawn images.
     assert 0.4 < float(run.data.mean.mean()) < 0.9
+
+
+# --- photographs, and other data -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(svhn_cache, tmp_path_factory):
+    """A workdir in which a small network was trained for an epoch on parts of the images."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(config_of(svhn_cache, variant="stn-sl3", crop=54, checkpoint_every=1), folder)
+    return folder
+
+
+def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "house.png")
+    line, drawn = classify_files(trained, [tmp_path / "house.png"], (20, 10, 60, 50))
+    run, state = load(trained)
+    crop = house_numbers.cut_out(pixels, np.array([[20, 10, 60, 50]]))[5:59, 5:59]
+    seen = (crop[None] / np.float32(255) - run.data.mean) / run.data.deviation
+    logits, details = run.apply(jax.tree.map(lambda x: x[0], state["params"]), seen)
+    probability = np.asarray(jax.nn.softmax(logits[0]))
+    digits = "".join(map(str, (d for d in probability.argmax(-1) if d != 10))) or "no digits"
+    assert f"house.png: {digits} ({100 * probability.max(-1).prod():.1f} %), turned by" in line
+    assert f"zoomed by {1 / float(affine.scale(details.theta[0])):.2f}" in line
+    picture = np.asarray(Image.open(trained / "figures" / "images.png").convert("RGB"))
+    assert str(trained / "figures" / "images.png") in drawn
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    with pytest.raises(ConfigError, match=r"--box goes with one photograph .* here: 2 files"):
+        classify_files(trained, [tmp_path / "house.png"] * 2, (20, 10, 60, 50))
+
+
+def test_a_network_is_tested_on_other_data_as_it_was_trained(svhn_cache, trained, tmp_path):
+    images, labels = made(5, 64, seed=9)
+    splits = {"train": (3, [made(3, 64, 8)]), "test": (5, [(images // 2, labels)])}
+    cache.write(tmp_path / "other", "other", "1.0.0", 11, splits)
+    before = sorted(path.name for path in trained.iterdir())
+    found = evaluate_workdir_on(trained, {"dataset": "other", "cache_dir": str(tmp_path)})
+    assert sorted(path.name for path in trained.iterdir()) == before
+    run, state = load(trained)
+    seen = (images[:, 5:59, 5:59] // 2 / np.float32(255) - run.data.mean) / run.data.deviation
+    logits = run.apply(jax.tree.map(lambda x: x[0], state["params"]), seen)[0]
+    wrong = np.asarray(logits.argmax(-1)) != labels
+    assert found["test_examples"] == 5
+    assert found["position_error_percent"] == [pytest.approx(100 * wrong.mean(), abs=1e-3)]
+    with pytest.raises(ConfigError, match="svhn_cropped, with one label an image"):
+        evaluate_workdir_on(trained, {"dataset": "svhn_cropped"})
+
+
+def test_a_table_of_synthetic_numbers_is_also_tested_on_others(
+    svhn_cache, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "enable_compilation_cache", lambda: None)
+    shutil.copytree(svhn_cache / "svhn_numbers", "cache/svhn_numbers")
+    monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 16, "test": 2})
+    flags = ["table2", "--rows=svhn/cnn", "--seeds=0,1", "--together=2", "--epochs=1"]
+    flags += ["--dataset=street_numbers/30k", "--cache_dir=cache", "--config.width=0.02"]
+    flags += ["--config.batch_size=8", "--config.compute_dtype=float32"]
+
+    def results():
+        return [json.loads(line) for line in Path("results/table2.jsonl").read_text().splitlines()]
+
+    command.main(flags)
+    assert [sorted(line.get("also_tested", {})) for line in results()] == [[], []]
+    for _ in range(2):  # the second time there is nothing left to do
+        command.main([*flags, "--also_test=svhn_numbers"])
+        assert len(results()) == 4
+    for line in results()[2:]:
+        assert line["also_tested"]["svhn_numbers"]["test_examples"] == 7
+        assert 0 <= line["also_tested"]["svhn_numbers"]["test_error_percent"] <= 100
+    assert "of 7 (svhn_numbers)" in capsys.readouterr().out
+    shutil.rmtree("runs")
+    Path("results/table2.jsonl").write_text(json.dumps(results()[0]) + "\n")
+    command.main([*flags, "--seeds=0", "--also_test=svhn_numbers"])
+    assert "svhn/cnn, seed 0: not tested on svhn_numbers, its folder" in capsys.readouterr().out

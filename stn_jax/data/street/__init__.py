@@ -10,7 +10,7 @@ those of a hundred open fonts (``fonts.txt``, ``atlas.py``), and all else is mad
 """
 
 from stn_jax.data.street.atlas import fonts
-from stn_jax.data.street.generate import Number, draw, draw_labels, make, number, source
+from stn_jax.data.street.generate import Number, draw, draw_labels, keep, make, number, source
 from stn_jax.data.street.knobs import Knobs
 
-__all__ = ["Knobs", "Number", "draw", "draw_labels", "fonts", "make", "number", "source"]
+__all__ = ["Knobs", "Number", "draw", "draw_labels", "fonts", "keep", "make", "number", "source"]
