@@ -24,11 +24,11 @@ from stn_jax.training.workdir import Workdir, WorkdirBusyError
 # figures for two CPU cores, and for any accelerator.
 GUESS = {
     "cpu": {
-        "rotated_mnist": 0.15,
-        "translated_mnist": 2.0,
-        "scaled_mnist": 8.0,
-        "svhn": 20.0,
-        "svhn_cropped": 5.0,
+        "rotated_mnist": 0.1,
+        "translated_mnist": 1.0,
+        "scaled_mnist": 4.0,
+        "svhn": 12.0,
+        "svhn_cropped": 3.0,
     },
     "accelerator": {
         "rotated_mnist": 0.005,
@@ -150,7 +150,8 @@ def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
     if rates:
         return Estimate(images / float(np.median(rates)), measured=True)
     platform = "cpu" if jax.default_backend() == "cpu" else "accelerator"
-    return Estimate(images / 256 * GUESS[platform][config.task], measured=False)
+    seconds = GUESS[platform][config.task] * min(config.width, 1)
+    return Estimate(images / 256 * seconds, measured=False)
 
 
 def run(

@@ -102,13 +102,13 @@ def test_measuring_a_few_numbers():
 
 
 def test_what_is_kept_is_what_is_drawn(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 20, "test": 3})
+    monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 16, "test": 16})
     kept = sources.load("street_numbers/30k", cache_dir=tmp_path)
-    for split, count in (("train", 20), ("test", 3)):
-        drawn = street.make(split, count)
+    for split in ("train", "test"):
+        drawn = street.make(split, 16, batch_size=16)
         np.testing.assert_array_equal(getattr(kept, split).images, drawn.images)
         np.testing.assert_array_equal(getattr(kept, split).labels, drawn.labels)
-    assert "drawing street_numbers/30k, train: 20/20 images" in capsys.readouterr().err
+    assert "drawing street_numbers/30k, train: 16/16 images" in capsys.readouterr().err
     monkeypatch.setattr(generate, "_batch", None)  # from now on it is read
     again = sources.load("street_numbers/30k", cache_dir=tmp_path)
     np.testing.assert_array_equal(again.test.images, kept.test.images)
@@ -356,9 +356,9 @@ def test_a_set_is_what_a_trainer_takes_and_goes_by_split_seed_and_place():
     for split, seed in (("test", 3), ("train", 4)):
         other = street.make(split, 16, seed=seed, batch_size=16, knobs=knobs)
         assert (np.abs(other.images.astype(int) - train.images[:16]).mean((1, 2, 3)) > 3).all()
-    # Neither compiled nor in a batch.
+    # In no batch.
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), 5)
-    alone = street.number(key, knobs)
+    alone = jax.jit(street.number)(key, knobs)
     np.testing.assert_array_equal(alone.labels, train.labels[5])
     assert np.abs(np.asarray(alone.image) * 255 - train.images[5]).max() < 1
 

@@ -156,7 +156,8 @@ def keep(folder: Path) -> Path:
 
     def drawn(split: str, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         with Progress(f"drawing {KEPT}, {split}", count, "images") as progress:
-            for images, labels in _batches(_split_key(split, 0), count, 256, AS_IN_SVHN):
+            size = min(count, 256)
+            for images, labels in _batches(_split_key(split, 0), count, size, AS_IN_SVHN):
                 yield images, labels
                 progress.advance(len(images))
 
