@@ -96,8 +96,8 @@ def figure2(trained: Trained, path: Path) -> None:
         blocks.append((title, strips))
     if not blocks:
         raise missing[0]
-    for error in missing:
-        print(f"left out: {error}", flush=True)
+    for reason in missing:
+        print(f"left out: {reason}", flush=True)
     figures.strips(blocks, path)
 
 
