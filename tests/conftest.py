@@ -35,7 +35,7 @@ def tiny_cache(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(tiny_cache):
     """The fields of a configuration that trains in a second: eight steps of two epochs."""
     return {

@@ -26,19 +26,10 @@ from stn_jax.training.run import Run
 
 
 @pytest.fixture(scope="module")
-def made(tiny_cache, tmp_path_factory):
+def made(tiny_config, tmp_path_factory):
     """A trained workdir, its result, and its report; two seeds, four steps."""
     folder = tmp_path_factory.mktemp("report") / "run"
-    config = Config(
-        cache_dir=str(tiny_cache),
-        width=1 / 16,
-        epochs=1,
-        batch_size=128,
-        log_every=2,
-        test_passes=2,
-        figures=False,
-        seeds=(0, 1),
-    )
+    config = Config(**tiny_config | {"epochs": 1, "log_every": 2, "seeds": (0, 1)})
     result = train(config, str(folder))
     return folder, result, write_report(folder)[1]
 

@@ -13,17 +13,9 @@ TIMED = {"seconds", "images_per_second"}
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_cache, tmp_path_factory):
+def trained(tiny_config, tmp_path_factory):
     """A function from fields of Config to state, history and errors after eight steps."""
-    config = Config(
-        cache_dir=str(tiny_cache),
-        width=1 / 16,
-        epochs=2,
-        batch_size=128,
-        log_every=3,
-        test_passes=1,
-        figures=False,
-    )
+    config = Config(**tiny_config | {"test_passes": 1})
 
     def run(**fields):
         path = tmp_path_factory.mktemp("runs")

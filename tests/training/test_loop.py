@@ -28,19 +28,10 @@ def params_of(path):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_cache, tmp_path_factory):
+def finished(tiny_config, tmp_path_factory):
     """A run of eight steps that was never interrupted, its config and its result."""
     path = tmp_path_factory.mktemp("runs") / "whole"
-    config = Config(
-        cache_dir=str(tiny_cache),
-        width=1 / 16,
-        epochs=2,
-        batch_size=128,
-        log_every=3,
-        test_passes=2,
-        seeds=(0, 1),
-        tensorboard=True,
-    )
+    config = Config(**tiny_config | {"seeds": (0, 1), "tensorboard": True, "figures": True})
     return path, config, train(config, str(path))
 
 
