@@ -13,6 +13,7 @@ import pytest
 import stn_jax
 from stn_jax import pretrained
 from stn_jax.pretrained import PretrainedError
+from stn_jax.training.inspect import evaluate_pretrained
 
 NAME = "rotated_mnist/stn-sl1"
 OPTIONS = {"width": 1 / 8, "classes": 7}
@@ -210,3 +211,22 @@ def test_nothing_in_the_package_unpickles():
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), path
                 assert node.value.value is False, path
+
+
+# --- the networks of the package ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", pretrained.available())
+def test_a_network_of_the_package_errs_as_often_as_it_states(name):
+    stated = pretrained.describe(name)
+    result = evaluate_pretrained(name, {"dataset": "mnist_sample", "test_passes": 1})
+    assert result["test_examples"] == 2000  # of the 10,000 that its error is stated for
+    share = stated["test_error_percent"] / 100
+    deviation = 100 * np.sqrt(share * (1 - share) / 2000)
+    assert result["mean"] == pytest.approx(stated["test_error_percent"], abs=4 * deviation)
+
+
+def test_the_networks_of_the_package_are_small():
+    files = sorted(Path(pretrained.__file__).parent.rglob("*.npz"))
+    assert files
+    assert sum(path.stat().st_size for path in files) < 8e6
