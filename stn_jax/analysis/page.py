@@ -6,6 +6,7 @@ forbids the browser to fetch anything. It reads on a phone and in dark mode.
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -198,13 +199,13 @@ def _trace(sweep: Sweep, extent: list[float] | None) -> str:
         return ""
     left, top, width, height = (_TRACE[k] for k in ("left", "top", "width", "height"))
     parts = []
+    # As many digits as tell one line from the next.
+    decimals = max(sweep.decimals, math.ceil(-math.log10((extent[1] - extent[0]) / 4)))
     for share in (0, 0.25, 0.5, 0.75, 1):
         value = extent[0] + share * (extent[1] - extent[0])
         y = top + (1 - share) * height
         parts.append(f'<path class="grid" d="M{left} {y}h{width}"/>')
-        parts.append(
-            f'<text x="{left - 5}" y="{y + 4}" class="end">{value:.{sweep.decimals}f}</text>'
-        )
+        parts.append(f'<text x="{left - 5}" y="{y + 4}" class="end">{value:.{decimals}f}</text>')
         value = sweep.values[0] + share * (sweep.values[-1] - sweep.values[0])
         x = left + share * width
         parts.append(f'<text x="{x}" y="{top + height + 16}" class="mid">{value:.3g}</text>')

@@ -32,7 +32,7 @@ from stn_jax.training.workdir import Workdir, whole_file
 from stn_jax.warp import affine, affine_transform
 
 HARDEST = 24
-_FEW = 10
+_FEW = 6  # frames of photographs are large
 _LOG = ("loss", "train_error_percent")
 _NAMES = {"train_error_percent": "training error (%)"}
 _NOT_CURVES = ("step", "epoch", "seconds", "images_per_second")
