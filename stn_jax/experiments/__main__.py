@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if flags.command in TABLES:
         _table(flags, settings, seeds)
     else:
-        _from_trained(flags, settings, seeds[0])
+        _from_trained(flags, settings, seeds)
 
 
 def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]) -> None:
@@ -97,10 +97,12 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         print(report.markdown(table, results.read(flags.results, quiet=True), dataset))
 
 
-def _from_trained(flags: argparse.Namespace, settings: dict[str, Any], seed: int) -> None:
+def _from_trained(
+    flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]
+) -> None:
     from stn_jax.experiments.trained import Trained
 
-    trained = Trained(flags.workdir or "runs/table1", settings, seed)
+    trained = Trained(flags.workdir or "runs/table1", settings, seeds)
     if flags.command == "pretrained":
         from stn_jax.experiments.export import export
 
@@ -158,11 +160,13 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--render", action="store_true", help="write results.md, train nothing")
     for name, about in (
         ("figure1", "the W that is no M, and the equivariance of the networks (equivariance.png)"),
-        ("figure2", "what STN-C1 and STN-SL1 make of digits (the first of --seeds)"),
-        ("figure3", "predicted against applied angles (the first of --seeds)"),
+        ("figure2", "what STN-C1 and STN-SL1 make of digits"),
+        ("figure3", "predicted against applied angles of STN-C1 and STN-SL1"),
     ):
+        about += "; of each network the first of --seeds that is trained"
         command(name, about).add_argument("--docs", default="docs", metavar="DIR")
-    one = command("pretrained", "export networks of Table 1 (the first of --seeds) as weights")
+    about = "export networks of Table 1 as weights, of each the first of --seeds that is trained"
+    one = command("pretrained", about)
     one.add_argument("--rows", default="*", help="names or patterns with commas")
     one.add_argument("--folder", metavar="DIR", help="where to; default: the package's own")
     return parser

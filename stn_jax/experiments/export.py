@@ -36,7 +36,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     run, params = trained.open(row)
     params = jax.tree.map(lambda x: jnp.asarray(pretrained.stored(x), jnp.float32), params)
     summary = summarise(run, predict(run, params))
-    result = Workdir(trained.workdir(row)).read_json("result.json") or {}
+    result = Workdir(trained.workdir(row)[0]).read_json("result.json") or {}
     config = run.config
     metadata = {
         "model": model_options(config, run.model.head.classes),
@@ -48,7 +48,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
         "test_error_percent": summary["test_error_percent"][0],
         "test_passes": summary["test_passes"],
         "test_examples": summary["test_examples"],
-        "seed": trained.seed,
+        "seed": config.seeds[0],
         "epochs": config.epochs,
         "commit": result.get("commit"),
         "trained_with": {name: result.get(name) for name in ("device", "devices", "versions")},

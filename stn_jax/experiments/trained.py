@@ -20,27 +20,33 @@ class Trained:
       root: folder of the workdirs.
       settings: fields of Config beside the rows' own, with which they were trained. Where data is
         looked for is the workdir's own affair unless these say.
-      seed: one network of each row.
+      seeds: of each row the first of these that is trained.
     """
 
     root: str | Path
     settings: Mapping[str, Any]
-    seed: int
+    seeds: tuple[int, ...]
 
-    def workdir(self, row: Row) -> Path:
-        """The folder in which a row's network was trained to the end, alone or with other seeds.
+    def workdir(self, row: Row) -> tuple[Path, int]:
+        """The folder in which a row's network was trained to the end, and its seed.
+
+        It may have been trained there alone or together with other seeds.
 
         Raises:
           ConfigError: there is none.
         """
-        config = row.config({**self.settings, "seeds": (self.seed,)})
-        for path in sorted((Path(self.root) / row.name).glob("*/result.json")):
-            found = Config.load(path.parent)
-            alone = dataclasses.replace(found, seeds=(self.seed,))
-            if self.seed in found.seeds and identity(alone) == identity(config):
-                return path.parent
+        paths = sorted((Path(self.root) / row.name).glob("*/result.json"))
+        for seed in self.seeds:
+            config = row.config({**self.settings, "seeds": (seed,)})
+            for path in paths:
+                found = Config.load(path.parent)
+                alone = dataclasses.replace(found, seeds=(seed,))
+                if seed in found.seeds and identity(alone) == identity(config):
+                    return path.parent, seed
+        config = row.config(self.settings)
+        wanted = f"seed {' or '.join(map(str, self.seeds))}"
         raise ConfigError(
-            f"{self.root} holds no finished training of {row.name} with seed {self.seed}, "
+            f"{self.root} holds no finished training of {row.name} with {wanted}, "
             f"{config.epochs} epochs of {config.dataset} and these settings; train it first, or "
             "say which there is with --workdir, --seeds, --epochs, --dataset"
         )
@@ -53,4 +59,5 @@ class Trained:
           DataError: the data cannot be had.
         """
         folders = {name: self.settings[name] for name in Config.FOLDERS if name in self.settings}
-        return of_seed(*load(self.workdir(row), folders), self.seed)
+        path, seed = self.workdir(row)
+        return of_seed(*load(path, folders), seed)
