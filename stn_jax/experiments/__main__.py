@@ -92,7 +92,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
             to_test = [result for config in configs for result in results.of(config, trained)]
             folders = {name: settings[name] for name in Config.FOLDERS if name in settings}
             path = Path(flags.results) / f"{flags.command}.jsonl"
-            runs.test_also(to_test, flags.also_test, folders, path, say)
+            runs.test_also(to_test, flags.also_test, folders, root, path, say)
         dataset = rows[0].config(settings).dataset
         print(report.markdown(table, results.read(flags.results, quiet=True), dataset))
 

@@ -52,12 +52,15 @@ def of(config: Config, results: Iterable[Result]) -> list[Result]:
     return [result for result in results if identity(result.config) == identity(config)]
 
 
-def lines_of(row: str, workdir: str | Path, result: dict[str, Any]) -> list[dict[str, Any]]:
+def lines_of(
+    row: str, workdir: str | Path, root: str | Path, result: dict[str, Any]
+) -> list[dict[str, Any]]:
     """The lines for a finished run: one for each of its seeds.
 
     Args:
       row: the row's name.
       workdir: the run's folder.
+      root: the folder of a table's workdirs, which lines do not repeat: it is one machine's.
       result: what its result.json holds.
     """
     rates = [line["images_per_second"] for line in Workdir(workdir).metrics()]
@@ -78,7 +81,9 @@ def lines_of(row: str, workdir: str | Path, result: dict[str, Any]) -> list[dict
             if name in result:
                 line[name] = result[name][i]
         config = {**result["config"], "seeds": [seed]}
-        lines.append({**line, **shared, "workdir": str(workdir), "config": config})
+        lines.append(
+            {**line, **shared, "workdir": str(Path(workdir).relative_to(root)), "config": config}
+        )
     return lines
 
 

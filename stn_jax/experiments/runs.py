@@ -191,7 +191,8 @@ def run(
                 say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
                 result = train(job.config, folder_of_job)
                 results.append(
-                    Path(folder) / f"{table}.jsonl", results.lines_of(job.row.name, workdir, result)
+                    Path(folder) / f"{table}.jsonl",
+                    results.lines_of(job.row.name, workdir, root, result),
                 )
         except WorkdirBusyError:
             say(f"{title}: another process is at it, in {workdir}")
@@ -206,6 +207,7 @@ def test_also(
     wanted: Sequence[Result],
     dataset: str,
     folders: Mapping[str, Any],
+    root: str | Path,
     path: Path,
     say: Callable[[str], None],
 ) -> None:
@@ -218,18 +220,19 @@ def test_also(
       wanted: results of finished runs.
       dataset: whose test split they are tested on.
       folders: where it is: data_dir, manual_dir, cache_dir.
+      root: folder of the workdirs.
       path: the results' file.
       say: called with what goes on.
 
     Raises:
       ConfigError, DataError: the data cannot be had or does not fit.
     """
-    summaries: dict[str, dict[str, Any]] = {}
+    summaries: dict[Path, dict[str, Any]] = {}
     for result in wanted:
         line, seed = result.line, result.config.seeds[0]
         if dataset in line.get("also_tested", {}):
             continue
-        workdir, title = line["workdir"], f"{line['row']}, seed {seed}"
+        workdir, title = Path(root) / line["workdir"], f"{line['row']}, seed {seed}"
         if Workdir(workdir).read_json("result.json") is None:
             say(f"{title}: not tested on {dataset}, its folder {workdir} is not here")
             continue

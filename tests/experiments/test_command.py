@@ -105,7 +105,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert line["images_per_second"] > 0
     assert {"device", "versions", "commit"} <= set(line)
     assert "angle_slope" not in line
-    result = json.loads(Path(line["workdir"], "result.json").read_text())
+    result = json.loads(Path("runs/table1", line["workdir"], "result.json").read_text())
     assert result["test_error_percent"] == [line["test_error_percent"]]
 
     before = Path("results/table1.jsonl").read_bytes()
@@ -131,7 +131,7 @@ def test_seeds_that_were_trained_together_have_a_line_each(table):
     ]
     assert all(line["trained_together"] == [0, 1] for line in found)
     assert len({line["workdir"] for line in found}) == 2
-    result = json.loads((table / found[3]["workdir"] / "result.json").read_text())
+    result = json.loads((table / "runs/table1" / found[3]["workdir"] / "result.json").read_text())
     for i, line in enumerate(found[2:]):
         assert line["test_error_percent"] == result["test_error_percent"][i]
         assert line["angle_slope"] == result["angle_slope"][i]
