@@ -74,21 +74,29 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
     A row has a line for each way in which it was trained (epochs, device, other settings) and, on
     the paper's data set, one that says so where it was not.
     """
-    used: list[Result] = []
+    by_row = {row.name: _of(row, results, dataset) for row in table.rows}
+    used = [result for found in by_row.values() for result in found]
+    # What all were trained with is said once.
+    settings = [_settings(row, r.config) for row in table.rows for r in by_row[row.name]]
+    first = settings[0] if settings else {}
+    shared = [(k, v) for k, v in first.items() if all(each.get(k) == v for each in settings)]
     lines: list[dict[str, str]] = []
     for row in table.rows:
-        found = _of(row, results, dataset)
-        used += found
-        groups = _grouped(found)
+        groups = _grouped(by_row[row.name])
         as_paper = dataset == table.dataset
-        lines += [_line(row, group, as_paper, is_synthetic(dataset)) for group in groups]
+        for group in groups:
+            line = _line(row, group, as_paper, is_synthetic(dataset))
+            own = _settings(row, group[0].config).items()
+            line["network"] += _words([each for each in own if each not in shared], " ({})")
+            lines.append(line)
         if not groups and as_paper:
             lines.append({"network": row.name, "paper": _percent(row.paper), "ours": "not run"})
     columns = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
     text = [columns, ["---"] * len(columns)]
     text += [[line.get(name, "") for name in columns] for line in lines]
     rendered = "".join(f"| {' | '.join(cells)} |\n" for cells in text)
-    return rendered + (f"\n{_made_with(used)}\n" if used else "")
+    said = _words(shared, "All with {}. ")
+    return rendered + (f"\n{said}{_made_with(used)}\n" if used else "")
 
 
 _COLUMNS = (
@@ -120,7 +128,7 @@ def _grouped(results: Iterable[Result]) -> list[list[Result]]:
 def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) -> dict[str, str]:
     first, lines = group[0], [result.line for result in group]
     line = {
-        "network": row.name + _settings(row, first.config),
+        "network": row.name,
         "paper": _percent(row.paper) if as_paper else "",
         "paper (real images)": _percent(row.paper) if synthetic else "",
         "ours (synthetic)" if synthetic else "ours": (
@@ -141,23 +149,30 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
 
 
 def _also(lines: Sequence[dict[str, Any]]) -> str:
-    """Errors on the test splits of other data sets: "48.44 % of 128 (svhn_numbers/custom)"."""
+    """Errors on other test splits: "48.44 % of 128 real test images (svhn_numbers/custom)"."""
     shared = set.intersection(*(set(line.get("also_tested", {})) for line in lines))
     texts = []
     for name in sorted(shared):
         found = [line["also_tested"][name] for line in lines]
         counts = ", ".join(sorted({f"{each['test_examples']:,}" for each in found}))
         error = _mean(each["test_error_percent"] for each in found)
-        texts.append(f"{error} % of {counts} ({name})")
+        kind = "synthetic" if is_synthetic(name) else "real"
+        texts.append(f"{error} % of {counts} {kind} test images ({name})")
     return ", ".join(texts)
 
 
-def _settings(row: Row, config: Config) -> str:
-    """What differs from the row's own configuration and has no column: " (width 0.5)"."""
+def _settings(row: Row, config: Config) -> dict[str, Any]:
+    """What differs from the row's own configuration and has no column: {"width": 0.5}."""
     own, shown = row.config().to_dict(), {"seeds", "epochs", "dataset", "test_passes"}
     values = config.to_dict()
-    names = [n for n in own if own[n] != values[n] and n not in Config.VOLATILE | shown]
-    return f" ({', '.join(f'{name} {values[name]}' for name in names)})" if names else ""
+    hidden = Config.VOLATILE | shown
+    return {n: values[n] for n in own if own[n] != values[n] and n not in hidden}
+
+
+def _words(settings: Sequence[tuple[str, Any]], form: str) -> str:
+    """Settings as one writes them, "width 0.5, dropout 0.0", within a form; "" for none."""
+    words = ", ".join(f"{name} {value}" for name, value in settings)
+    return form.format(words) if words else ""
 
 
 def _training(lines: Sequence[dict[str, Any]]) -> str:

@@ -95,9 +95,11 @@ def test_house_numbers_show_digits_and_the_papers_figures_on_svhn_alone(line, re
     row = rows_of(report.markdown(table, read, "svhn_numbers"))[5]
     assert (row["network"], row["paper"]) == ("svhn/stn-sl3", "3.54 %")
     assert (row["ours"], row["digits"]) == ("**30.00 %**", "12.50 %")
-    (row,) = rows_of(report.markdown(table, read, "made_up"))
-    assert row["network"] == "svhn/stn-sl3 (width 0.25)"
+    text = report.markdown(table, read, "made_up")
+    (row,) = rows_of(text)
+    assert row["network"] == "svhn/stn-sl3"
     assert "paper" not in row
+    assert "\nAll with width 0.25. Trained on" in text
 
 
 def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):
@@ -123,7 +125,9 @@ def test_synthetic_results_are_called_so_and_show_what_else_they_were_tested_on(
     part = text[text.index("# The same on street_numbers/30k (synthetic images)") :]
     rows = {row["network"]: row for row in rows_of(part)}
     assert rows["svhn/cnn"]["ours (synthetic)"] == "**20.00 %**"
-    assert rows["svhn/cnn"]["on other data"] == "40.00 % of 128 (svhn_numbers/custom)"
+    assert rows["svhn/cnn"]["on other data"] == (
+        "40.00 % of 128 real test images (svhn_numbers/custom)"
+    )
     assert rows["svhn/stn-c0"]["paper (real images)"] == "3.81 %"
     assert rows["svhn/stn-c0"]["on other data"] == ""
     assert "ours" not in rows["svhn/cnn"]
