@@ -406,7 +406,9 @@ def test_operations_belong_to_layers(path, layer):
 
 
 def test_epochs_are_timed_in_turns(tmp_path, narrow):
-    options = argparse.Namespace(task="rotated_mnist", steps=2, batch=4, epochs=3)
+    options = argparse.Namespace(
+        task="rotated_mnist", steps=2, batch=4, epochs=3, dataset="mnist_sample"
+    )
     pipeline.measure(Report("pipeline", {}, tmp_path), "cnn", options)
     (found,) = read_lines(tmp_path)
     assert found["case"]["steps"] == 2

@@ -121,7 +121,8 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     mnist, sample = Path("docs/results.md").read_text().split("# The same on mnist_sample")
     assert "**" not in mnist
     cell = f"**{line['test_error_percent']:.2f} %**"
-    assert f"| rotation/cnn (batch_size 5000, width 0.0625) | {cell} | 1 | 1 |" in sample
+    assert f"| rotation/cnn | {cell} | 1 | 1 |" in sample
+    assert "All with batch_size 5000, width 0.0625. Trained on 10,000 examples" in sample
 
 
 def test_seeds_that_were_trained_together_have_a_line_each(table):

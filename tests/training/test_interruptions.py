@@ -323,9 +323,11 @@ def test_a_read_only_workdir_is_said(config, tmp_path):
 
 
 def test_a_history_that_was_damaged_is_kept_up_to_there(tmp_path):
-    lines = [json.dumps({"step": step, "seconds": float(step)}) for step in range(4)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], "\0\0\0", *lines[2:], ""]))
-    assert [line["step"] for line in Workdir(tmp_path).metrics()] == [0, 1]
+    times = [{"step": i, "epoch": i / 2, "seconds": float(i)} for i in range(4)]
+    lines = [json.dumps(each) for each in times]
+    for damage in ("\0\0\0", "3", "[]", '{"step": 2}', '{"step": "2", "epoch": 1, "seconds": 2.0}'):
+        (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], damage, *lines[2:], ""]))
+        assert [line["step"] for line in Workdir(tmp_path).metrics()] == [0, 1]
 
 
 def test_a_training_that_is_killed_ends_as_one_left_alone(tiny_cache, tmp_path):

@@ -197,11 +197,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 def test_a_metrics_line_that_was_cut_off_is_dropped(tmp_path):
     workdir = Workdir(tmp_path)
-    workdir.append_metrics({"step": 1, "seconds": 2.0})
+    workdir.append_metrics({"step": 1, "epoch": 0.5, "seconds": 2.0})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "sec')
     assert workdir.rewind_metrics(5) == 2.0
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "seconds": 2.0}\n'
+    assert (tmp_path / "metrics.jsonl").read_text() == (
+        '{"step": 1, "epoch": 0.5, "seconds": 2.0}\n'
+    )
 
 
 def test_the_state_is_a_plain_tree(finished):

@@ -377,7 +377,7 @@ def test_the_networks_of_a_table_are_also_tested_on_other_data(
     for line in results()[2:]:
         assert line["also_tested"]["other"]["test_examples"] == 5
         assert 0 <= line["also_tested"]["other"]["test_error_percent"] <= 100
-    assert "of 5 (other)" in capsys.readouterr().out
+    assert "of 5 real test images (other)" in capsys.readouterr().out
     shutil.rmtree("runs")
     Path("results/table2.jsonl").write_text(json.dumps(results()[0]) + "\n")
     command.main([*flags, "--seeds=0", "--also_test=other"])
