@@ -1,6 +1,7 @@
 """Evaluation: every test example once in each pass, each pass freshly distorted."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,19 @@ class Predictions(NamedTuple):
     applied: np.ndarray  # [passes, N, 2, 3]: the theta of the distortion
     labels: np.ndarray  # [N] or [N, positions]
 
+    @property
+    def wrong(self) -> np.ndarray:
+        """``[seeds, passes, N]``: an image with several labels is right only where all are."""
+        wrong = self.classes != self.labels
+        return wrong.any(-1) if self.labels.ndim > 1 else wrong
+
+
+def answers(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Classes of logits ``[B, ..., classes]``, and ``[B]``, how likely all of an image's are."""
+    probability = jax.nn.softmax(logits)
+    sure = probability.max(-1)
+    return probability.argmax(-1), sure.reshape(len(logits), math.prod(sure.shape[1:])).prod(-1)
+
 
 def predict(
     run: Run, params: Any, *, passes: int | None = None, quiet: bool = False
@@ -62,9 +76,7 @@ def predict(
         keys = example_keys(key, indices)
         images, applied = distorted_batch(run.task, data, keys, images, train=False)
         logits, details = run.apply(params, images)
-        probability = jax.nn.softmax(logits)
-        confidence = probability.max(-1).reshape(len(images), -1).prod(-1)
-        return probability.argmax(-1), confidence, run.pose(details), applied
+        return *answers(logits), run.pose(details), applied
 
     by_seed = []
     with Progress(
@@ -97,9 +109,7 @@ def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
     An image with several labels counts as right only where all are; the share of wrong labels is
     the ``position_error_percent``.
     """
-    wrong = predictions.classes != predictions.labels
-    several = predictions.labels.ndim > 1
-    by_seed = _percent((wrong.any(-1) if several else wrong).mean((1, 2)))
+    by_seed = _percent(predictions.wrong.mean((1, 2)))
     mean, interval = mean_and_interval(by_seed)
     summary: dict[str, Any] = {
         "test_error_percent": by_seed,
@@ -108,8 +118,9 @@ def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
         "test_examples": len(predictions.labels),
         "test_passes": predictions.classes.shape[1],
     }
-    if several:
-        summary["position_error_percent"] = _percent(wrong.mean((1, 2, 3)))
+    if predictions.labels.ndim > 1:
+        positions = predictions.classes != predictions.labels
+        summary["position_error_percent"] = _percent(positions.mean((1, 2, 3)))
     if predictions.theta is not None and run.task.aligns_angle:
         angles = [angles_of(predictions, seed) for seed in range(len(by_seed))]
         summary["angle_spread_degrees"] = [pose.spread(*each) for each in angles]

@@ -15,7 +15,15 @@ from stn_jax.data.tasks import TASKS
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.evaluation import aligned, evaluate, predict, said, summarise, to_show
+from stn_jax.training.evaluation import (
+    aligned,
+    answers,
+    evaluate,
+    predict,
+    said,
+    summarise,
+    to_show,
+)
 from stn_jax.training.run import Run
 from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
@@ -195,11 +203,10 @@ def _classify(
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
     logits, details = run.apply(params, seen)
     pose = run.pose(details)
-    probability = np.asarray(jax.nn.softmax(logits))
+    classes, sure = (np.asarray(x) for x in answers(logits))
     lines = []
     for i, file in enumerate(files):
-        sure = 100 * probability[i].max(-1).prod()  # of all positions together
-        line = f"{file}: {said(run, probability[i].argmax(-1))} ({sure:.1f} %)"
+        line = f"{file}: {said(run, classes[i])} ({100 * sure[i]:.1f} %)"
         if pose is not None:
             line += f", turned by {float(affine.angle(pose[i])):+.0f} degrees"
             if run.task.positions:

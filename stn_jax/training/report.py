@@ -18,6 +18,7 @@ from stn_jax.training.evaluation import (
     Predictions,
     aligned,
     angles_of,
+    answers,
     gallery,
     one_of_each_class,
     predict,
@@ -115,12 +116,6 @@ def report(
     )
 
 
-def _wrong(predictions: Predictions) -> np.ndarray:
-    """Where a network was wrong, ``[seeds, passes, N]``."""
-    wrong = predictions.classes != predictions.labels
-    return wrong.any(-1) if predictions.labels.ndim > 1 else wrong
-
-
 def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """A few test images, undistorted, ``[N, H, W, C]`` in [0, 1], and their labels."""
     images, labels = run.test.images, run.test.labels
@@ -136,7 +131,7 @@ def _tiles(
     run: Run, params: Any, predictions: Predictions, summary: dict[str, Any], lines: list[dict]
 ) -> list[page.Tile]:
     seeds = len(run.config.seeds)
-    low, high = mistakes.error_interval(_wrong(predictions))
+    low, high = mistakes.error_interval(predictions.wrong)
     value = f"{summary['mean']:.2f} %"
     if summary["ci95"] is not None:
         value += f" \N{PLUS-MINUS SIGN} {summary['ci95']:.2f}"
@@ -285,10 +280,8 @@ def sweep(run: Run, params: Any) -> page.Sweep:
         seen = (images - run.data.mean) / run.data.deviation
         logits, details = run.apply(params, seen)
         pose = run.pose(details)
-        probability = jax.nn.softmax(logits)
         read = None if pose is None else how.read(pose, canvas)
-        confidence = probability.max(-1).reshape(len(seen), -1).prod(-1)
-        return seen, details, read, probability.argmax(-1), confidence
+        return seen, details, read, *answers(logits)
 
     columns: list[list[Any]] = []
     for digit in digits:
@@ -323,7 +316,7 @@ def sweep(run: Run, params: Any) -> page.Sweep:
 def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]:
     """The first seed's hardest test images, as they were when it was wrong most surely."""
     classes, confidence = predictions.classes[0], predictions.confidence[0]
-    wrong = _wrong(predictions)[0]
+    wrong = predictions.wrong[0]
     which = mistakes.hardest(wrong, confidence, HARDEST)
     if not len(which):
         return []
