@@ -26,7 +26,7 @@ from stn_jax.data.tasks import example_keys
 from stn_jax.training import Config
 from stn_jax.training.loop import fit
 from stn_jax.training.run import Run
-from stn_jax.training.step import Sums, distorted_batch, make_train_steps
+from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
 
 
@@ -61,16 +61,13 @@ class Interleaved(Workdir):
 
 def dispatch(run: Run) -> Callable[[], Any]:
     """An epoch of the loop's compiled steps in one dispatch."""
-    config = run.config
-    train_steps = make_train_steps(
-        run.model, run.optimizer, run.task, seeds=config.seeds, batch_size=config.batch_size
-    )
+    train_steps = run.train_steps()
     state = run.init_state()
 
     def epoch() -> Any:
         nonlocal state
         state["step"] = jnp.int32(0)
-        sums = Sums.zero(run.model, len(config.seeds))
+        sums = run.no_sums()
         state, sums = train_steps(state, sums, run.data, jnp.int32(run.steps_per_epoch))
         return sums
 

@@ -18,7 +18,7 @@ from stn_jax.training.evaluation import evaluate
 from stn_jax.training.optimizer import make_schedule
 from stn_jax.training.run import Run
 from stn_jax.training.signals import StopSignals
-from stn_jax.training.step import State, Sums, make_train_steps
+from stn_jax.training.step import State, Sums
 from stn_jax.training.workdir import Workdir
 
 
@@ -83,15 +83,7 @@ def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State
     step = int(state["step"])
     before = workdir.rewind_metrics(step) if processes.is_first() else 0.0
     log = _Log(run, workdir, before, pending)
-    train_steps = make_train_steps(
-        run.model,
-        run.optimizer,
-        run.task,
-        seeds=config.seeds,
-        batch_size=config.batch_size,
-        label_smoothing=config.label_smoothing,
-        placement=run.placement,
-    )
+    train_steps = run.train_steps()
     images = config.batch_size * len(config.seeds)
     total = run.total_steps * images
     quiet = not processes.is_first()

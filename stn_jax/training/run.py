@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stn_jax.models import Details, Network, create_model
 from stn_jax.training.config import COUNTABLE, Config, ConfigError
 from stn_jax.training.optimizer import make_optimizer
 from stn_jax.training.placement import Placement
-from stn_jax.training.step import Data, State, Sums, init_state
+from stn_jax.training.step import Data, State, Sums, init_state, make_train_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,18 @@ class Run:
         """The state before the first step."""
         return init_state(
             self.model, self.optimizer, self.task, self.data, self.config.seeds, self.placement
+        )
+
+    def train_steps(self) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
+        """The function that takes its steps, see :func:`stn_jax.training.step.make_train_steps`."""
+        return make_train_steps(
+            self.model,
+            self.optimizer,
+            self.task,
+            seeds=self.config.seeds,
+            batch_size=self.config.batch_size,
+            label_smoothing=self.config.label_smoothing,
+            placement=self.placement,
         )
 
     def put(self, state: State) -> State:

@@ -42,14 +42,7 @@ def main() -> None:
     state = run.init_state()
     if jax.device_count() > 1 and len(config.seeds) == 1:
         steps.distorted_batch = watched
-        make = steps.make_train_steps(
-            run.model,
-            run.optimizer,
-            run.task,
-            seeds=config.seeds,
-            batch_size=config.batch_size,
-            placement=run.placement,
-        )
+        make = run.train_steps()
         make(state, run.no_sums(), run.data, 1)
         steps.distorted_batch = distorted
     else:

@@ -69,16 +69,6 @@ def config_of(root, **values):
     return Config(**{**fields, **values})
 
 
-def steps_of(run):
-    return make_train_steps(
-        run.model,
-        run.optimizer,
-        run.task,
-        seeds=run.config.seeds,
-        batch_size=run.config.batch_size,
-    )
-
-
 # --- several labels --------------------------------------------------------------------------
 
 
@@ -154,7 +144,7 @@ def test_all_networks_can_take_a_step(svhn_cache, task, variant):
         )
     )
     state = jax.eval_shape(run.init_state)
-    after, sums = jax.eval_shape(steps_of(run), state, run.no_sums(), run.data, jnp.int32(1))
+    after, sums = jax.eval_shape(run.train_steps(), state, run.no_sums(), run.data, jnp.int32(1))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
     assert {x.dtype for x in jax.tree.leaves(after["params"])} == {jnp.dtype("float32")}
     chex.assert_shape(sums.loss, (1,))
@@ -164,7 +154,7 @@ def test_dropout_is_on_in_training_and_differs_by_step(svhn_cache):
     # All images in each step and next to no learning: what differs is dropout.
     config = config_of(svhn_cache, batch_size=40, learning_rate=1e-30)
     run = Run.open(config)
-    steps, state, losses = steps_of(run), run.init_state(), []
+    steps, state, losses = run.train_steps(), run.init_state(), []
     for _ in range(2):
         state, sums = steps(state, run.no_sums(), run.data, jnp.int32(1))
         losses.append(float(sums.loss[0]))
@@ -178,7 +168,7 @@ def test_the_full_network_takes_steps(svhn_cache):
     run = Run.open(config)
     state = run.init_state()
     before = jax.device_get(state["params"])
-    state, sums = steps_of(run)(state, run.no_sums(), run.data, jnp.int32(2))
+    state, sums = run.train_steps()(state, run.no_sums(), run.data, jnp.int32(2))
     assert int(state["step"]) == 2
     assert (int(sums.bad_step[0]), math.isfinite(float(sums.loss[0]))) == (-1, True)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, jax.device_get(state["params"]))
@@ -292,7 +282,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     chex.assert_shape(run.data.images, (24, 5))
     assert run.seen_shape() == (16, 16, 3)
     state, _ = jax.eval_shape(
-        steps_of(run), run.init_state(), run.no_sums(), run.data, jnp.int32(1)
+        run.train_steps(), run.init_state(), run.no_sums(), run.data, jnp.int32(1)
     )
     chex.assert_equal_shape_prefix(jax.tree.leaves(state["params"]), 1)
     said = predict(run, run.init_state()["params"], quiet=True)
