@@ -131,4 +131,5 @@ def enable_compilation_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(base, "stn_jax", "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    shortest = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", min(shortest, 0.5))

@@ -15,11 +15,16 @@ from stn_jax.data import cache, sources
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_each_program_once(tmp_path_factory):
-    """Most of the tests' time is XLA's: what one test has compiled, the others take from here."""
+    """Most of the tests' time is XLA's: what one test has compiled, the others take from here.
+
+    So do the processes that tests start, which otherwise would fill the cache of the user.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     jax.config.update("jax_compilation_cache_dir", str(shared / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(shared / "xla")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")

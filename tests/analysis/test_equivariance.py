@@ -16,13 +16,10 @@ import stn_jax
 from stn_jax.analysis import equivariance, figures
 from stn_jax.analysis.equivariance import (
     EquivarianceError,
-    Geometry,
     compare,
     edge_maps,
     equivariance_error,
     letter_w,
-    map_theta,
-    measure_geometry,
     network_error,
     network_features,
     network_geometry,
@@ -30,6 +27,7 @@ from stn_jax.analysis.equivariance import (
     scalings,
     translations,
 )
+from stn_jax.analysis.geometry import Geometry, map_theta, measure_geometry
 from stn_jax.models import ConvBlock, Head, Network
 from stn_jax.warp import affine
 

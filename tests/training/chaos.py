@@ -37,9 +37,9 @@ FLAGS = [
 
 def start(workdir: Path, flags: list[str]) -> subprocess.Popen:
     environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
     }
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}", *flags],

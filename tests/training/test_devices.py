@@ -45,7 +45,6 @@ def start(config: Config, workdir: Path, devices: int, *more: str, **environment
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0",
-            "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
             **environment,
         },
         stdout=subprocess.PIPE,
