@@ -20,7 +20,6 @@ class ConvBlock(nn.Module):
       pool: whether the map is halved by a 2x2 maximum.
       dropout: share of the outputs that training sets to 0.
       dtype: type to compute in; parameters stay float32.
-      kernel_init: what draws the kernel.
     """
 
     features: int
@@ -29,7 +28,6 @@ class ConvBlock(nn.Module):
     pool: bool = False
     dropout: float = 0.0
     dtype: Any = None
-    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -45,7 +43,6 @@ class ConvBlock(nn.Module):
             (size, size),
             padding=self.padding,
             dtype=self.dtype,
-            kernel_init=self.kernel_init,
             conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
@@ -64,7 +61,6 @@ class Head(nn.Module):
       hidden: widths of the dense layers before the last.
       dropout: share of each hidden layer that training sets to 0.
       dtype: type to compute in; parameters stay float32, and the logits are no narrower.
-      kernel_init: what draws the kernels of the hidden layers.
     """
 
     classes: int
@@ -72,7 +68,6 @@ class Head(nn.Module):
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
     dtype: Any = None
-    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -80,10 +75,7 @@ class Head(nn.Module):
         # Not -1, which an empty batch leaves open.
         x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for i, width in enumerate(self.hidden):
-            dense = nn.Dense(
-                width, dtype=self.dtype, kernel_init=self.kernel_init, name=f"dense_{i}"
-            )
-            x = nn.relu(dense(x))
+            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         shape = (self.classes,) if self.positions is None else (self.positions, self.classes)
         x = nn.Dense(math.prod(shape), dtype=self.dtype, name="logits")(x)

@@ -2,11 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from flax import linen as nn
-
 from stn_jax.models.blocks import ConvBlock, Head
-
-_HE = nn.initializers.he_normal()
 
 
 class Classifier(NamedTuple):
@@ -46,9 +42,6 @@ def svhn(
 ) -> Classifier:
     """The classifier for SVHN (Jaderberg et al. 2015, Appendix A.3): eight blocks.
 
-    Kernels are drawn as He et al. 2015 ("Delving Deep into Rectifiers", Section 2.2) do: with
-    Flax's default each of the eleven layers with ReLU would halve the variance of what it is given.
-
     Args:
       classes: number of classes; 11 with whole numbers (10 digits and "no digit").
       positions: digits of a number, each with its own logits; None for single digits.
@@ -65,11 +58,10 @@ def svhn(
                 pool=i % 2 == 0,
                 dropout=0.5 if i else 0.0,
                 dtype=dtype,
-                kernel_init=_HE,
             )
             for i, f in enumerate(features)
         ),
-        head=Head(classes, positions, (_scaled(3072, width),) * 3, 0.5, dtype, _HE),
+        head=Head(classes, positions, (_scaled(3072, width),) * 3, 0.5, dtype),
     )
 
 
