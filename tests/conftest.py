@@ -7,10 +7,11 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
+import made_mnist
 import numpy as np
 import pytest
 
-from stn_jax.data import cache, sources
+from stn_jax.data import sources
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,12 +32,7 @@ def compile_each_program_once(tmp_path_factory):
 def tiny_cache(tmp_path_factory) -> Path:
     """A cache that holds a data set named "mnist" of 520 training and 90 test digits."""
     root = tmp_path_factory.mktemp("cache")
-    sample = sources.load("mnist_sample")
-    splits = {
-        "train": (520, [(sample.train.images[:520], sample.train.labels[:520])]),
-        "test": (90, [(sample.test.images[:90], sample.test.labels[:90])]),
-    }
-    cache.write(root / "mnist", "mnist", "3.0.1", 10, splits)
+    made_mnist.write(root, 520, 90)
     return root
 
 

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import made_mnist
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "accelerators.md"
 NETWORKS = ["--config.width=0.0625", "--config.test_passes=1", "--config.batch_size=128"]
@@ -59,21 +61,9 @@ def smaller(words: list[str]) -> list[str]:
     if module == "stn_jax.experiments":
         command = rest[0].rstrip("123")
         kind += " --render" if "--render" in rest else f" {command}"
-        if kind not in SMALLER:
-            kind = "stn_jax.experiments table"
+        kind = kind if kind in SMALLER else "stn_jax.experiments table"
     fewer = [word.replace("--seeds=5", "--seeds=2") for word in rest]
     return [module, *fewer, *SMALLER[kind]]
-
-
-def tiny_mnist(cache_dir: Path) -> None:
-    from stn_jax.data import cache, sources
-
-    sample = sources.load("mnist_sample")
-    splits = {
-        name: (count, [(split.images[:count], split.labels[:count])])
-        for name, split, count in (("train", sample.train, 256), ("test", sample.test, 64))
-    }
-    cache.write(cache_dir / "mnist", "mnist", "3.0.1", 10, splits)
 
 
 def main() -> int:
@@ -84,7 +74,7 @@ def main() -> int:
     flags = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        tiny_mnist(Path(folder) / "cache")
+        made_mnist.write(Path(folder) / "cache", 256, 64)
         # What is compiled here runs for seconds, so optimising it is time lost.
         quick = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick}

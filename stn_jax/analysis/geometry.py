@@ -47,6 +47,7 @@ def map_theta(
 
 
 def conjugate(theta: ArrayLike, window: ArrayLike) -> jax.Array:
+    """A theta of the image in the coordinates of a window on it, see :func:`window_theta`."""
     return affine.compose(affine.invert(window), theta, window)
 
 
@@ -62,6 +63,7 @@ def window_theta(geometry: Geometry, shape: Sequence[int], map_shape: Sequence[i
 
 
 def checked(geometry: Geometry | None, name: str) -> Geometry:
+    """The geometry given for a depth of this name, as floats; ValueError where it is none."""
     if geometry is None:
         raise ValueError(f"geometry has no entry for depth {name}; give one, or None to measure")
     pairs = np.asarray(geometry, np.float64)

@@ -1,21 +1,18 @@
 """Equivariance: NumPy and SciPy in float64 as the judge, exact cases, closed forms, bad input."""
 
-import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_features import LARGE, SMALL, convolution, noise, small_network, variables_of
 from scipy import ndimage, signal
 
 import stn_jax
-from stn_jax.analysis import equivariance, figures
 from stn_jax.analysis.equivariance import (
-    EquivarianceError,
     compare,
     edge_maps,
     equivariance_error,
@@ -27,50 +24,12 @@ from stn_jax.analysis.equivariance import (
     scalings,
     translations,
 )
-from stn_jax.analysis.geometry import Geometry, map_theta, measure_geometry
+from stn_jax.analysis.geometry import Geometry
 from stn_jax.models import ConvBlock, Head, Network
 from stn_jax.warp import affine
 
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def convolution(kernel, strides=(1, 1), padding="VALID", dilation=(1, 1)):
-    """A rectified convolution by a kernel [h, w, C_in, C_out], as a function of images."""
-
-    @jax.jit
-    def maps(images):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.nn.relu(
-            jax.lax.conv_general_dilated(
-                images, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=numbers
-            )
-        )
-
-    return maps
-
-
-# Shapes that tests share, and with them compiled programs.
-SMALL, LARGE = (3, 16, 16, 1), (2, 60, 60, 1)
 narrow, wide = convolution(noise(3, 3, 1, 2)), convolution(noise(5, 5, 1, 2))
 NARROW, WIDE = Geometry((1, 1), (1, 1), (3, 3)), Geometry((1, 1), (2, 2), (5, 5))
-
-
-@functools.cache
-def small_network(task="rotated_mnist", variant="cnn", side=28, channels=1):
-    model = stn_jax.create_model(task, variant, width=1 / 16)
-    return model, variables_of(model, (1, side, side, channels))
-
-
-def variables_of(model, shape):
-    """Parameters by chance, the biases too, without a program to compute them."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
-
-    def draw(x):
-        return noise(*x.shape) * (1 / np.sqrt(np.prod(x.shape[:-1])) if len(x.shape) > 1 else 0.1)
-
-    return jax.tree.map(draw, shapes)
 
 
 # The measure
@@ -328,100 +287,6 @@ def test_a_w_upside_down_is_an_m_whose_maps_are_in_other_channels():
     np.testing.assert_allclose(np.roll(found.returned, 2, -1), found.maps, atol=1e-5)
 
 
-# Geometry
-
-
-def test_the_geometry_of_the_study_s_networks():
-    model, variables = small_network()
-    known = network_geometry(model)
-    # 9x9, pooled; 7x7 of those, pooled.
-    assert known["1"] == Geometry((2, 2), (4.5, 4.5), (10, 10))
-    assert known["2"] == Geometry((4, 4), (11.5, 11.5), (24, 24))
-    features = network_features(model, variables)
-    for side, depth in ((28, "1"), (28, "2"), (43, "2")):
-        found = measure_geometry(lambda x, depth=depth: features(x)[depth], (side, side, 1))
-        assert found == known[depth]
-
-
-def test_the_geometry_of_networks_with_padding():
-    model, variables = small_network("svhn_cropped", side=32, channels=3)
-    known = network_geometry(model)
-    # Pooled by 2 after the first, third, fifth and seventh block, each symmetric.
-    strides = [1, 2, 2, 4, 4, 8, 8, 16, 16]
-    assert [each.stride[0] for each in known.values()] == strides
-    assert [each.offset[1] for each in known.values()] == [(s - 1) / 2 for s in strides]
-    features = network_features(model, variables)
-    for depth in ("1", "2"):
-        found = measure_geometry(lambda x, depth=depth: features(x)[depth], (32, 32, 3))
-        assert found == known[depth]
-    with pytest.raises(ValueError, match="cannot be measured"):
-        measure_geometry(lambda x: features(x)["5"], (32, 32, 3))
-
-
-@pytest.mark.parametrize(
-    ("shape", "kernel", "options", "expected"),
-    [
-        ((9, 11, 1), (3, 5, 1, 2), {}, ((1, 1), (1, 2), (3, 5))),
-        ((20, 30, 2), (3, 4, 2, 3), {"strides": (2, 3)}, ((2, 3), (1, 1.5), (3, 4))),
-        ((20, 20, 1), (3, 3, 1, 2), {"dilation": (2, 3)}, ((1, 1), (2, 3), (5, 7))),
-        # XLA pads an even side by one pixel after the last, an odd one on both sides.
-        (
-            (28, 29, 1),
-            (3, 3, 1, 2),
-            {"strides": (2, 2), "padding": "SAME"},
-            ((2, 2), (1, 0), (3, 3)),
-        ),
-        # A lone position.
-        ((7, 7, 1), (7, 7, 1, 2), {}, ((7, 7), (3, 3), (7, 7))),
-    ],
-)
-def test_geometry_is_measured(shape, kernel, options, expected):
-    found = measure_geometry(convolution(noise(*kernel), **options), shape)
-    assert found == Geometry(*expected)
-
-
-@pytest.mark.parametrize(
-    "features",
-    [
-        lambda x: x - x.mean((1, 2), keepdims=True),
-        lambda x: x.repeat(2, 1).repeat(2, 2),
-        jnp.zeros_like,
-    ],
-    ids=["depends on all", "finer than the image", "depends on nothing"],
-)
-def test_geometry_that_cannot_be_measured_is_refused(features):
-    with pytest.raises(ValueError, match=r"cannot be measured .* give geometry="):
-        measure_geometry(features, (8, 8, 1))
-
-
-def test_a_block_of_another_kind_is_measured():
-    class Average(nn.Module):
-        @nn.compact
-        def __call__(self, x, *, train=False):
-            return nn.avg_pool(x, (3, 3), (3, 3))
-
-    model = Network((Average(),), Head(2))
-    images = noise(*LARGE)
-    variables = variables_of(model, images.shape)
-    with pytest.raises(TypeError, match="block 1 is a Average; expected a ConvBlock"):
-        network_geometry(model)
-    result = network_error(model, variables, images, translations([3.0], (60, 60)).thetas)
-    assert (result.error < 1e-5).all()
-    np.testing.assert_allclose(result.counted[:, 0], [57 / 60, 19 / 20], rtol=1e-6)
-
-
-def test_a_theta_of_the_image_in_the_map_s_coordinates():
-    # 40 positions, a pixel apart, on 50 pixels: 80 %.
-    geometry = Geometry((1, 1), (5, 5), (11, 11))
-    theta = map_theta(affine.translation((0.2, 0.1)), geometry, (50, 50), (40, 40))
-    np.testing.assert_allclose(theta, affine.translation((0.25, 0.125)), atol=1e-6)
-    # About the image's centre, which is not this map's.
-    aside = Geometry((2, 2), (0, 0), (1, 1))
-    theta = map_theta(affine.rotation(180.0), aside, (8, 8), (4, 4))
-    # The map's positions 0, 2, 4, 6 are taken from 7, 5, 3, 1: from -0.5 + 4 = 3.5 on, backwards.
-    np.testing.assert_allclose(theta, [[-1, 0, 0.25], [0, -1, 0.25]], atol=1e-6)
-
-
 # This project's networks
 
 
@@ -500,62 +365,3 @@ def test_bad_input_is_refused(change, error, message):
     inputs = {"images": IMAGES, "thetas": THETAS} | change
     with pytest.raises(error, match=message):
         equivariance_error(features, **inputs)
-
-
-# Figures
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
-    saved = []
-    save = figures._save
-    monkeypatch.setattr(
-        figures, "_save", lambda figure, path: (saved.append(figure), save(figure, path))
-    )
-    return saved
-
-
-def test_figure_1_shows_maps_in_other_channels(tmp_path, drawn):
-    path = tmp_path / "new" / "figure1.png"
-    figures.w_and_m(path, side=32)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    shown = np.array([axis.images[0].get_array()[:30, :30] for axis in drawn[0].axes], object)
-    shown = shown.reshape(3, 5, 30, 30).astype(float)
-    np.testing.assert_allclose(shown[2, 0], shown[0, 0], atol=1e-5)
-    # To the right and to the left, to the top and to the bottom have changed places.
-    np.testing.assert_allclose(shown[2, [3, 4, 1, 2]], shown[0, 1:], atol=1e-5)
-    captions = [axis.get_xlabel() for axis in drawn[0].axes[-5:]]
-    assert captions[0] == "relative error 0.00"
-    assert min(float(each.split()[-1]) for each in captions[1:]) > 1.3
-
-
-def test_the_plot_by_depth_shows_medians_and_leaves_out_what_does_not_count(tmp_path, drawn):
-    rng = np.random.default_rng(0)
-
-    def made(depths):
-        error = rng.uniform(0.1, 1, (depths, 3, 4))
-        error[-1] = np.nan
-        return EquivarianceError(
-            tuple(map(str, range(depths))), error, error / 2, np.ones((depths, 3))
-        )
-
-    results = {
-        "cnn": {"rotation": made(3), "scaling": made(3)},
-        "stn": {"rotation": made(4), "scaling": made(4)},
-    }
-    path = tmp_path / "depth.png"
-    figures.equivariance_plot(results, path, "By depth")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    for axis, family in zip(drawn[0].axes, ("rotation", "scaling"), strict=True):
-        assert (axis.get_title(), axis.get_xlabel()) == (family, "depth")
-        assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "2", "3"]
-        for container, result in zip(axis.containers, results.values(), strict=True):
-            heights = container.lines[0].get_ydata()
-            medians = [np.median(each) for each in result[family].error]
-            np.testing.assert_allclose(heights, medians)
-            assert np.isnan(heights[-1])
-
-
-def test_the_figures_module_draws_what_this_one_measures():
-    assert figures.EquivarianceError is equivariance.EquivarianceError
