@@ -34,12 +34,17 @@ def lines(series: Sequence[Points], *, label: str, log: bool = False) -> str:
     """A chart of one or more series of (x, y) over an axis that begins at 0.
 
     Args:
-      series: what is drawn, a line each; points that are not finite are left out.
+      series: what is drawn, a line each; points that are not finite are left out, and what is
+        nearer to 0 than 1e-300 is drawn as 0.
       label: says what it shows to those who do not see it.
       log: whether the y axis is logarithmic; it is not where a value is 0 or less.
     """
     width, height, left, right, top, bottom = 360, 190, 44, 10, 8, 24
-    finite = [[(x, y) for x, y in each if math.isfinite(x) and math.isfinite(y)] for each in series]
+    # Shares of numbers still nearer to 0 would have no logarithm.
+    finite = [
+        [tuple(value if abs(value) >= 1e-300 else 0.0 for value in point) for point in each]
+        for each in ([p for p in points if all(map(math.isfinite, p))] for points in series)
+    ]
     points = [point for each in finite for point in each]
     if not points:
         return '<p class="muted">no finite values</p>'

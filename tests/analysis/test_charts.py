@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -21,6 +21,9 @@ series = st.lists(
 
 
 @given(series, st.booleans())
+@example([[(0.0, 5e-324)]], True)
+@example([[(0.0, 5e-324)]], False)
+@example([[(5e-324, 1.0), (0.0, 2e-300)]], True)
 def test_any_numbers_give_a_chart_within_its_frame(series, log):
     text = lines(series, label="a chart", log=log)
     root = ElementTree.fromstring(text)
