@@ -2,8 +2,10 @@
 
 from ml_collections import ConfigDict
 
+from stn_jax.experiments.tables import DEFAULTS
 from stn_jax.training import Config
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict(Config(task="translated_mnist").to_dict())
+    task = "translated_mnist"
+    return ConfigDict(Config(task=task, **DEFAULTS[task]).to_dict())

@@ -1,4 +1,4 @@
-"""Signs that a training goes wrong before its loss does: transforms that run away."""
+"""Signs that a training goes wrong before its loss shows it: in the transforms."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,9 @@ import jax.numpy as jnp
 NEAR_ZERO, FAR_OUT = 0.05, 10.0
 # Of so many examples (%) at once it is worth a warning.
 WORTH_A_WARNING = 10.0
+# A localization network whose transforms vary less than this answers without looking. It is given
+# a tenth of the training, and so many steps, to begin.
+BLIND, PATIENCE = 1e-4, 200
 
 
 def stretches(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -30,6 +33,15 @@ def runaway(theta: jax.Array) -> jax.Array:
     return ~((least >= NEAR_ZERO) & (greatest <= FAR_OUT))
 
 
+def variation(theta: jax.Array) -> jax.Array:
+    """How much transforms ``[B, 2, 3]`` differ: the greatest of the entries' standard deviations.
+
+    It is 0 where a localization network gives the same for all images, as at the start of a
+    training, or for good once none of its last ReLUs lets anything through.
+    """
+    return theta.std(0).max()
+
+
 def advice(percent: float, step: int) -> str:
     """What to tell the user of transforms that run away."""
     return (
@@ -37,4 +49,14 @@ def advice(percent: float, step: int) -> str:
         f"the window by less than {NEAR_ZERO} or more than {FAR_OUT:g}. Lower localization_rate, "
         "set clip_norm, or choose a transform that cannot (rotation); runaway_theta_percent in "
         "metrics.jsonl has its course"
+    )
+
+
+def advice_on_blindness(step: int) -> str:
+    """What to tell the user of transforms that are the same for all images."""
+    return (
+        f"warning: at step {step} the transforms are the same for all images: the localization "
+        "network has stopped looking (its ReLUs have died) or never began. Lower "
+        "localization_rate where theta_variation in metrics.jsonl was once above 0, and raise it "
+        "where it never was; train in a new workdir"
     )

@@ -208,7 +208,7 @@ class _Log:
     ):
         self._run, self._workdir = run, workdir
         self._schedule = make_schedule(run.config, run.total_steps)
-        self._warned = False
+        self._warned: set[str] = set()
         self.note = ""
         self.sums, self.steps = run.no_sums(), 0
         self._begun = self._last = time.perf_counter()
@@ -235,7 +235,9 @@ class _Log:
     def _resume(
         self, steps: int, seconds: float, seconds_of_steps: float, sums: dict[str, Any]
     ) -> None:
-        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, Sums(**sums))
+        # Earlier versions measured less.
+        saved = self.sums._replace(**sums)
+        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, saved)
         self.sums = self._run.put_whole(read)
         self.steps, self._before = steps, seconds
         self._last -= seconds_of_steps
@@ -252,18 +254,19 @@ class _Log:
         sums = self.check(checkpoints)
         run, config = self._run, self._run.config
         now = time.perf_counter()
+        of_transforms = {
+            "localization_gradient_norm": (1, sums.localization_gradient_norm),
+            "runaway_theta_percent": (100, sums.runaway),
+            "theta_variation": (1, sums.theta_variation),
+        }
         means = {
             "loss": sums.loss / self.steps,
             "train_error_percent": 100 * sums.errors / self.steps,
             "gradient_norm": sums.gradient_norm / self.steps,
+            **{k: unit * x / self.steps for k, (unit, x) in of_transforms.items() if x is not None},
         }
-        if sums.localization_gradient_norm is not None and sums.runaway is not None:
-            means["localization_gradient_norm"] = sums.localization_gradient_norm / self.steps
-            means["runaway_theta_percent"] = 100 * sums.runaway / self.steps
-            worst = float(means["runaway_theta_percent"].max())
-            if worst >= health.WORTH_A_WARNING and not self._warned and processes.is_first():
-                self._warned = True
-                print(health.advice(worst, step), file=sys.stderr, flush=True)
+        if "theta_variation" in means:
+            self._warn(step, means)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
         line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
         line["learning_rate"] = float(self._schedule(step - 1))
@@ -281,6 +284,21 @@ class _Log:
         )
         self.sums, self.steps = run.no_sums(), 0
         self._last = now
+
+    def _warn(self, step: int, means: dict[str, Any]) -> None:
+        """Says what goes wrong with the transforms, each thing once."""
+        config, total = self._run.config, self._run.total_steps
+        worst = float(means["runaway_theta_percent"].max())
+        if worst >= health.WORTH_A_WARNING:
+            self._warn_once("runaway", health.advice(worst, step))
+        late = step >= max(health.PATIENCE, total / 10)
+        if late and config.localization_rate and means["theta_variation"].min() < health.BLIND:
+            self._warn_once("blind", health.advice_on_blindness(step))
+
+    def _warn_once(self, about: str, message: str) -> None:
+        if about not in self._warned and processes.is_first():
+            self._warned.add(about)
+            print(message, file=sys.stderr, flush=True)
 
     def __enter__(self) -> "_Log":
         return self

@@ -10,7 +10,7 @@ import optax
 
 from stn_jax.data.tasks import Task, example_keys
 from stn_jax.models import Details, Network
-from stn_jax.training.health import runaway
+from stn_jax.training.health import runaway, variation
 from stn_jax.training.placement import Placement
 
 State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lead with [seeds]
@@ -25,6 +25,9 @@ class Data(NamedTuple):
     deviation: jax.Array
 
 
+_OfTransforms = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
+
+
 class Sums(NamedTuple):
     """Sums over steps, each ``[seeds]``, and what went wrong first."""
 
@@ -34,17 +37,20 @@ class Sums(NamedTuple):
     # Those of networks with a transformer; None without one.
     localization_gradient_norm: jax.Array | None  # part of gradient_norm
     runaway: jax.Array | None  # share of the batch whose transform has run away
+    theta_variation: jax.Array | None  # how much theta differs within the batch
     bad_step: jax.Array  # the first step of a loss or gradient that is not finite; -1: none
 
     @classmethod
     def zero(cls, model: Network, seeds: int) -> "Sums":
         """The sums over no steps."""
         # Arrays of their own: they are consumed.
-        loss, errors, norm, localization_norm, runaway = (jnp.zeros(seeds) for _ in range(5))
+        loss, errors, norm, localization_norm, runaway, varied = (
+            jnp.zeros(seeds) for _ in range(6)
+        )
         none = jnp.full(seeds, -1, jnp.int32)
         if model.transformer is None:
-            return cls(loss, errors, norm, None, None, none)
-        return cls(loss, errors, norm, localization_norm, runaway, none)
+            return cls(loss, errors, norm, None, None, None, none)
+        return cls(loss, errors, norm, localization_norm, runaway, varied, none)
 
     def plus(self, step: "Sums") -> "Sums":
         """These sums and those of a further step."""
@@ -122,11 +128,12 @@ def make_train_steps(
 
     shared = (lambda x: x) if placement is None else placement.constrain
 
-    def health(details: Details, gradients) -> tuple[jax.Array | None, jax.Array | None]:
+    def health(details: Details, gradients) -> _OfTransforms:
         if model.transformer is None or details.theta is None:
-            return None, None
+            return None, None, None
         theta = model.transformer.family().as_affine(details.theta)
-        return optax.tree.norm(gradients["transformer"]), runaway(theta).mean()
+        norm = optax.tree.norm(gradients["transformer"])
+        return norm, runaway(theta).mean(), variation(theta)
 
     def one_step(params, optimizer_state, key, step, order, data: Data):
         start = step % (len(data.images) // batch_size) * batch_size

@@ -1,4 +1,4 @@
-"""Transforms that run away, and what is measured of them."""
+"""Transforms that run away or are all the same, and what is measured of them."""
 
 import json
 
@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stn_jax.data.tasks import example_keys
-from stn_jax.training import Config, train
-from stn_jax.training.health import runaway, stretches
+from stn_jax.training import Config, health, train
+from stn_jax.training.health import BLIND, runaway, stretches, variation
 from stn_jax.training.run import Run
 from stn_jax.training.step import Sums, distorted_batch, make_train_steps, seed_keys
 from stn_jax.warp import affine
 
+floats = st.floats(-20, 20, width=32)
+
 
 @settings(deadline=None)
-@given(arrays(np.float32, (2, 3), elements=st.floats(-20, 20, width=32)))
+@given(arrays(np.float32, (2, 3), elements=floats))
 def test_stretches_are_the_singular_values(theta):
     expected = np.linalg.svd(theta[:, :2].astype(np.float64), compute_uv=False)
     found = stretches(jnp.asarray(theta))
@@ -45,6 +47,13 @@ def test_stretches_are_the_singular_values(theta):
 )
 def test_runaway(theta, expected):
     assert bool(runaway(theta)) is expected
+
+
+@settings(deadline=None)
+@given(arrays(np.float32, st.tuples(st.integers(1, 5), st.just(2), st.just(3)), elements=floats))
+def test_variation_is_the_greatest_standard_deviation(thetas):
+    expected = np.std(thetas.astype(np.float64), 0).max()
+    np.testing.assert_allclose(variation(jnp.asarray(thetas)), expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +88,9 @@ def test_the_norm_of_the_localization_networks_gradient(run):
     np.testing.assert_allclose(sums.localization_gradient_norm, expected, rtol=1e-4)
     assert sums.localization_gradient_norm[0] < sums.gradient_norm[0]
     assert sums.runaway.tolist() == [0.0]
+    theta = run.model.apply({"params": params}, images, return_details=True)[1].theta
+    np.testing.assert_allclose(sums.theta_variation, np.std(theta, 0).max(), rtol=1e-4)
+    assert sums.theta_variation[0] > 1e-3
 
 
 def logged(path):
@@ -94,15 +106,30 @@ def test_transforms_that_run_away_are_reported_with_advice(tiny_config, tmp_path
     assert max(line["runaway_theta_percent"][0] for line in logged(tmp_path)) > 10
 
 
+@pytest.mark.parametrize(("rate", "warned"), [(1e-9, 1), (0.0, 0)])
+def test_a_network_that_does_not_look_is_reported(
+    tiny_config, tmp_path, capsys, monkeypatch, rate, warned
+):
+    # Without any rate it is the user's wish.
+    monkeypatch.setattr(health, "PATIENCE", 2)
+    values = {"localization_rate": rate, "log_every": 1, "test_passes": 1}
+    train(Config(**{**tiny_config, **values}), tmp_path)
+    errors = capsys.readouterr().err
+    assert errors.count("the transforms are the same for all images") == warned
+    assert all(line["theta_variation"][0] < BLIND for line in logged(tmp_path))
+
+
 def test_a_healthy_run_is_not_warned_of(tiny_config, tmp_path, capsys):
     # At a higher rate, so narrow a network may lose all of its ReLUs.
     train(Config(**{**tiny_config, "learning_rate": 0.02, "test_passes": 1}), tmp_path)
-    assert "run away" not in capsys.readouterr().err
+    assert "warning" not in capsys.readouterr().err
     for line in logged(tmp_path):
+        assert line["theta_variation"][0] > BLIND
         assert line["runaway_theta_percent"] == [0.0]
         assert 0 < line["localization_gradient_norm"][0] < line["gradient_norm"][0]
 
 
 def test_a_network_without_a_transformer_has_none_of_it(tiny_config, tmp_path):
     train(Config(**{**tiny_config, "variant": "cnn", "test_passes": 1}), tmp_path)
-    assert not {"runaway_theta_percent", "localization_gradient_norm"} & set(logged(tmp_path)[0])
+    of_transforms = {"runaway_theta_percent", "localization_gradient_norm", "theta_variation"}
+    assert not of_transforms & set(logged(tmp_path)[0])
