@@ -34,6 +34,10 @@ class Config:
       cache_dir: folder of the decoded arrays; "" for the default.
       seeds: one network is trained for each, all in one program.
       epochs, batch_size: an epoch drops the examples that do not fill its last batch.
+      microbatch: how many of a batch's examples at once; the parts' gradients are averaged, which
+        takes the memory of one part. Dropout draws other masks in each. 0: all on accelerators and
+        where several devices share the work, and on one CPU 64, which is faster there, where
+        batch_size is a multiple.
       holdout: this many training examples, the last ones, are not trained on and take the test
         set's place in the evaluation; to choose settings by.
       learning_rate: the schedule's peak.
@@ -78,6 +82,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     epochs: int = 20
     batch_size: int = 256
+    microbatch: int = 0
     holdout: int = 0
     learning_rate: float = 0.2
     localization_rate: float = 0.015
@@ -135,6 +140,7 @@ class Config:
             _within(self, name, 1, COUNTABLE)
         _within(self, "iterations", 1, 100)
         for name in [
+            "microbatch",
             "holdout",
             "crop",
             "checkpoint_every",
@@ -150,6 +156,11 @@ class Config:
         _within(self, "learning_rate", 0, math.inf, excluded=0)
         _within(self, "width", 0, 100, excluded=0)
         _within(self, "dropout", 0, 2, excluded=2)
+        if self.microbatch and self.batch_size % self.microbatch:
+            raise ConfigError(
+                f"microbatch is {self.microbatch}, which does not divide batch_size "
+                f"{self.batch_size} evenly; expected a divisor, or 0"
+            )
         if self.crop and TASKS[self.task].distorts:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -34,7 +34,7 @@ class Placement:
         """The mesh that a configuration asks for, on the devices that there are.
 
         Args:
-          config: with fields mesh, seeds and batch_size.
+          config: with fields mesh, seeds, batch_size and microbatch.
           mesh: in place of the configuration's.
 
         Raises:
@@ -42,7 +42,8 @@ class Placement:
         """
         asked = mesh or config.mesh
         available = jax.devices()
-        sizes = {"seeds": len(config.seeds), "batch": config.batch_size}
+        shared = "microbatch" if config.microbatch else "batch_size"
+        sizes = {"seeds": len(config.seeds), "batch": getattr(config, shared)}
         counts = mesh_axes(asked)
         given = int(np.prod([count or 1 for count in counts.values()]))
         for axis, count in counts.items():
@@ -53,7 +54,7 @@ class Placement:
             elif sizes[axis] % count:
                 raise ConfigError(
                     f"mesh is {asked!r}, but {count} devices cannot share {sizes[axis]} "
-                    f"({'batch_size' if axis == 'batch' else 'seeds'}) evenly"
+                    f"({shared if axis == 'batch' else 'seeds'}) evenly"
                 )
         shape = [counts.get(axis) or 1 for axis in AXES]
         total = int(np.prod(shape))

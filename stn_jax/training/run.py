@@ -18,6 +18,7 @@ import optax
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, Task
 from stn_jax.models import Details, Network, create_model
+from stn_jax.training import microbatch
 from stn_jax.training.config import COUNTABLE, Config, ConfigError
 from stn_jax.training.optimizer import make_optimizer
 from stn_jax.training.placement import Placement
@@ -104,12 +105,15 @@ class Run:
 
     def train_steps(self) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
         """The function that takes its steps, see :func:`stn_jax.training.step.make_train_steps`."""
+        alone = self.placement is None or self.placement.single
+        size = self.config.batch_size
         return make_train_steps(
             self.model,
             self.optimizer,
             self.task,
             seeds=self.config.seeds,
-            batch_size=self.config.batch_size,
+            batch_size=size,
+            microbatch=self.config.microbatch or (microbatch.automatic(size) if alone else size),
             label_smoothing=self.config.label_smoothing,
             placement=self.placement,
         )

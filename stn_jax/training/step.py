@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from stn_jax.data.tasks import Task, example_keys
-from stn_jax.models import Details, Network
+from stn_jax.models import Network
 from stn_jax.training.health import runaway, variation
+from stn_jax.training.microbatch import in_parts
 from stn_jax.training.placement import Placement
 
 State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lead with [seeds]
@@ -105,6 +106,7 @@ def make_train_steps(
     *,
     seeds: tuple[int, ...],
     batch_size: int,
+    microbatch: int = 0,
     label_smoothing: float = 0.0,
     placement: Placement | None = None,
 ) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
@@ -119,6 +121,7 @@ def make_train_steps(
       model, optimizer, task: what is trained, how, and on what.
       seeds: one network for each.
       batch_size: examples in each step.
+      microbatch: how many of these at once, a divisor; 0: all.
       placement: how states and data are laid over devices; None: they are on one.
 
     Returns:
@@ -128,10 +131,10 @@ def make_train_steps(
 
     shared = (lambda x: x) if placement is None else placement.constrain
 
-    def health(details: Details, gradients) -> _OfTransforms:
-        if model.transformer is None or details.theta is None:
+    def health(theta: jax.Array | None, gradients) -> _OfTransforms:
+        if model.transformer is None or theta is None:
             return None, None, None
-        theta = model.transformer.family().as_affine(details.theta)
+        theta = model.transformer.family().as_affine(theta)
         norm = optax.tree.norm(gradients["transformer"])
         return norm, runaway(theta).mean(), variation(theta)
 
@@ -139,36 +142,46 @@ def make_train_steps(
         start = step % (len(data.images) // batch_size) * batch_size
         chosen = jax.lax.dynamic_slice(order, (start,), (batch_size,))
         key = jax.random.fold_in(key, step)
-        keys = shared(example_keys(key, jnp.arange(batch_size)))
-        images, _ = distorted_batch(task, data, keys, shared(data.images[chosen]))
-        images, labels = shared(images), shared(data.labels[chosen])
-        dropout = jax.random.fold_in(key, batch_size)
+        numbers = jnp.arange(batch_size)
 
-        def loss_fn(params):
-            result: Any = model.apply(
-                {"params": params},
-                images,
-                train=True,
-                rngs={"dropout": dropout},
-                return_details=True,
-            )
-            logits, details = result
-            # Where an example has several labels, their losses add up, and one miss is an error.
-            targets = jax.nn.one_hot(labels, logits.shape[-1])
-            losses = optax.softmax_cross_entropy(
-                logits, optax.smooth_labels(targets, label_smoothing)
-            )
-            wrong = logits.argmax(-1) != labels
-            loss = losses.reshape(batch_size, -1).sum(-1).mean()
-            return loss, (wrong.reshape(batch_size, -1).any(-1).mean(), details)
+        def gradients_of(part, number):
+            chosen, numbers = part
+            keys = shared(example_keys(key, numbers))
+            images, _ = distorted_batch(task, data, keys, shared(data.images[chosen]))
+            images, labels = shared(images), shared(data.labels[chosen])
+            dropout = jax.random.fold_in(key, batch_size + number)
 
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (errors, details)), gradients = value_and_grad(params)
+            def loss_fn(params):
+                result: Any = model.apply(
+                    {"params": params},
+                    images,
+                    train=True,
+                    rngs={"dropout": dropout},
+                    return_details=True,
+                )
+                logits, details = result
+                # Where an example has several labels, their losses add up, and one miss is an
+                # error.
+                targets = jax.nn.one_hot(labels, logits.shape[-1])
+                losses = optax.softmax_cross_entropy(
+                    logits, optax.smooth_labels(targets, label_smoothing)
+                )
+                wrong = logits.argmax(-1) != labels
+                loss = losses.reshape(len(labels), -1).sum(-1).mean()
+                return loss, (wrong.reshape(len(labels), -1).any(-1).mean(), details.theta)
+
+            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+            (loss, (errors, theta)), gradients = value_and_grad(params)
+            return (loss, errors, gradients), theta
+
+        (loss, errors, gradients), theta = in_parts(
+            gradients_of, (chosen, numbers), microbatch or batch_size
+        )
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = optax.apply_updates(params, updates)
         norm = optax.tree.norm(gradients)
         bad = jnp.where(jnp.isfinite(loss) & jnp.isfinite(norm), -1, step)
-        sums = Sums(loss, errors, norm, *health(details, gradients), bad)
+        sums = Sums(loss, errors, norm, *health(theta, gradients), bad)
         return params, optimizer_state, sums
 
     def steps_of_one_seed(params, optimizer_state, sums, key, first, data: Data, count):

@@ -1,0 +1,106 @@
+"""Batches taken in parts: the same gradients as the whole, in less memory."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stn_jax.training import Config, ConfigError, train
+from stn_jax.training.microbatch import automatic, in_parts
+from stn_jax.training.placement import Placement
+from stn_jax.training.run import Run
+from stn_jax.training.step import Sums, make_train_steps
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**16))
+def test_means_and_arrays_of_the_parts(count, size, seed):
+    rng = np.random.default_rng(seed)
+    batch = {"x": rng.normal(size=(count * size, 3)), "y": rng.normal(size=count * size)}
+    batch = jax.tree.map(lambda x: x.astype(np.float32), batch)
+
+    def fn(part, number):
+        assert part["x"].shape == (size, 3)
+        total = part["x"].sum(-1) * part["y"]
+        return {"mean": total.mean(), "number": number}, (total, jnp.full(size, number))
+
+    means, (kept, numbers) = jax.jit(lambda batch: in_parts(fn, batch, size))(batch)
+    expected = batch["x"].astype(np.float64).sum(-1) * batch["y"]
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    np.testing.assert_allclose(means["mean"], expected.mean(), atol=1e-5)
+    np.testing.assert_array_equal(numbers, np.repeat(np.arange(count), size))
+    np.testing.assert_allclose(means["number"], (count - 1) / 2)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cache) -> Run:
+    # Adam would make whole steps of what rounding leaves of a gradient of 0.
+    config = Config(
+        cache_dir=str(tiny_cache),
+        width=1 / 16,
+        batch_size=48,
+        epochs=2,
+        localization_optimizer="sgd",
+        localization_rate=0.3,
+    )
+    return Run.open(config)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 3)])
+def test_steps_in_parts_learn_what_whole_batches_do(run, seeds):
+    config = Config(**{**run.config.to_dict(), "seeds": seeds})
+    one = Run(config, run.task, run.model, run.data, run.test)
+    ends = []
+    for size in (0, 16, 1):
+        steps = make_train_steps(
+            run.model, run.optimizer, run.task, seeds=seeds, batch_size=48, microbatch=size
+        )
+        sums = Sums.zero(run.model, len(seeds))
+        state, sums = steps(one.init_state(), sums, run.data, jnp.int32(3))
+        ends.append((state["params"], sums))
+    for params, sums in ends[1:]:
+        chex.assert_trees_all_close(params, ends[0][0], atol=1e-5)
+        chex.assert_trees_all_close(sums, ends[0][1], rtol=1e-4)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ends[0][0], one.init_state()["params"])
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+def test_memory_is_that_of_a_part(run):
+    def temporary(size: int) -> int:
+        steps = make_train_steps(
+            run.model, run.optimizer, run.task, seeds=(0,), batch_size=48, microbatch=size
+        )
+        sums = Sums.zero(run.model, 1)
+        program = steps.lower(run.init_state(), sums, run.data, jnp.int32(1)).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary(8) < temporary(48) / 3
+
+
+def test_what_is_chosen_on_a_cpu():
+    assert [automatic(size) for size in (256, 64, 100, 32)] == [64, 64, 100, 32]
+
+
+@pytest.mark.parametrize("value", [48, 512, -1, 2.5, "half"])
+def test_a_size_that_does_not_fit_is_refused(value):
+    with pytest.raises(ConfigError, match="microbatch is"):
+        Config(microbatch=value)
+
+
+def test_devices_share_the_parts():
+    config = Config(batch_size=256, microbatch=32)
+    with pytest.raises(ConfigError, match=r"cannot share 32 \(microbatch\) evenly"):
+        Placement.choose(config, "batch=3")
+
+
+def test_a_training_in_parts_ends_as_one_of_whole_batches(tiny_config, tmp_path):
+    results = [
+        train(Config(**{**tiny_config, "learning_rate": 0.02, "microbatch": size}), tmp_path / name)
+        for size, name in [(32, "parts"), (128, "whole")]
+    ]
+    # Nearly the same networks, of which a digit or two may fall on the other side.
+    errors = [result["test_error_percent"][0] for result in results]
+    assert errors[0] == pytest.approx(errors[1], abs=1.0)
