@@ -25,6 +25,7 @@ from stn_jax.data import sources
 from stn_jax.data.tasks import example_keys
 from stn_jax.training import Config
 from stn_jax.training.loop import fit
+from stn_jax.training.microbatch import in_parts
 from stn_jax.training.run import Run
 from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
@@ -85,13 +86,17 @@ def bare(run: Run) -> Callable[[], Any]:
     state = run.init_state()
     carry = jax.tree.map(lambda x: x[0], (state["params"], state["optimizer"]))
 
-    def loss_fn(params: Any, i: jax.Array) -> jax.Array:
-        logits: Any = run.model.apply({"params": params}, images[i], train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[i]).mean()
+    def loss_fn(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        logits: Any = run.model.apply({"params": params}, images, train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def step(i: jax.Array, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
         params, optimizer_state, total = carry
-        loss, gradients = jax.value_and_grad(loss_fn)(params, i)
+
+        def of_part(part: tuple[jax.Array, jax.Array], number: jax.Array) -> tuple[Any, None]:
+            return jax.value_and_grad(loss_fn)(params, *part), None
+
+        (loss, gradients), _ = in_parts(of_part, (images[i], labels[i]), run.microbatch)
         updates, optimizer_state = run.optimizer.update(gradients, optimizer_state, params)
         return optax.apply_updates(params, updates), optimizer_state, total + loss
 

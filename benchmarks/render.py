@@ -25,6 +25,7 @@ TITLES = {
     "layers": "Layers",
     "step": "Training steps",
     "profile": "Where the time of a training step goes",
+    "microbatch": "Batches in parts",
     "pipeline": "What an epoch spends outside of the network",
     "startup": "Starting",
     "scaling": "Scaling",
@@ -46,6 +47,7 @@ ours" is the fastest rival's time over ours: above 1 we are faster. Losses are s
     python -m benchmarks.layers      # convolutions and poolings alone
     python -m benchmarks.step        # a training step; --task, --variants, --seeds, --dtype
     python -m benchmarks.profile     # where the time of a training step goes, on a CPU
+    python -m benchmarks.microbatch  # a training step whose batch is taken in parts
     python -m benchmarks.pipeline    # what an epoch spends outside of the network
     python -m benchmarks.startup     # from the start of a process to the first step; imports
     python -m benchmarks.scaling     # time over batch, side, channels, seeds

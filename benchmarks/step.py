@@ -32,6 +32,7 @@ from benchmarks.harness import Report, compare, flags, optional_torch, ratio
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, example_keys
 from stn_jax.models import Network, create_model, layers
+from stn_jax.training.microbatch import automatic, in_parts
 from stn_jax.training.step import Data, distorted_batch
 
 VARIANTS = {
@@ -85,16 +86,22 @@ def loss_of(model: Network, params: Any, batch: Batch, key: jax.Array) -> jax.Ar
 
 
 def make_step(
-    model: Network, prepare: Callable[[Batch, jax.Array], Batch] = lambda batch, key: batch
+    model: Network,
+    microbatch: int,
+    prepare: Callable[[Batch, jax.Array], Batch] = lambda batch, key: batch,
 ) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
     """The optimizer, and a step: ``(params, state), batch, key -> (params, state), loss``."""
     optimizer = optax.sgd(RATE, MOMENTUM, nesterov=True)
 
     def step(state: tuple[Any, Any], batch: Batch, key: jax.Array) -> tuple[Any, jax.Array]:
         params, optimizer_state = state
-        loss, gradients = jax.value_and_grad(
-            lambda params: loss_of(model, params, prepare(batch, key), key)
-        )(params)
+
+        def of_part(part: Batch, number: jax.Array) -> tuple[Any, None]:
+            own = jax.random.fold_in(key, number)
+            loss = functools.partial(loss_of, model, batch=prepare(part, own), key=own)
+            return jax.value_and_grad(loss)(params), None
+
+        (loss, gradients), _ = in_parts(of_part, batch, microbatch)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), loss
 
@@ -127,6 +134,7 @@ class JaxSide:
       params: a tree for each seed.
       batch: what each step trains on.
       plain: whether convolution and pooling are as Flax writes them.
+      microbatch: how much of the batch at once; as in training where None (all, if plain).
       prepare: what is done to the batch within the step.
       steps: how many a call takes, in one dispatch, as in training.
     """
@@ -138,10 +146,15 @@ class JaxSide:
         batch: Batch,
         *,
         plain: bool = False,
+        microbatch: int | None = None,
         prepare: Callable[[Batch, jax.Array], Batch] | None = None,
         steps: int = 1,
     ):
-        optimizer, step = make_step(model, *([prepare] if prepare else []))
+        whole = len(batch[0])
+        size = microbatch or (whole if plain else automatic(whole))
+        #: In how many parts the batch is taken.
+        self.parts = whole // size
+        optimizer, step = make_step(model, size, *([prepare] if prepare else []))
         self._batch, self._key = batch, jax.random.key(0)
         if len(params) == 1:  # mapping would make its convolutions grouped ones
             tree = jax.tree.map(jnp.copy, params[0])
@@ -326,7 +339,8 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
     seconds = times["stn_jax"].median
     # Operations of the network as it is defined: our own forms of it may need more of them.
     operations, _ = work(flax.lowered)
-    _, moved = work(ours.lowered.compile())
+    # XLA counts the parts of a batch once.
+    moved = ours.parts * work(ours.lowered.compile())[1]
     product, bandwidth = peaks(jnp.bfloat16 if half else jnp.float32)
     name = f"{task}, {variant}, batch {options.batch}"
     name += f", {seeds} seeds" if seeds > 1 else ""

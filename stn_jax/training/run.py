@@ -93,6 +93,13 @@ class Run:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
+    @property
+    def microbatch(self) -> int:
+        """How many of a batch's examples are taken at once."""
+        alone = self.placement is None or self.placement.single
+        size = self.config.batch_size
+        return self.config.microbatch or (microbatch.automatic(size) if alone else size)
+
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
         return make_optimizer(self.config, self.total_steps)
@@ -105,15 +112,13 @@ class Run:
 
     def train_steps(self) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
         """The function that takes its steps, see :func:`stn_jax.training.step.make_train_steps`."""
-        alone = self.placement is None or self.placement.single
-        size = self.config.batch_size
         return make_train_steps(
             self.model,
             self.optimizer,
             self.task,
             seeds=self.config.seeds,
-            batch_size=size,
-            microbatch=self.config.microbatch or (microbatch.automatic(size) if alone else size),
+            batch_size=self.config.batch_size,
+            microbatch=self.microbatch,
             label_smoothing=self.config.label_smoothing,
             placement=self.placement,
         )
