@@ -70,7 +70,7 @@ class Table:
         return [row for row in self.rows if any(fnmatch.fnmatch(row.name, p) for p in patterns)]
 
 
-# Fields of Config that are a task's own. The more pixels a localization network adds up, the more
+# Fields of Config that are a task's own, of the localization networks. The more pixels a localization network adds up, the more
 # a step of Adam's moves its answers: at the rate for 28x28 images, with larger ones its last ReLUs
 # die within the first epochs.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,9 @@ TASKS = {
 
 def _row(task: str, network: str, paper: float | None = None, **overrides: Any) -> Row:
     name = TASKS[task]
-    return Row(f"{task}/{network}", {"task": name, **overrides}, paper, DEFAULTS[name])
+    # A network without a transformer has none of what they set.
+    defaults = DEFAULTS[name] if overrides["variant"] != "cnn" else {}
+    return Row(f"{task}/{network}", {"task": name, **overrides}, paper, defaults)
 
 
 def _rows(task: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
