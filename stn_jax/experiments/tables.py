@@ -70,9 +70,9 @@ class Table:
         return [row for row in self.rows if any(fnmatch.fnmatch(row.name, p) for p in patterns)]
 
 
-# Fields of Config that are a task's own, of the localization networks. The more pixels a localization network adds up, the more
-# a step of Adam's moves its answers: at the rate for 28x28 images, with larger ones its last ReLUs
-# die within the first epochs.
+# Fields of Config, for the localization networks of a task. The more pixels such a network adds
+# up, the more a step of Adam's moves its answers: at the rate for 28x28 images, with larger ones
+# its last ReLUs die within the first epochs.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "rotated_mnist": {},
     "translated_mnist": {"localization_rate": 0.002},

@@ -14,6 +14,7 @@ import pytest
 from benchmarks import (
     harness,
     layers,
+    microbatch,
     parts,
     pipeline,
     profile,
@@ -462,6 +463,25 @@ def test_all_sides_of_a_pooling_compute_the_same(kind, monkeypatch):
     monkeypatch.setattr(layers, "BATCH", 2)
     results = {name: fn() for name, fn in layers.pooling(6, 3, kind, None).items()}
     jax.tree.map(np.testing.assert_array_equal, results["stn_jax"], results["plain"])
+
+
+def test_time_over_parts_of_a_batch(tmp_path, narrow, capsys):
+    flags = ["--variants=cnn", "--rounds=1", "--budget=0", "--steps=1", f"--folder={tmp_path}"]
+    microbatch.main([*flags, "--batch=4", "--sizes=4,2"])
+    (found,) = read_lines(tmp_path)
+    assert list(found["times"]) == ["4 at once", "2 at once"]
+    assert found["values"] == {"chosen": 4, "whole / chosen": 1}
+    with pytest.raises(SystemExit):
+        microbatch.main([*flags, "--batch=4", "--sizes=3"])
+    assert "--sizes is 3; expected divisors of the batch, 4" in capsys.readouterr().err
+
+
+def test_a_step_in_parts_is_the_step():
+    model = create_model("rotated_mnist", "stn-sl1", width=1 / 16)
+    batch = step.seen_batch("rotated_mnist", step.raw_batch("rotated_mnist", 8))
+    params = step.initial(model, batch[0], 1)
+    losses = [step.JaxSide(model, params, batch, microbatch=size, steps=2)() for size in (8, 2)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_time_over_sizes(tmp_path, monkeypatch):

@@ -52,6 +52,16 @@ def test_the_published_training_of_svhn_is_400_000_steps_of_128():
     assert (config.batch_size, config.weight_decay, config.step_drops) == (128, 5e-4, 4)
 
 
+def test_larger_images_take_a_lower_localization_rate():
+    """So that ReLUs do not die; the plain CNN has none to look after."""
+    rates = {row.name: row.config().localization_rate for row in TABLES["table1"].rows}
+    assert rates["rotation/stn-c0"] == Config().localization_rate > rates["translation/stn-c0"]
+    assert rates["translation/stn-c0"] == rates["translation/stn-sl1"]
+    assert rates["translation/cnn"] == rates["rotation/cnn"]
+    deeper = TABLES["deeper"].select(["scaling/*"])[0].config().localization_rate
+    assert deeper < rates["translation/stn-c0"]
+
+
 def test_settings_come_before_a_rows_defaults():
     row = TABLES["table2"].select(["svhn/cnn"])[0]
     assert row.config({"epochs": 3, "dataset": "made_up"}).dataset == "made_up"
