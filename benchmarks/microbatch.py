@@ -7,6 +7,7 @@ A step is the one of ``benchmarks.step``; the parts' gradients are averaged, so 
 the same. ``taskset -c 0`` before it shows one core alone.
 """
 
+import math
 from collections.abc import Sequence
 
 from benchmarks.harness import Report, compare, flags
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for size in sizes
         }
         times = compare(sides, options.rounds, budget=options.budget, steps=steps)
-        values = {"chosen": float(automatic(batch))}
-        whole, chosen = times.get(f"{batch} at once"), times.get(f"{automatic(batch)} at once")
+        size = automatic(batch, math.prod(seen[0].shape[1:]))
+        values = {"chosen": float(size)}
+        whole, chosen = times.get(f"{batch} at once"), times.get(f"{size} at once")
         if whole and chosen:
             values["whole / chosen"] = whole.median / chosen.median
         case = {"task": task, "variant": variant, "batch": batch, "steps": steps}

@@ -20,6 +20,7 @@ divided by its largest element) in the first step, from PyTorch in float64.
 import argparse
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -151,7 +152,7 @@ class JaxSide:
         steps: int = 1,
     ):
         whole = len(batch[0])
-        size = microbatch or (whole if plain else automatic(whole))
+        size = microbatch or (whole if plain else automatic(whole, math.prod(batch[0].shape[1:])))
         #: In how many parts the batch is taken.
         self.parts = whole // size
         optimizer, step = make_step(model, size, *([prepare] if prepare else []))
@@ -377,7 +378,8 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
             keys = example_keys(key, jnp.arange(len(batch[0])))
             return distorted_batch(TASKS[task], data, keys, batch[0])[0], batch[1]
 
-        fused = JaxSide(model, params, raw, prepare=distort, steps=steps)
+        size = options.batch // ours.parts
+        fused = JaxSide(model, params, raw, microbatch=size, prepare=distort, steps=steps)
         sides = {"with the distortion": fused, "without": ours}
         times = compare(sides, options.rounds, budget=options.budget, steps=steps)
         share = 1 - times["without"].median / times["with the distortion"].median

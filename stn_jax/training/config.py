@@ -35,9 +35,8 @@ class Config:
       seeds: one network is trained for each, all in one program.
       epochs, batch_size: an epoch drops the examples that do not fill its last batch.
       microbatch: how many of a batch's examples at once; the parts' gradients are averaged, which
-        takes the memory of one part. Dropout draws other masks in each. 0: all on accelerators and
-        where several devices share the work, and on one CPU 64, which is faster there, where
-        batch_size is a multiple.
+        takes the memory of one part. Dropout draws other masks in each. 0: all, but on one CPU
+        fewer of large images (64 of 60x60 pixels), which is faster there.
       holdout: this many training examples, the last ones, are not trained on and take the test
         set's place in the evaluation; to choose settings by.
       learning_rate: the schedule's peak.

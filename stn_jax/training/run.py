@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import platform
 import subprocess
@@ -98,7 +99,9 @@ class Run:
         """How many of a batch's examples are taken at once."""
         alone = self.placement is None or self.placement.single
         size = self.config.batch_size
-        return self.config.microbatch or (microbatch.automatic(size) if alone else size)
+        if self.config.microbatch or not alone:
+            return self.config.microbatch or size
+        return microbatch.automatic(size, math.prod(self.seen_shape()))
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:

@@ -80,8 +80,17 @@ def test_memory_is_that_of_a_part(run):
     assert temporary(8) < temporary(48) / 3
 
 
-def test_what_is_chosen_on_a_cpu():
-    assert [automatic(size) for size in (256, 64, 100, 32)] == [64, 64, 100, 32]
+@pytest.mark.parametrize(
+    ("batch_size", "side", "expected"),
+    [(256, 28, 256), (256, 60, 64), (192, 60, 64), (64, 60, 64), (256, 112, 16), (127, 60, 127)],
+)
+def test_what_is_chosen_on_a_cpu(batch_size, side, expected):
+    assert automatic(batch_size, side**2) == expected
+
+
+@given(st.integers(1, 600), st.integers(1, 10**7))
+def test_what_is_chosen_divides_the_batch(batch_size, values):
+    assert batch_size % automatic(batch_size, values) == 0
 
 
 @pytest.mark.parametrize("value", [48, 512, -1, 2.5, "half"])
