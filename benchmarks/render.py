@@ -232,7 +232,9 @@ def page(lines: Iterable[Line], notes: str = "") -> str:
     parts = [INTRODUCTION]
     for device, benchmarks in sorted(newest(lines).items(), key=lambda item: "CPU" not in item[0]):
         rows = [line for group in benchmarks.values() for line in group]
-        parts += [f"## {device}\n", _machine(rows), _goals(rows)]
+        parts += [f"## {device}\n", _machine(rows)]
+        if any(judged(row) for row in rows):
+            parts.append(_goals(rows))
         for benchmark, title in TITLES.items():
             if benchmark in benchmarks:
                 parts += [f"### {title}\n", *_tables(benchmarks[benchmark])]
