@@ -112,6 +112,13 @@ def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
     assert_alike(one, path)
 
 
+def test_eight_devices_share_each_part_of_a_batch(config, one, tmp_path):
+    in_parts = dataclasses.replace(config, microbatch=80)
+    [(said, _)] = finish(start(in_parts, tmp_path / "parts", 8))
+    assert (said["devices"], said["status"]) == (8, 0)
+    assert_alike(one, tmp_path / "parts")
+
+
 def test_a_checkpoint_of_eight_devices_opens_on_one(config, one, eight):
     path, _ = eight
     state, other = load(path)[1], load(one)[1]
