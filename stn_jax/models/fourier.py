@@ -72,9 +72,9 @@ def cost(batch: int, out_shape: tuple[int, int], kernel_shape: tuple[int, ...]) 
 
 
 # A value of a transform that is stored and read again takes about as long as this many
-# multiplications: with it the faster form was chosen for each of thirteen layers, for 64 images on
-# one core. Only which form is chosen depends on it.
-_MOVING = 10
+# multiplications: with it the fastest tile, or one within a tenth of it, was chosen for each of
+# fourteen layers, for 64 images on one core. Only which form is chosen depends on it.
+_MOVING = 100
 
 
 def _cost(batch, out_shape, kernel_shape, tile) -> float:

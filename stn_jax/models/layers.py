@@ -111,9 +111,12 @@ def _wants_fourier(shape: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
     """Whether Fourier's way takes less than tiles do."""
     out = (shape[1] - kernel[0] + 1, shape[2] - kernel[1] + 1)
     tiles = shape[0] * out[0] * -(-out[1] // _TILE)
-    return fourier.cost(shape[0], out, kernel) < tiles * _TILE * (
-        kernel[0] * (_TILE + kernel[1] - 1) * kernel[2] * kernel[3]
-    )
+    products = tiles * _TILE * kernel[0] * (_TILE + kernel[1] - 1) * kernel[2] * kernel[3]
+    return fourier.cost(shape[0], out, kernel) < _TILED * products
+
+
+# What a product of the tiles' form costs, in those of Fourier's: its windows have to be gathered.
+_TILED = 2
 
 
 # Values of the input that a row of the product may hold: beyond, a row of it for each kernel row.

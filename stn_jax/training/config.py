@@ -43,6 +43,8 @@ class Config:
       localization_rate: the localization network's learning rate, as a multiple of the others'.
       localization_optimizer: adam, or sgd as for all others, with which aligning takes many more
         epochs (and a higher localization_rate).
+      localization_decay: share of the steps, the last ones, over which Adam's rate falls to a
+        hundredth, under schedule one_cycle.
       schedule: one_cycle (rises, then falls along a cosine), step (falls to a tenth several times,
         at equal distances) or constant.
       step_drops: how many times in schedule step; 2, after each third, in the paper on MNIST.
@@ -86,6 +88,7 @@ class Config:
     learning_rate: float = 0.2
     localization_rate: float = 0.015
     localization_optimizer: str = "adam"
+    localization_decay: float = 0.2
     schedule: str = "one_cycle"
     step_drops: int = 2
     warmup: float = 0.5
@@ -152,6 +155,7 @@ class Config:
         _within(self, "momentum", 0, 1, excluded=1)
         _within(self, "warmup", 0, 1, excluded=1)
         _within(self, "label_smoothing", 0, 1, excluded=1)
+        _within(self, "localization_decay", 0, 0.95)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
         _within(self, "width", 0, 100, excluded=0)
         _within(self, "dropout", 0, 2, excluded=2)

@@ -34,7 +34,8 @@ def make_adam_schedule(config: Config, steps: int) -> optax.Schedule:
     if config.schedule != "one_cycle":
         schedule = make_schedule(config, steps)
         return lambda step: schedule(step) * config.localization_rate
-    rise, fall = max(1, round(0.05 * steps)), max(1, round(0.2 * steps))
+    rise = max(1, round(0.05 * steps))
+    fall = max(1, round(config.localization_decay * steps))
     pieces = [(0, peak, rise), (peak, peak, 1), (peak, peak / 100, fall)]
     return optax.join_schedules(
         [optax.linear_schedule(*piece) for piece in pieces], [rise, steps - fall]

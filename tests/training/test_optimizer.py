@@ -87,6 +87,9 @@ def test_adam_is_at_its_peak_while_the_classifier_warms_up():
     assert float(classifier(50)) < 0.05
     assert float(rate(900)) == pytest.approx(0.1 * 0.505)
     assert float(rate(1000)) == pytest.approx(0.001)
+    early = Config(learning_rate=0.2, localization_rate=0.5, localization_decay=0.6)
+    rates = [float(make_adam_schedule(early, 1000)(step)) for step in (50, 400, 700, 1000)]
+    assert rates == pytest.approx([0.1, 0.1, 0.1 * 0.505, 0.001])
     steps = Config(learning_rate=0.2, localization_rate=0.5, schedule="step")
     assert float(make_adam_schedule(steps, 90)(40)) == pytest.approx(0.01)
 
