@@ -180,6 +180,7 @@ def create_model(
     downsample: int | None = None,
     localization: nn.Module | None = None,
     transform: Transform | str = "affine",
+    clip: float = 0.0,
     dtype: Any = None,
 ) -> Network:
     """Makes one of the study's networks.
@@ -201,6 +202,8 @@ def create_model(
         ``localization(x, train=...)``.
       transform: what the transformer may do: "rotation", "attention", "similarity", "affine" (the
         study's), "projective" or "tps", or an object of :mod:`stn_jax.warp.transforms`.
+      clip: bound of an image's gradient to its transform in training, in mean norms of the batch's;
+        0: none. See :class:`SpatialTransformer`.
       dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
 
     Returns:
@@ -249,6 +252,7 @@ def create_model(
         padding_mode=padding_mode or recipe.padding_mode,
         align_corners=align_corners,
         transform=transform,
+        clip=clip,
     )
     transformer.family()  # refuses what does not fit together now, not at the first call
     return Network(

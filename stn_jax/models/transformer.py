@@ -1,5 +1,6 @@
 """The spatial transformer: look, decide on a pose, warp."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ class SpatialTransformer(nn.Module):
       transform: what the transformer may do: "rotation", "attention", "similarity", "affine",
         "projective", "tps" (only "affine" for volumes), or a family of one's own settings; see
         :mod:`stn_jax.warp.transforms`.
+      clip: in training, an image's gradient with respect to the parameters of its transform is
+        shortened to this many times the batch's mean norm (few images have by far the longest
+        ones, and drown what the others ask for); 0: never. Such networks have no forward-mode
+        derivatives.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -49,6 +54,7 @@ class SpatialTransformer(nn.Module):
     padding_mode: str = "zeros"
     align_corners: bool = False
     transform: Transform | str = "affine"
+    clip: float = 0.0
 
     def family(self, rank: int = 2) -> Transform:
         """The family of transforms, for images (rank 2) or volumes (rank 3).
@@ -100,6 +106,8 @@ class SpatialTransformer(nn.Module):
         for name in ("downsample", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if not self.clip >= 0:
+            raise ValueError(f"clip is {self.clip}; expected a factor, or 0 for no clipping")
         rank = image.ndim - 2
         shape = self.shape or tuple(side // self.downsample for side in image.shape[1:-1])
         family = self.family(rank)
@@ -111,7 +119,10 @@ class SpatialTransformer(nn.Module):
             vector = self.localization(seen, **localization_options)
             # Half precision is too coarse for poses.
             vector = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
-            steps.append(family.theta(to_params(vector)))
+            params = to_params(vector)
+            if self.clip:
+                params = _with_short_gradients(params, self.clip)
+            steps.append(family.theta(params))
             theta = family.compose(*steps)
             last = i == self.iterations - 1
             grid = family.grid_of(
@@ -125,3 +136,22 @@ class SpatialTransformer(nn.Module):
                 align_corners=self.align_corners,
             )
         return (view, theta) if return_theta else view
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _with_short_gradients(params: jax.Array, clip: float) -> jax.Array:
+    """The identity of ``[B, n]``; rows of its gradient are clipped at ``clip`` mean norms."""
+    return params
+
+
+def _forward(params: jax.Array, clip: float) -> tuple[jax.Array, None]:
+    return params, None
+
+
+def _backward(clip: float, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    norms = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
+    longest = clip * norms.mean()
+    return (jnp.where(norms > longest, longest / norms, 1) * gradient,)
+
+
+_with_short_gradients.defvjp(_forward, _backward)

@@ -57,6 +57,8 @@ class Config:
       iterations: how many times the transformer looks.
       transform: what it may do: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
+      theta_clip: an image's gradient with respect to its transform is shortened to this many times
+        the batch's mean norm, so that few images do not drown the others; 0 turns it off.
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       crop: only for svhn and svhn_cropped, side of the random parts of images that are trained on
         (54 of 64 in the literature), in the evaluation the middle; 0 for whole images.
@@ -98,6 +100,7 @@ class Config:
     clip_norm: float = 5.0
     iterations: int = 1
     transform: str = "affine"
+    theta_clip: float = 0.0
     align_corners: bool = True
     padding_mode: str = ""
     crop: int = 0
@@ -148,6 +151,7 @@ class Config:
             "checkpoint_every",
             "weight_decay",
             "clip_norm",
+            "theta_clip",
             "localization_rate",
         ]:
             _within(self, name, 0, math.inf)

@@ -83,7 +83,7 @@ class Run:
             statistics = placement.put(jax.device_get(data[2:]), placement.whole)
             data = Data(images, labels, *statistics)
         options = model_options(config, source.num_classes)
-        model = create_model(config.task, config.variant, **options)
+        model = create_model(config.task, config.variant, clip=config.theta_clip, **options)
         return cls(config, task, model, data, test, placement)
 
     @property

@@ -279,7 +279,39 @@ class TestSpatialTransformer:
         chex.assert_shape(warped, (2, 2, 3, 4, 1))
         chex.assert_shape(theta, (2, 3, 4))
 
+    @pytest.mark.parametrize("clip", [0.0, 0.5, 1.0, 100.0])
+    def test_clipping_shortens_the_gradients_of_few_images(self, clip):
+        """Against the gradients of each image alone, of which none is longer than the mean."""
+        plain, clipped = SpatialTransformer(self.look), SpatialTransformer(self.look, clip=clip)
+        images = jax.random.normal(jax.random.key(0), (6, 12, 12, 2))
+        weights = jnp.array([0.0, 1, 1, 2, 3, 50])  # the last one would drown the others
+        params = plain.init(jax.random.key(1), images)["params"]
+
+        def bias_gradient(module, images, weights):
+            def loss(params):
+                warped = module.apply({"params": params}, images)
+                return (weights[:, None, None, None] * warped * images[:, ::-1]).sum()
+
+            return np.asarray(jax.grad(loss)(params)["theta"]["bias"], np.float64)
+
+        each = np.stack(
+            [bias_gradient(plain, images[i : i + 1], weights[i : i + 1]) for i in range(6)]
+        )
+        norms = np.linalg.norm(each, axis=1)
+        longest = clip * norms.mean() if clip else np.inf
+        shortened = each * np.minimum(1, longest / np.maximum(norms, 1e-30))[:, None]
+        expected = shortened.sum(0)
+        np.testing.assert_allclose(
+            bias_gradient(clipped, images, weights), expected, rtol=1e-4, atol=1e-4 * norms.max()
+        )
+        assert (np.abs(expected - each.sum(0)).max() > 1) == (0 < clip <= 1)
+        chex.assert_trees_all_equal(
+            clipped.apply({"params": params}, images), plain.apply({"params": params}, images)
+        )
+
     def test_bad_input_is_refused(self):
+        with pytest.raises(ValueError, match="clip is -1; expected a factor, or 0 for no clipping"):
+            SpatialTransformer(self.look, clip=-1).init(jax.random.key(1), jnp.ones((1, 12, 12, 2)))
         with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
             SpatialTransformer(self.look).init(jax.random.key(1), jnp.ones((12, 12, 2)))
         with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
