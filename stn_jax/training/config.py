@@ -71,7 +71,8 @@ class Config:
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
       test_passes: passes over the test set, each freshly distorted.
-      test_batch_size: examples for each evaluation call; does not change results.
+      test_batch_size: examples for each evaluation call; does not change results. On one CPU
+        fewer of large images are taken, as in training.
       figures: whether to draw the gallery and the angle plot at the end.
       tensorboard: whether to write TensorBoard files too.
     """

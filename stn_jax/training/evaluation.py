@@ -64,7 +64,7 @@ def predict(
     total = len(run.test.images)
     placement = None if run.placement is None or run.placement.single else run.placement
     devices = 1 if placement is None else placement.mesh.size
-    size = -(-min(run.config.test_batch_size, total) // devices) * devices
+    size = run.at_once(-(-min(run.config.test_batch_size, total) // devices) * devices)
     whole: dict[str, Any] = {} if placement is None else {"out_shardings": placement.whole}
 
     def shared(x):

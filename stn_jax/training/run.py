@@ -97,10 +97,12 @@ class Run:
     @property
     def microbatch(self) -> int:
         """How many of a batch's examples are taken at once."""
-        alone = self.placement is None or self.placement.single
-        size = self.config.batch_size
-        if self.config.microbatch or not alone:
-            return self.config.microbatch or size
+        return self.config.microbatch or self.at_once(self.config.batch_size)
+
+    def at_once(self, size: int) -> int:
+        """How many of so many examples are best taken at once; a divisor."""
+        if self.placement is not None and not self.placement.single:
+            return size
         return microbatch.automatic(size, math.prod(self.seen_shape()))
 
     @functools.cached_property
