@@ -35,8 +35,9 @@ class Config:
       seeds: one network is trained for each, all in one program.
       epochs, batch_size: an epoch drops the examples that do not fill its last batch.
       microbatch: how many of a batch's examples at once; the parts' gradients are averaged, which
-        takes the memory of one part. Dropout draws other masks in each. 0: all, but on one CPU
-        fewer of large images (64 of 60x60 pixels), which is faster there.
+        takes the memory of one part. Dropout draws other masks in each, and theta_clip's mean is
+        the part's. 0: all, but on one CPU fewer (64 of 28x28 pixels, 32 of larger images), which
+        is faster there.
       holdout: this many training examples, the last ones, are not trained on and take the test
         set's place in the evaluation; to choose settings by.
       learning_rate: the schedule's peak.
@@ -72,7 +73,7 @@ class Config:
       checkpoint_every: epochs between checkpoints; 0 writes none.
       test_passes: passes over the test set, each freshly distorted.
       test_batch_size: examples for each evaluation call; does not change results. On one CPU
-        fewer of large images are taken, as in training.
+        fewer are taken, as in training.
       figures: whether to draw the gallery and the angle plot at the end.
       tensorboard: whether to write TensorBoard files too.
     """

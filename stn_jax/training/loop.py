@@ -16,7 +16,7 @@ from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.optimizer import make_schedule
-from stn_jax.training.run import Run
+from stn_jax.training.run import Run, environment
 from stn_jax.training.signals import StopSignals
 from stn_jax.training.step import State, Sums
 from stn_jax.training.workdir import Workdir
@@ -51,6 +51,7 @@ def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     with StopSignals() as signals, contextlib.ExitStack() as stack:
+        environment()  # the commit, before a long training
         run = Run.open(config)
 
         def claim() -> int:

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Values of the images that a CPU takes at once, where the configuration does not say: 256 of
-# MNIST's own size, 64 of the translated task's.
-AT_ONCE = 2**18
+# Values of the images that a CPU takes at once, where the configuration does not say: 64 images of
+# MNIST's own size.
+AT_ONCE = 2**16
+# But no fewer images than this, however large: the products would be too small.
+FEWEST = 32
 
 
 def automatic(batch_size: int, values: int) -> int:
@@ -24,9 +26,10 @@ def automatic(batch_size: int, values: int) -> int:
 
     Returns:
       On accelerators all. On a CPU the greatest divisor of which the images hold at most
-      ``AT_ONCE`` values; all where it is less than half of what would be allowed.
+      ``AT_ONCE`` values, or are at most ``FEWEST``; all where it is less than half of what would
+      be allowed.
     """
-    most = AT_ONCE // values
+    most = max(AT_ONCE // values, FEWEST)
     if jax.default_backend() != "cpu" or batch_size <= most:
         return batch_size
     best = max((n for n in range(1, most + 1) if batch_size % n == 0), default=1)

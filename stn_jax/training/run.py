@@ -234,8 +234,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout."""
+    """The checkout's commit, marked where files differ from it; None outside a checkout.
+
+    As it was when first asked for: the code that runs is not what the checkout may become.
+    """
     root = Path(__file__).parents[2]
     try:
         done = subprocess.run(

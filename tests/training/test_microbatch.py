@@ -84,7 +84,7 @@ def test_memory_is_that_of_a_part(run):
 
 @pytest.mark.parametrize(
     ("batch_size", "side", "expected"),
-    [(256, 28, 256), (256, 60, 64), (192, 60, 64), (64, 60, 64), (256, 112, 16), (127, 60, 127)],
+    [(256, 28, 64), (256, 60, 32), (500, 60, 25), (32, 60, 32), (256, 112, 32), (127, 60, 127)],
 )
 def test_what_is_chosen_on_a_cpu(batch_size, side, expected):
     assert automatic(batch_size, side**2) == expected
