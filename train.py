@@ -9,6 +9,8 @@ metrics.jsonl, checkpoints/, figures/ and result.json. The fields of the configu
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from stn_jax.command_line import enable_compilation_cache, exit_code, read_config
 from stn_jax.training import Config, processes, train
 
@@ -30,8 +32,20 @@ def main() -> None:
 def print_result(result: dict, workdir: str) -> None:
     errors = ", ".join(f"{error:.2f}" for error in result["test_error_percent"])
     interval = "" if result["ci95"] is None else f" +- {result['ci95']:.2f} (95 %)"
-    print(f"{result['variant']} on {result['task']}: test error {errors} %, ", end="")
-    print(f"mean {result['mean']:.2f} %{interval}; see {workdir}/result.json and figures/")
+    print(
+        f"{result['variant']} on {result['task']}: test error {errors} %, mean "
+        f"{result['mean']:.2f} %{interval}{angles(result)}; see {workdir}/result.json and figures/"
+    )
+
+
+def angles(result: dict) -> str:
+    """What there is to say of how well rotations are undone, means over seeds; or nothing."""
+    if "angle_slope" not in result:
+        return ""
+    names = ("angle_slope", "angle_spread_degrees", "angle_spread_within_degrees")
+    slope, spread, within = (np.mean(result.get(name, [np.nan])) for name in names)
+    inside = "" if np.isnan(within) else f" ({within:.1f} within a digit)"
+    return f", slope {slope:.2f}, spread {spread:.1f} degrees{inside}"
 
 
 if __name__ == "__main__":

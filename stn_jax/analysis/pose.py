@@ -24,6 +24,32 @@ def spread(applied: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> fl
     return float(np.sqrt(np.mean((total - means[classes]) ** 2)))
 
 
+def spread_within(applied: np.ndarray, predicted: np.ndarray) -> float:
+    """How far a network is from turning each *example* to one pose, in degrees.
+
+    Of :func:`spread` this is what is the network's alone: the other part is that examples of a
+    class differ in the pose that they were drawn in, which a network may well undo too.
+
+    Args:
+      applied, predicted: angles ``[passes, N]`` in degrees, counter-clockwise positive; in each
+        pass the same examples are turned anew.
+
+    Returns:
+      Root mean square, over all examples, of the deviation of their sums over the passes (by the
+      unbiased variance); 0 is perfect.
+
+    Raises:
+      ValueError: there are fewer than two passes, or no examples.
+    """
+    total = np.asarray(applied, np.float64) + np.asarray(predicted, np.float64)
+    if total.ndim != 2 or len(total) < 2 or total.shape[1] == 0:
+        raise ValueError(
+            f"angles have shape {total.shape}; expected [passes, N] with two passes or more, and "
+            "at least one example"
+        )
+    return float(np.sqrt(total.var(0, ddof=1).mean()))
+
+
 def orthogonal_regression(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """The line that is nearest to the points, measured at right angles to it.
 

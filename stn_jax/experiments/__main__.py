@@ -2,7 +2,7 @@
 
 python -m stn_jax.experiments TABLE [--rows ROWS] [--seeds SEEDS] [--epochs N] [--dry-run]
 python -m stn_jax.experiments TABLE --render
-python -m stn_jax.experiments figure1 | figure2 | figure3
+python -m stn_jax.experiments figure1 | figure2 | figure3 [--pretrained]
 python -m stn_jax.experiments pretrained [--rows ROWS]
 
 TABLE: {tables}. The same command again goes on where it was
@@ -100,7 +100,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
 def _from_trained(
     flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]
 ) -> None:
-    from stn_jax.experiments.trained import Trained
+    from stn_jax.experiments.trained import Networks, Packaged, Trained
 
     trained = Trained(flags.workdir or "runs/table1", settings, seeds)
     if flags.command == "pretrained":
@@ -114,8 +114,13 @@ def _from_trained(
         from stn_jax.experiments import figures
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed, and {flags.command} needs it") from None
+    networks: Networks = trained
+    if flags.pretrained:
+        if flags.workdir or set(settings) - set(Config.FOLDERS):
+            raise ConfigError("--pretrained goes with data folders alone: weights are as they are")
+        networks = Packaged(settings)
     path = Path(flags.docs) / f"{flags.command}.png"
-    getattr(figures, flags.command)(trained, path)
+    getattr(figures, flags.command)(networks, path)
     print(f"drawn in {path}")
 
 
@@ -163,8 +168,12 @@ def _parser() -> argparse.ArgumentParser:
         ("figure2", "what STN-C1 and STN-SL1 make of digits"),
         ("figure3", "predicted against applied angles of STN-C1 and STN-SL1"),
     ):
-        about += "; of each network the first of --seeds that is trained"
-        command(name, about).add_argument("--docs", default="docs", metavar="DIR")
+        about += "; of each network the first of --seeds that is trained, or --pretrained"
+        one = command(name, about)
+        one.add_argument("--docs", default="docs", metavar="DIR")
+        one.add_argument(
+            "--pretrained", action="store_true", help="of the weights that come with the package"
+        )
     about = "export networks of Table 1 as weights, of each the first of --seeds that is trained"
     one = command("pretrained", about)
     one.add_argument("--rows", default="*", help="names or patterns with commas")

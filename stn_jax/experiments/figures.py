@@ -8,7 +8,7 @@ import numpy as np
 from stn_jax.analysis import figures
 from stn_jax.analysis.equivariance import network_error, rotations, scalings, translations
 from stn_jax.experiments.tables import TABLES
-from stn_jax.experiments.trained import Trained
+from stn_jax.experiments.trained import Networks
 from stn_jax.training.config import ConfigError
 from stn_jax.training.evaluation import angles_of, one_of_each_class, predict, tried
 
@@ -24,7 +24,7 @@ MEASURED = ("cnn", *NETWORKS)
 _ROWS = {row.name: row for row in TABLES["table1"].rows}
 
 
-def figure1(trained: Trained, path: Path) -> None:
+def figure1(trained: Networks, path: Path) -> None:
     """Draws the W that is no M (paper, Figure 1), and how equivariant trained networks are.
 
     The second picture, ``equivariance.png`` in the same folder, has a panel for rotations,
@@ -35,7 +35,7 @@ def figure1(trained: Trained, path: Path) -> None:
       path: the PNG of the W to write.
 
     Raises:
-      ConfigError: a network is not trained yet.
+      ConfigError: a network is not to be had.
       DataError: the data cannot be had.
     """
     figures.w_and_m(path)
@@ -63,18 +63,18 @@ def figure1(trained: Trained, path: Path) -> None:
     )
 
 
-def figure2(trained: Trained, path: Path) -> None:
+def figure2(trained: Networks, path: Path) -> None:
     """Draws distorted digits, and how STN-C1 and STN-SL1 align them (paper, Figure 2).
 
     For STN-C1, which warps a feature map, it is the input that is shown, warped alike. A task whose
-    networks are not trained yet is left out, which is said.
+    networks are not to be had is left out, which is said.
 
     Args:
       trained: the networks.
       path: the PNG to write.
 
     Raises:
-      ConfigError: the networks of no task are trained yet.
+      ConfigError: the networks of no task are to be had.
       DataError: the data cannot be had.
     """
     blocks = []
@@ -101,7 +101,7 @@ def figure2(trained: Trained, path: Path) -> None:
     figures.strips(blocks, path)
 
 
-def figure3(trained: Trained, path: Path) -> None:
+def figure3(trained: Networks, path: Path) -> None:
     """Draws predicted against applied angles of STN-C1 and STN-SL1 (paper, Figure 3).
 
     Args, Raises: as :func:`figure1`.

@@ -21,7 +21,9 @@ Written by `python -m stn_jax.experiments table1 --render` from the lines of `{f
 edit. A test error is the mean over passes over the test set, each freshly distorted; ours is the
 mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of predicted
 against applied angle, by orthogonal regression. Spread: of the pose to which digits of a class are
-turned, root mean square. A perfect aligner has slope -1 and spread 0. Digits: the share of wrong
+turned, root mean square; within a digit: of one digit's, turned anew in each pass, which leaves out
+how differently digits of a class are drawn. A perfect aligner has slope -1 and nothing within a
+digit. Digits: the share of wrong
 answers among a house number's five positions, "no digit" included.
 """
 
@@ -101,7 +103,7 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
 
 _COLUMNS = (
     *("network", "paper", "paper (real images)", "ours", "ours (synthetic)", "digits"),
-    *("on other data", "n", "epochs", "slope", "spread", "training", "device"),
+    *("on other data", "n", "epochs", "slope", "spread", "within a digit", "training", "device"),
 )
 
 
@@ -145,6 +147,9 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
     if all("angle_slope" in each for each in lines):
         line["slope"] = _mean(each["angle_slope"] for each in lines)
         line["spread"] = _mean((each["angle_spread_degrees"] for each in lines), 1) + "°"
+    if all("angle_spread_within_degrees" in each for each in lines):
+        within = (each["angle_spread_within_degrees"] for each in lines)
+        line["within a digit"] = _mean(within, 1) + "°"
     return line
 
 

@@ -77,7 +77,11 @@ def lines_of(
     lines = []
     for i, seed in enumerate(result["seeds"]):
         line = {"row": row, "seed": seed, "test_error_percent": result["test_error_percent"][i]}
-        for name in ("angle_slope", "angle_spread_degrees", "position_error_percent"):
+        by_seed = (
+            *("angle_slope", "angle_spread_degrees", "angle_spread_within_degrees"),
+            "position_error_percent",
+        )
+        for name in by_seed:
             if name in result:
                 line[name] = result[name][i]
         config = {**result["config"], "seeds": [seed]}

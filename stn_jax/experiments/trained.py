@@ -1,15 +1,50 @@
-"""The networks that a table's runs have left behind."""
+"""The networks that a table's runs have left behind, or that come with the package."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from stn_jax import pretrained
 from stn_jax.experiments.results import identity
 from stn_jax.experiments.tables import Row
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.inspect import load, of_seed
+from stn_jax.training.inspect import load, of_seed, open_pretrained
 from stn_jax.training.run import Run
+
+
+class Networks(Protocol):
+    """Where a row's trained network is had from."""
+
+    def open(self, row: Row) -> tuple[Run, Any]:
+        """A row's network: a run of one seed, and its parameters, leading with ``[1]``.
+
+        Raises:
+          ConfigError: it is not to be had.
+          DataError: the data cannot be had.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Packaged:
+    """Networks whose weights come with the package.
+
+    Attributes:
+      folders: where the data is: data_dir, manual_dir, cache_dir.
+    """
+
+    folders: Mapping[str, Any]
+
+    def open(self, row: Row) -> tuple[Run, Any]:
+        """See :class:`Networks`."""
+        config = row.config()
+        name = f"{config.task}/{config.variant}"
+        if name not in pretrained.available():
+            raise ConfigError(
+                f"no weights of {row.name} come with the package; train it and leave out "
+                "--pretrained"
+            )
+        return open_pretrained(name, self.folders)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +87,7 @@ class Trained:
         )
 
     def open(self, row: Row) -> tuple[Run, Any]:
-        """A row's network: a run of the one seed, and its parameters, leading with ``[1]``.
-
-        Raises:
-          ConfigError: it was not trained yet.
-          DataError: the data cannot be had.
-        """
+        """See :class:`Networks`."""
         folders = {name: self.settings[name] for name in Config.FOLDERS if name in self.settings}
         path, seed = self.workdir(row)
         return of_seed(*load(path, folders), seed)

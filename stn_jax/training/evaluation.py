@@ -125,6 +125,11 @@ def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
         angles = [angles_of(predictions, seed) for seed in range(len(by_seed))]
         summary["angle_spread_degrees"] = [pose.spread(*each) for each in angles]
         summary["angle_slope"] = [pose.orthogonal_regression(*each[:2])[0] for each in angles]
+        if (passes := predictions.classes.shape[1]) > 1:
+            summary["angle_spread_within_degrees"] = [
+                pose.spread_within(*(each.reshape(passes, -1) for each in angles_of_seed[:2]))
+                for angles_of_seed in angles
+            ]
     return summary
 
 

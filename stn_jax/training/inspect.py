@@ -101,14 +101,31 @@ def evaluate_pretrained(
       PretrainedError: it is unknown, or its file is damaged.
       ConfigError, DataError: the data cannot be had, or does not fit the network.
     """
-    bare, variables = _pretrained(name, folder)
-    params = jax.tree.map(lambda x: x[None], variables["params"])
-    return _summary_on(bare, params, settings or {}, name)
+    run, params = open_pretrained(name, settings, folder=folder)
+    return summarise(run, predict(run, params))
 
 
 def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Evaluates a run's networks on the test split of a configuration with other settings."""
-    # Of its training split nothing is used, however small it is.
+    other = _with_data(run, settings, name)
+    return summarise(other, predict(other, params))
+
+
+def open_pretrained(
+    name: str, settings: Mapping[str, Any] | None = None, *, folder: str | Path | None = None
+) -> tuple[Run, Any]:
+    """A network of the package with a data set: a run, and its parameters, leading with [1].
+
+    Args, Raises: as :func:`evaluate_pretrained`.
+    """
+    bare, variables = _pretrained(name, folder)
+    params = jax.tree.map(lambda x: x[None], variables["params"])
+    return _with_data(bare, settings or {}, name), params
+
+
+def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
+    """A run's networks on the data of a configuration with other settings."""
+    # Of its training split nothing is trained on, however small it is.
     config = dataclasses.replace(run.config, **settings, holdout=0, batch_size=1)
     other = Run.open(config)
     fits = {
@@ -123,8 +140,7 @@ def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -
             )
     # Normalised as in its training, whatever the data is.
     data = other.data._replace(mean=run.data.mean, deviation=run.data.deviation)
-    other = dataclasses.replace(other, data=data)
-    return summarise(other, predict(other, params))
+    return dataclasses.replace(other, data=data)
 
 
 def classify_files(

@@ -144,13 +144,15 @@ def _tiles(
         each = ", ".join(f"{error:.2f}" for error in summary["test_error_percent"])
         tiles.append(page.Tile("By seed", f"{each} %"))
     if "angle_slope" in summary:
-        slopes, spreads = summary["angle_slope"], summary["angle_spread_degrees"]
         mean = "mean of seeds; " if seeds > 1 else ""
-        for name, text, best in (
-            ("Slope of angles", f"{np.mean(slopes):.2f}", "-1"),
-            ("Spread of poses", f"{np.mean(spreads):.1f}\N{DEGREE SIGN}", "0\N{DEGREE SIGN}"),
+        for name, key, form, best in (
+            ("Slope of angles", "angle_slope", "{:.2f}", "-1"),
+            ("Spread of poses", "angle_spread_degrees", "{:.1f}\N{DEGREE SIGN}", ""),
+            ("Within a digit", "angle_spread_within_degrees", "{:.1f}\N{DEGREE SIGN}", "0"),
         ):
-            tiles.append(page.Tile(name, text, f"{mean}a perfect aligner: {best}"))
+            if key in summary:
+                note = f"a perfect aligner: {best}" if best else "of a class, however it is drawn"
+                tiles.append(page.Tile(name, form.format(np.mean(summary[key])), mean + note))
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"

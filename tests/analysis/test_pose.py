@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stn_jax.analysis.pose import orthogonal_regression, spread
+from stn_jax.analysis.pose import orthogonal_regression, spread, spread_within
 
 
 def test_a_perfect_aligner_has_no_spread_whatever_pose_a_class_settles_in():
@@ -29,6 +29,31 @@ def test_spread_by_hand():
 def test_spread_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one example"):
         spread(np.array([]), np.array([]), np.array([]))
+
+
+def test_spread_within_examples_leaves_out_how_they_were_drawn():
+    rng = np.random.default_rng(0)
+    applied, drawn = rng.uniform(-90, 90, (4, 500)), rng.normal(0, 13, 500)
+    predicted = drawn - applied
+    assert spread_within(applied, predicted) == pytest.approx(0, abs=1e-10)
+    labels = np.zeros(applied.size)
+    assert spread(applied.ravel(), predicted.ravel(), labels) == pytest.approx(drawn.std())
+
+
+@pytest.mark.parametrize("passes", [2, 5])
+def test_spread_is_made_of_what_is_within_examples_and_between_them(passes):
+    rng = np.random.default_rng(1)
+    applied, drawn = rng.uniform(-90, 90, (passes, 50_000)), rng.normal(0, 13, 50_000)
+    predicted = drawn - applied + rng.normal(0, 5, applied.shape)
+    assert spread_within(applied, predicted) == pytest.approx(5, rel=0.01)
+    whole = spread(applied.ravel(), predicted.ravel(), np.zeros(applied.size))
+    assert whole == pytest.approx(np.hypot(13, 5), rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4,), (3, 0)])
+def test_spread_within_wants_several_passes(shape):
+    with pytest.raises(ValueError, match=r"expected \[passes, N\] with two passes or more"):
+        spread_within(np.zeros(shape), np.zeros(shape))
 
 
 @pytest.mark.parametrize("slope", [-1.0, 0.0, 0.3, 2.0])

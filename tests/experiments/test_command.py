@@ -216,6 +216,26 @@ def test_figures_are_drawn_from_the_workdirs(here, tiny_cache, monkeypatch, caps
         assert slope == pytest.approx(line["angle_slope"])
 
 
+def test_figures_are_drawn_from_the_weights_of_the_package(
+    tmp_path, tiny_cache, monkeypatch, capsys
+):
+    drawn = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures.figures, "angle_plot", lambda panels, path: drawn.extend(panels))
+    assert run("figure3", "--pretrained", f"--cache_dir={tiny_cache}") == 0
+    assert capsys.readouterr().out.endswith("drawn in docs/figure3.png\n")
+    assert [panel.title for panel in drawn] == ["STN-C1", "STN-SL1"]
+    for panel in drawn:
+        known = pretrained.describe(f"rotated_mnist/{panel.title.lower()}")
+        assert len(panel.applied) == 90 * known["test_passes"]
+        # Even on so few digits there is no doubt which of them turns digits upright.
+        slope, _ = figures.figures.orthogonal_regression(panel.applied, panel.predicted)
+        assert (slope < -0.8) == (panel.title == "STN-SL1")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert run("figure3", "--pretrained", f"--cache_dir={tiny_cache}") == 2
+    assert "no weights of rotation/stn-c1 come with the package" in capsys.readouterr().err
+
+
 def test_exported_weights_are_what_was_trained(
     here, tiny_cache, digit_file, tmp_path, capsys, monkeypatch
 ):
@@ -240,7 +260,11 @@ def test_exported_weights_are_what_was_trained(
     evaluate = ["eval.py", f"--pretrained={name}"]
     error = f"{known['test_error_percent']:.2f} % on mnist (90"
     assert script(monkeypatch, *evaluate, f"--cache_dir={tiny_cache}") == 0
-    assert capsys.readouterr().out == f"{name}: test error {error} examples); stated {error})\n"
+    out = capsys.readouterr().out
+    assert out.startswith(f"{name}: test error {error} examples), slope ")
+    assert out.endswith(f" degrees; stated {error})\n")
+    spread = float(out.split("spread ")[1].split()[0])
+    assert spread == pytest.approx(line["angle_spread_degrees"], abs=1)
 
     # One's own digits need no data set.
     monkeypatch.chdir(tmp_path)
@@ -286,6 +310,8 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
         (["table1", "--config.width=wide"], "width is 'wide', of type str; expected float"),
         (["table1", "--config.variant=cnn"], "--config.variant is what the rows of a table"),
         (["table1", "--config.epochs", "3"], "cannot make sense of '--config.epochs'"),
+        (["figure2", "--pretrained", "--epochs=9"], "--pretrained goes with data folders alone"),
+        (["figure2", "--pretrained", "--workdir=a"], "--pretrained goes with data folders alone"),
         (["table1", "rotation/cnn"], "cannot make sense of 'rotation/cnn'; --help lists"),
         (["table1", "--manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["table1", "--render", "--docs=file"], "cannot write file/results.md"),

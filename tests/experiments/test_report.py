@@ -51,6 +51,21 @@ def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
     assert "jax 1.2.3" in report.markdown(TABLES["table1"], read, "mnist")
 
 
+def test_the_spread_within_a_digit_is_shown_where_all_lines_have_it(line, read_back):
+    names = ("angle_slope", "angle_spread_degrees", "angle_spread_within_degrees")
+    measured = [dict(zip(names, (-0.9, 17.0, within), strict=True)) for within in (6.0, 8.0)]
+    old = {name: measured[0][name] for name in names[:2]}
+    rows = table1(
+        read_back(
+            *(line("rotation/stn-sl1", i, 1.0, extra=x.items()) for i, x in enumerate(measured)),
+            *(line("rotation/stn-c0", i, 1.0, extra=x) for i, x in enumerate((old, measured[0]))),
+        )
+    )
+    shown = {row["network"]: row.get("within a digit") for row in rows}
+    assert shown["rotation/stn-sl1"] == "7.0 ± 12.7°"
+    assert shown["rotation/stn-c0"] == ""
+
+
 def test_what_is_trained_otherwise_is_told_apart(line, read_back):
     read = read_back(
         line("rotation/cnn", 0, 1.0),
