@@ -174,6 +174,7 @@ def create_model(
     width: float = 1.0,
     dropout: float = 1.0,
     iterations: int = 1,
+    window: float = 1.0,
     mode: str = "bilinear",
     padding_mode: str | None = None,
     align_corners: bool = True,
@@ -195,6 +196,8 @@ def create_model(
       dropout: factor on the shares that it drops in training (0.5 in most layers for SVHN, 0 for
         MNIST); narrow networks do better with less.
       iterations: how many times the transformer looks.
+      window: what share of each side, in the middle, the warped array shows before the transformer
+        has learned to look elsewhere. See :class:`SpatialTransformer`.
       mode, padding_mode, align_corners: of the warp. The defaults are the study's: bilinear,
         "border" for MNIST and "zeros" for SVHN, corners aligned.
       downsample: the warped array's sides are divided by this; the task's own where None.
@@ -248,6 +251,7 @@ def create_model(
         localization,
         downsample=recipe.downsample if downsample is None else downsample,
         iterations=iterations,
+        window=window,
         mode=mode,
         padding_mode=padding_mode or recipe.padding_mode,
         align_corners=align_corners,

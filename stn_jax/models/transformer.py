@@ -26,6 +26,9 @@ class SpatialTransformer(nn.Module):
       shape: the output's spatial shape; the input's own where None.
       downsample: the output's sides are the input's divided by this (where shape is None).
       iterations: how many times the localization network looks.
+      window: the output shows the middle of the transformed image, this share of each side: with
+        downsample=2 a window of 0.5 starts with the image's own resolution, and one of 1 with the
+        whole image, shrunk. Other than 1 it is no longer the identity that it starts at.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
       transform: what the transformer may do: "rotation", "attention", "similarity", "affine",
         "projective", "tps" (only "affine" for volumes), or a family of one's own settings; see
@@ -50,6 +53,7 @@ class SpatialTransformer(nn.Module):
     shape: Sequence[int] | None = None
     downsample: int = 1
     iterations: int = 1
+    window: float = 1.0
     mode: str = "bilinear"
     padding_mode: str = "zeros"
     align_corners: bool = False
@@ -61,14 +65,15 @@ class SpatialTransformer(nn.Module):
 
         Raises:
           TypeError, ValueError: as :func:`stn_jax.warp.transforms.resolve`; ValueError also where
-            several iterations are asked of a family that does not compose.
+            several iterations, or a window, are asked of a family that does not compose.
         """
         family = transforms.resolve(self.transform, rank)
-        if self.iterations > 1 and not family.composable:
-            raise ValueError(
-                f"transform is {self.transform!r}, which does not compose, and iterations is "
-                f"{self.iterations}; expected 1, or another transform"
-            )
+        for name in ("iterations", "window"):
+            if (value := getattr(self, name)) != 1 and not family.composable:
+                raise ValueError(
+                    f"transform is {self.transform!r}, which does not compose, and {name} is "
+                    f"{value}; expected 1, or another transform"
+                )
         return family
 
     @nn.compact
@@ -106,6 +111,8 @@ class SpatialTransformer(nn.Module):
         for name in ("downsample", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if not self.window > 0:
+            raise ValueError(f"window is {self.window}; expected a share of a side, such as 0.5")
         if not self.clip >= 0:
             raise ValueError(f"clip is {self.clip}; expected a factor, or 0 for no clipping")
         rank = image.ndim - 2
@@ -125,6 +132,8 @@ class SpatialTransformer(nn.Module):
             steps.append(family.theta(params))
             theta = family.compose(*steps)
             last = i == self.iterations - 1
+            if last and self.window != 1:
+                theta = family.windowed(theta, self.window)
             grid = family.grid_of(
                 theta, shape if last else image.shape[1:-1], align_corners=self.align_corners
             )

@@ -56,6 +56,9 @@ class Config:
       weight_decay: L2 penalty on kernels.
       clip_norm: gradients of a larger global norm are scaled down to it; 0 turns it off.
       iterations: how many times the transformer looks.
+      window: what share of each side, in the middle, the warped array shows before the transformer
+        has learned to look elsewhere: 1, the whole, in the paper; 0.5 keeps the resolution where
+        the warped array's sides are half the input's (translated_mnist, scaled_mnist).
       transform: what it may do: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
       theta_clip: an image's gradient with respect to its transform is shortened to this many times
@@ -101,6 +104,7 @@ class Config:
     weight_decay: float = 1e-4
     clip_norm: float = 5.0
     iterations: int = 1
+    window: float = 1.0
     transform: str = "affine"
     theta_clip: float = 0.0
     align_corners: bool = True
@@ -164,6 +168,7 @@ class Config:
         _within(self, "localization_decay", 0, 0.95)
         _within(self, "learning_rate", 0, math.inf, excluded=0)
         _within(self, "width", 0, 100, excluded=0)
+        _within(self, "window", 0, 100, excluded=0)
         _within(self, "dropout", 0, 2, excluded=2)
         if self.microbatch and self.batch_size % self.microbatch:
             raise ConfigError(
@@ -181,7 +186,11 @@ class Config:
             raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
         try:
             create_model(
-                self.task, self.variant, iterations=self.iterations, transform=self.transform
+                self.task,
+                self.variant,
+                iterations=self.iterations,
+                window=self.window,
+                transform=self.transform,
             )
         except ValueError as error:
             raise ConfigError(str(error)) from None

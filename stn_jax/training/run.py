@@ -204,6 +204,7 @@ def model_options(config: Config, classes: int) -> dict[str, Any]:
         "width": config.width,
         "dropout": config.dropout,
         "iterations": config.iterations,
+        "window": config.window,
         "transform": config.transform,
         "padding_mode": config.padding_mode or None,
         "align_corners": config.align_corners,

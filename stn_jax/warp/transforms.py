@@ -54,7 +54,7 @@ class Transform(abc.ABC):
       rank: 2 where it warps images, 3 where it warps volumes.
       size: number of parameters.
       composable: whether two transforms in a row are one of the family, so that a transformer may
-        look several times.
+        look several times, or show a part of what it looks at.
     """
 
     rank: int = 2
@@ -87,6 +87,20 @@ class Transform(abc.ABC):
         Raises:
           ValueError: the family is not composable, or a theta's shape is not the family's.
         """
+
+    def windowed(self, theta: ArrayLike, share: float) -> jax.Array:
+        """The theta of a warp that shows only the middle of what this one shows.
+
+        Args:
+          theta: ``[...]``, of the family.
+          share: of each side: 1 is all of it.
+
+        Raises:
+          ValueError: the family is not composable.
+        """
+        theta = jnp.asarray(theta)
+        # Output positions are what a matrix multiplies first: those of the window are smaller.
+        return jnp.concatenate([share * theta[..., : self.rank], theta[..., self.rank :]], axis=-1)
 
     @abc.abstractmethod
     def as_affine(self, theta: ArrayLike) -> jax.Array:
@@ -369,6 +383,10 @@ class ThinPlateSpline(Transform):
                 "family of matrices, such as 'affine' or 'projective'"
             )
         return _floating("theta", thetas[0], (self.points, self.points, 2))
+
+    def windowed(self, theta: ArrayLike, share: float) -> jax.Array:
+        """ValueError: part of a spline is a spline of other control points."""
+        raise ValueError("a part of a thin-plate spline is none; use a family of matrices")
 
     def as_affine(self, theta: ArrayLike) -> jax.Array:
         """The affine transform that comes nearest to the control points, by least squares."""
