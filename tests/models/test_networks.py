@@ -272,6 +272,32 @@ class TestSpatialTransformer:
         warped, _ = module.init_with_output(jax.random.key(1), jnp.ones((4, 12, 12, 2)))
         chex.assert_shape(warped, (4, *side, 2))
 
+    def test_a_window_starts_with_the_middle_and_theta_says_so(self):
+        module = SpatialTransformer(self.look, downsample=2, window=0.5)
+        images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
+        (warped, theta), variables = module.init_with_output(
+            jax.random.key(1), images, return_theta=True
+        )
+        chex.assert_trees_all_close(warped, images[:, 3:9, 4:12], atol=1e-5)
+        chex.assert_trees_all_close(theta, jnp.tile(affine.scaling(0.5), (4, 1, 1)))
+        # What the transformer says is of the whole image: half a side to the right, say.
+        params = jax.tree.map(lambda x: x, variables["params"])
+        params["theta"]["bias"] = params["theta"]["bias"].at[2].set(0.5)
+        warped = module.apply({"params": params}, images)
+        chex.assert_trees_all_close(warped, images[:, 3:9, 8:16], atol=1e-5)
+
+    @pytest.mark.parametrize("iterations", [1, 2])
+    def test_a_window_is_of_the_last_look_alone(self, iterations):
+        options = {"iterations": iterations, "shape": (12, 12)}
+        whole = SpatialTransformer(self.look, **options)
+        part = SpatialTransformer(self.look, window=0.5, **options)
+        images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
+        params = whole.init(jax.random.key(1), images)["params"]
+        params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
+        _, theta = whole.apply({"params": params}, images, return_theta=True)
+        _, windowed = part.apply({"params": params}, images, return_theta=True)
+        chex.assert_trees_all_close(windowed, affine.compose(theta, affine.scaling(0.5)))
+
     def test_volumes(self):
         module = SpatialTransformer(self.look, downsample=2)
         volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
@@ -310,6 +336,11 @@ class TestSpatialTransformer:
         )
 
     def test_bad_input_is_refused(self):
+        for window in (0.0, -1.0, float("nan")):
+            with pytest.raises(ValueError, match=f"window is {window}; expected a share of a side"):
+                SpatialTransformer(self.look, window=window).init(
+                    jax.random.key(1), jnp.ones((1, 12, 12, 2))
+                )
         with pytest.raises(ValueError, match="clip is -1; expected a factor, or 0 for no clipping"):
             SpatialTransformer(self.look, clip=-1).init(jax.random.key(1), jnp.ones((1, 12, 12, 2)))
         with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):

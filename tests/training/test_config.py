@@ -33,6 +33,8 @@ from stn_jax.training import Config, ConfigError
         ({"padding_mode": "wrap"}, "padding_mode is 'wrap'; expected one of"),
         ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, atten"),
         ({"transform": "tps", "iterations": 2}, "'tps', which does not compose, and iterations is"),
+        ({"transform": "tps", "window": 0.5}, "'tps', which does not compose, and window is 0.5"),
+        ({"window": 0.0}, "window is 0.0; expected more than 0 and at most 100"),
         ({"compute_dtype": "float16"}, "compute_dtype is 'float16'; expected one of float32"),
         ({"seeds": ()}, r"seeds is \(\); expected one or more, all different"),
         ({"seeds": (1, 1)}, r"seeds is \(1, 1\); expected one or more, all different"),

@@ -280,6 +280,25 @@ def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
 # Homographies
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("family", MATRICES, ids=str)
+def test_a_windowed_transform_looks_where_the_middle_of_it_does(family, share):
+    theta = np.asarray(family.theta(random_params(family, seed=3)), np.float64)
+    for align_corners in (False, True):
+        positions = share * pixel_centres(SHAPE[family.rank], align_corners)
+        grid = family.grid_of(
+            family.windowed(theta, share), SHAPE[family.rank], align_corners=align_corners
+        )
+        close(grid, look(theta, positions))
+
+
+def test_a_window_of_half_the_sides_keeps_the_resolution():
+    image = np.random.default_rng(0).normal(size=(12, 20, 3)).astype(np.float32)
+    theta = Affine().windowed(affine.identity(), 0.5)
+    middle = grid_sample(image, affine_grid(theta, (6, 10)))
+    close(middle, image[3:9, 5:15])
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_a_homography_divides_by_the_third_coordinate(align_corners):
     params = random_params(Projective(), 20, reach=0.45)  # everything in front of the horizon
