@@ -277,9 +277,6 @@ def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
     close(three, step_by_step)
 
 
-# Homographies
-
-
 @pytest.mark.parametrize("share", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("family", MATRICES, ids=str)
 def test_a_windowed_transform_looks_where_the_middle_of_it_does(family, share):
@@ -297,6 +294,9 @@ def test_a_window_of_half_the_sides_keeps_the_resolution():
     theta = Affine().windowed(affine.identity(), 0.5)
     middle = grid_sample(image, affine_grid(theta, (6, 10)))
     close(middle, image[3:9, 5:15])
+
+
+# Homographies
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
