@@ -72,12 +72,11 @@ class Table:
 
 # Fields of Config, for the transformers of a task (docs/table1.md). The more pixels a localization
 # network adds up, the more a step of Adam's moves its answers: at the rate for 28x28 images, with
-# larger ones its last ReLUs die. With a window translated digits keep their resolution. What is
-# set for scaled_mnist has not been tried yet.
+# larger ones its last ReLUs die. What is set for scaled_mnist has not been tried yet.
 _SLOWER: dict[str, Any] = {"localization_decay": 0.7, "theta_clip": 1.0}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "rotated_mnist": {},
-    "translated_mnist": {"localization_rate": 0.003, "window": 0.5, **_SLOWER},
+    "translated_mnist": {"localization_rate": 0.003, **_SLOWER},
     "scaled_mnist": {"localization_rate": 0.0015, **_SLOWER},
 }
 
