@@ -20,7 +20,7 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -363,9 +363,11 @@ def _durable(path: pathlib.Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _temporary_folder(home: pathlib.Path) -> Iterator[pathlib.Path]:
     """Makes a hidden folder that is gone in the end, unless it was renamed."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=".unfinished-", dir=home))
+    # Named before it is made, so that no signal falls between the making and the try.
+    folder = home / f".unfinished-{uuid.uuid4().hex}"
     try:
-        # mkdtemp's own mode would keep a cache that several people share to one of them.
+        folder.mkdir()
+        # Several people may share a cache, whatever the umask of one of them.
         folder.chmod(home.stat().st_mode & 0o777)
         yield folder
     finally:

@@ -117,6 +117,20 @@ def test_an_exception_in_between_leaves_nothing(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_exception_right_after_making_the_folder_leaves_nothing(tmp_path, monkeypatch):
+    make, home = os.mkdir, tmp_path / "toy"
+
+    def then_interrupt(path, *arguments, **keywords):
+        make(path, *arguments, **keywords)
+        if os.path.dirname(path) == str(home):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", then_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(home, digits(30), digits(9))
+    assert not list(home.iterdir())
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
