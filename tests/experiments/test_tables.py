@@ -6,8 +6,9 @@ import itertools
 import pytest
 
 from stn_jax.data.tasks import TASKS
+from stn_jax.experiments import tables
 from stn_jax.experiments.runs import GUESS, TRAIN_IMAGES
-from stn_jax.experiments.tables import NETWORK, SVHN_PUBLISHED, TABLES, TASKS
+from stn_jax.experiments.tables import NETWORK, SVHN_PUBLISHED, TABLES
 from stn_jax.training import Config, ConfigError
 
 
@@ -61,7 +62,7 @@ def test_larger_images_take_lower_rates():
 
     rows = {row.name: row.config() for name in ("table1", "scaled") for row in TABLES[name].rows}
     for network in ("stn-c0", "stn-c1", "stn-sl1"):
-        on = {task: adam(rows[f"{task}/{network}"]) for task in TASKS}
+        on = {task: adam(rows[f"{task}/{network}"]) for task in tables.TASKS}
         assert on["rotation"] > on["translation"] > on["scaling"]
     assert rows["rotation/stn-c0"].localization_rate == Config().localization_rate
     assert rows["translation/cnn"] == dataclasses.replace(
