@@ -1,4 +1,4 @@
-"""Signs that a training goes wrong before its loss shows it: in the transforms."""
+"""Signs that a training goes wrong: in its transforms before the loss shows it, or in errors."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ WORTH_A_WARNING = 10.0
 # A localization network whose transforms vary less than this answers without looking. It is given
 # a tenth of the training, and so many steps, to begin.
 BLIND, PATIENCE = 1e-4, 200
+# Once it is wrong in so many more of the examples (%) than at its best, a training has collapsed.
+FELL_BACK = 30.0
 
 
 def stretches(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -59,4 +61,13 @@ def advice_on_blindness(step: int) -> str:
         "network has stopped looking (its ReLUs have died) or never began. Lower "
         "localization_rate where theta_variation in metrics.jsonl was once above 0, and raise it "
         "where it never was; train in a new workdir"
+    )
+
+
+def advice_on_collapse(percent: float, best: float, step: int) -> str:
+    """What to tell the user of a training that has unlearned what it knew."""
+    return (
+        f"warning: at step {step} {percent:.0f} % of the training examples are wrong, after "
+        f"{best:.0f} % before: the training has collapsed, and seldom recovers. Lower "
+        "learning_rate or set clip_norm; train in a new workdir"
     )

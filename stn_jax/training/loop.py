@@ -210,6 +210,7 @@ class _Log:
         self._run, self._workdir = run, workdir
         self._schedule = make_schedule(run.config, run.total_steps)
         self._warned: set[str] = set()
+        self._best = np.full(len(run.config.seeds), np.inf)  # least training error so far
         self.note = ""
         self.sums, self.steps = run.no_sums(), 0
         self._begun = self._last = time.perf_counter()
@@ -266,8 +267,7 @@ class _Log:
             "gradient_norm": sums.gradient_norm / self.steps,
             **{k: unit * x / self.steps for k, (unit, x) in of_transforms.items() if x is not None},
         }
-        if "theta_variation" in means:
-            self._warn(step, means)
+        self._warn(step, means)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
         line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
         line["learning_rate"] = float(self._schedule(step - 1))
@@ -287,7 +287,16 @@ class _Log:
         self._last = now
 
     def _warn(self, step: int, means: dict[str, Any]) -> None:
-        """Says what goes wrong with the transforms, each thing once."""
+        """Says what goes wrong, each thing once."""
+        errors = means["train_error_percent"]
+        self._best = np.minimum(self._best, errors)
+        which = int(np.argmax(errors - self._best))
+        if errors[which] - self._best[which] >= health.FELL_BACK:
+            self._warn_once(
+                "collapse", health.advice_on_collapse(errors[which], self._best[which], step)
+            )
+        if "theta_variation" not in means:
+            return
         config, total = self._run.config, self._run.total_steps
         worst = float(means["runaway_theta_percent"].max())
         if worst >= health.WORTH_A_WARNING:

@@ -1,4 +1,4 @@
-"""Transforms that run away or are all the same, and what is measured of them."""
+"""Transforms that run away or are all the same, trainings that collapse, and their warnings."""
 
 import json
 
@@ -117,6 +117,15 @@ def test_a_network_that_does_not_look_is_reported(
     errors = capsys.readouterr().err
     assert errors.count("the transforms are the same for all images") == warned
     assert all(line["theta_variation"][0] < BLIND for line in logged(tmp_path))
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(0.2, 1), (0.05, 0)])
+def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, rate, warned):
+    values = {"variant": "cnn", "width": 0.25, "learning_rate": rate, "warmup": 0.9, "epochs": 12}
+    train(Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1}), tmp_path)
+    assert capsys.readouterr().err.count("the training has collapsed") == warned
+    errors = [line["train_error_percent"][0] for line in logged(tmp_path)]
+    assert (errors[-1] > min(errors) + 30) == warned
 
 
 def test_a_healthy_run_is_not_warned_of(tiny_config, tmp_path, capsys):
