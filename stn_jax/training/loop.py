@@ -267,7 +267,9 @@ class _Log:
             "gradient_norm": sums.gradient_norm / self.steps,
             **{k: unit * x / self.steps for k, (unit, x) in of_transforms.items() if x is not None},
         }
-        self._warn(step, means)
+        self._warn_of_collapse(step, means["train_error_percent"])
+        if "theta_variation" in means:
+            self._warn_of_transforms(step, means)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
         line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
         line["learning_rate"] = float(self._schedule(step - 1))
@@ -286,17 +288,16 @@ class _Log:
         self.sums, self.steps = run.no_sums(), 0
         self._last = now
 
-    def _warn(self, step: int, means: dict[str, Any]) -> None:
-        """Says what goes wrong, each thing once."""
-        errors = means["train_error_percent"]
+    def _warn_of_collapse(self, step: int, errors: np.ndarray) -> None:
+        """Compares with the least errors of this process: after a restart they begin anew."""
         self._best = np.minimum(self._best, errors)
-        which = int(np.argmax(errors - self._best))
-        if errors[which] - self._best[which] >= health.FELL_BACK:
-            self._warn_once(
-                "collapse", health.advice_on_collapse(errors[which], self._best[which], step)
-            )
-        if "theta_variation" not in means:
-            return
+        worst = int(np.argmax(errors - self._best))
+        if errors[worst] - self._best[worst] >= health.FELL_BACK:
+            advice = health.advice_on_collapse(errors[worst], self._best[worst], step)
+            self._warn_once("collapse", advice)
+
+    def _warn_of_transforms(self, step: int, means: dict[str, Any]) -> None:
+        """Says what goes wrong with the transforms, each thing once."""
         config, total = self._run.config, self._run.total_steps
         worst = float(means["runaway_theta_percent"].max())
         if worst >= health.WORTH_A_WARNING:
