@@ -267,7 +267,7 @@ class _Log:
             "gradient_norm": sums.gradient_norm / self.steps,
             **{k: unit * x / self.steps for k, (unit, x) in of_transforms.items() if x is not None},
         }
-        self._warn_of_collapse(step, means["train_error_percent"])
+        self._warn_of_collapse(step, np.asarray(means["train_error_percent"]))
         if "theta_variation" in means:
             self._warn_of_transforms(step, means)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
