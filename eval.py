@@ -22,7 +22,7 @@ from stn_jax.training.inspect import (
     evaluate_workdir_on,
 )
 from stn_jax.training.report import write_report
-from train import angles, print_result
+from train import alignment, print_result
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         dataset = settings.get("dataset", stated["dataset"])
         print(
             f"{flags.pretrained}: test error {result['mean']:.2f} % on {dataset} "
-            f"({result['test_examples']} examples){angles(result)}; stated "
+            f"({result['test_examples']} examples){alignment(result)}; stated "
             f"{stated['test_error_percent']:.2f} % on {stated['dataset']} "
             f"({stated['test_examples']})"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stn_jax.analysis.pose import ASPECTS
 from stn_jax.command_line import enable_compilation_cache, exit_code, read_config
 from stn_jax.training import Config, processes, train
 
@@ -34,18 +35,24 @@ def print_result(result: dict, workdir: str) -> None:
     interval = "" if result["ci95"] is None else f" +- {result['ci95']:.2f} (95 %)"
     print(
         f"{result['variant']} on {result['task']}: test error {errors} %, mean "
-        f"{result['mean']:.2f} %{interval}{angles(result)}; see {workdir}/result.json and figures/"
+        f"{result['mean']:.2f} %{interval}{alignment(result)}; "
+        f"see {workdir}/result.json and figures/"
     )
 
 
-def angles(result: dict) -> str:
-    """What there is to say of how well rotations are undone, means over seeds; or nothing."""
-    if "angle_slope" not in result:
-        return ""
-    names = ("angle_slope", "angle_spread_degrees", "angle_spread_within_degrees")
-    slope, spread, within = (np.mean(result.get(name, [np.nan])) for name in names)
-    inside = "" if np.isnan(within) else f" ({within:.1f} within a digit)"
-    return f", slope {slope:.2f}, spread {spread:.1f} degrees{inside}"
+def alignment(result: dict) -> str:
+    """What there is to say of how well poses are undone, means over seeds; or nothing."""
+    said = ""
+    for aspect in ASPECTS.values():
+        if aspect.fields[0] not in result:
+            continue
+        slope, spread, within = (np.mean(result.get(name, [np.nan])) for name in aspect.fields)
+        digits = aspect.decimals
+        inside = "" if np.isnan(within) else f" ({within:.{digits}f} within a digit)"
+        said = f", slope {slope:.2f}, spread {spread:.{digits}f} {aspect.unit}{inside}"
+    if "window_share" in result:
+        said += f", window {np.mean(result['window_share']):.2f}"
+    return said
 
 
 if __name__ == "__main__":

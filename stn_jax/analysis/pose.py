@@ -1,38 +1,108 @@
-"""How well a network undoes a rotation, in numbers (paper, Section 4 and Figure 3)."""
+"""How well a network undoes a distortion, in numbers (paper, Section 4 and Figure 3)."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jax.typing import ArrayLike
+
+from stn_jax.warp import affine
+
+
+@dataclasses.dataclass(frozen=True)
+class Aspect:
+    """What of a pose a distortion changes, and so what a network should undo.
+
+    Attributes:
+      name: "angle", "place" or "scale".
+      unit: what it is measured in.
+      symbol, decimals: how one writes a spread.
+      predicted: reads it off a network's thetas, from warped to unwarped positions, given the
+        image's spatial shape (H, W): ``[..., 2, 3]`` to ``[...]`` or ``[..., D]``.
+    """
+
+    name: str
+    unit: str
+    symbol: str
+    decimals: int
+    predicted: Callable[[ArrayLike, Sequence[int]], np.ndarray]
+
+    @property
+    def fields(self) -> tuple[str, str, str]:
+        """What results call its slope, its spread, and that within an example."""
+        spread = f"{self.name}_spread"
+        return f"{self.name}_slope", f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"
+
+    def applied(self, theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+        """Reads it off a distortion's thetas, from distorted to original positions.
+
+        What undoes a distortion is its inverse; so a perfect aligner predicts this, negated, up to
+        a constant for each class.
+        """
+        return -self.predicted(affine.invert(theta), shape)
+
+
+def _angle(theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+    return np.asarray(affine.angle(theta))
+
+
+def _place(theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+    return np.asarray(affine.shift(theta)) * np.array(shape[1::-1], np.float32) / 2
+
+
+def _scale(theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+    # A network may have collapsed to a point.
+    return np.log2(np.maximum(affine.scale(theta), np.finfo(np.float32).tiny))
+
+
+# Angles counter-clockwise; where the middle of the warped array looks, (x, y) from the image's own
+# middle; the base-2 logarithm of how large the sampling window is.
+ASPECTS = {
+    aspect.name: aspect
+    for aspect in (
+        Aspect("angle", "degrees", "\N{DEGREE SIGN}", 1, _angle),
+        Aspect("place", "pixels", " px", 2, _place),
+        Aspect("scale", "octaves", " octaves", 2, _scale),
+    )
+}
 
 
 def spread(applied: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> float:
-    """How far a network is from turning each class to one pose, in degrees.
+    """How far a network is from bringing each class to one pose, in the aspect's unit.
 
     A perfect aligner's predicted angle is the applied one, negated, up to a constant for each
     class: whatever pose the class settles in. So the sum of both should not vary within a class.
 
     Args:
-      applied, predicted: angles ``[N]`` in degrees, counter-clockwise positive.
+      applied, predicted: angles ``[N]`` in degrees, counter-clockwise positive; or whatever an
+        :class:`Aspect` reads, ``[N]`` or ``[N, D]``.
       labels: classes ``[N]``.
 
     Returns:
-      Root mean square over all examples of the sum minus its class's mean; 0 is perfect.
+      Root mean square over all examples of the sum's distance from its class's mean; 0 is perfect.
+
+    Raises:
+      ValueError: there are no examples.
     """
     total = np.asarray(applied, np.float64) + np.asarray(predicted, np.float64)
     if len(total) == 0:
         raise ValueError("spread needs at least one example")
     _, classes = np.unique(labels, return_inverse=True)
-    means = np.bincount(classes, total) / np.bincount(classes)
-    return float(np.sqrt(np.mean((total - means[classes]) ** 2)))
+    columns = total.reshape(len(total), -1).T
+    means = np.stack([np.bincount(classes, each) for each in columns]) / np.bincount(classes)
+    return float(np.sqrt(np.mean(((columns - means[:, classes]) ** 2).sum(0))))
 
 
 def spread_within(applied: np.ndarray, predicted: np.ndarray) -> float:
-    """How far a network is from turning each *example* to one pose, in degrees.
+    """How far a network is from bringing each *example* to one pose, in the aspect's unit.
 
     Of :func:`spread` this is what is the network's alone: the other part is that examples of a
     class differ in the pose that they were drawn in, which a network may well undo too.
 
     Args:
-      applied, predicted: angles ``[passes, N]`` in degrees, counter-clockwise positive; in each
-        pass the same examples are turned anew.
+      applied, predicted: angles ``[passes, N]`` in degrees, counter-clockwise positive, or
+        whatever an :class:`Aspect` reads, ``[passes, N]`` or ``[passes, N, D]``; in each pass the
+        same examples are distorted anew.
 
     Returns:
       Root mean square, over all examples, of the deviation of their sums over the passes (by the
@@ -42,12 +112,13 @@ def spread_within(applied: np.ndarray, predicted: np.ndarray) -> float:
       ValueError: there are fewer than two passes, or no examples.
     """
     total = np.asarray(applied, np.float64) + np.asarray(predicted, np.float64)
-    if total.ndim != 2 or len(total) < 2 or total.shape[1] == 0:
+    if total.ndim not in (2, 3) or len(total) < 2 or total.shape[1] == 0:
         raise ValueError(
-            f"angles have shape {total.shape}; expected [passes, N] with two passes or more, and "
-            "at least one example"
+            f"poses have shape {total.shape}; expected [passes, N] or [passes, N, D] with two "
+            "passes or more, and at least one example"
         )
-    return float(np.sqrt(total.var(0, ddof=1).mean()))
+    variance = total.var(0, ddof=1).reshape(total.shape[1], -1)
+    return float(np.sqrt(variance.sum(1).mean()))
 
 
 def orthogonal_regression(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -43,7 +43,8 @@ class Task:
         images ``[N, H, W, C]`` uint8 (clutter is cut from it) to :class:`Distorted`.
       mnist_statistics: mean and standard deviation of distorted MNIST (paper's code); None for a
         task that shows images as they are.
-      aligns_angle: whether the distortion is a rotation, so that angles tell how well it is undone.
+      aligns: what of a pose the distortion changes: angle, place or scale (see
+        :data:`stn_jax.analysis.pose.ASPECTS`); None where it changes none.
       positions: how many labels an image has, as an axis of the labels; None for one without it.
       tested_by: what evaluation does in place of ``distort``; None for the same.
     """
@@ -51,7 +52,7 @@ class Task:
     name: str
     distort: Distortion
     mnist_statistics: tuple[float, float] | None
-    aligns_angle: bool = False
+    aligns: str | None = None
     positions: int | None = None
     tested_by: Distortion | None = None
 
@@ -295,9 +296,9 @@ def _to_float(images: jax.Array) -> jax.Array:
 TASKS = {
     task.name: task
     for task in (
-        Task("rotated_mnist", rotate, (0.1307, 0.3081), aligns_angle=True),
-        Task("translated_mnist", translate, (0.0363, 0.1870), aligns_angle=False),
-        Task("scaled_mnist", scale, (0.0414, 0.1751), aligns_angle=False),
+        Task("rotated_mnist", rotate, (0.1307, 0.3081), aligns="angle"),
+        Task("translated_mnist", translate, (0.0363, 0.1870), aligns="place"),
+        Task("scaled_mnist", scale, (0.0414, 0.1751), aligns="scale"),
         Task("svhn", show, None, positions=house_numbers.POSITIONS),
         Task("svhn_cropped", show, None),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data.sources import is_synthetic
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, TABLES, Row, Table
@@ -19,12 +20,13 @@ HEADER = """\
 
 Written by `python -m stn_jax.experiments table1 --render` from the lines of `{folder}/`; do not
 edit. A test error is the mean over passes over the test set, each freshly distorted; ours is the
-mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of predicted
-against applied angle, by orthogonal regression. Spread: of the pose to which digits of a class are
-turned, root mean square; within a digit: of one digit's, turned anew in each pass, which leaves out
-how differently digits of a class are drawn. A perfect aligner has slope -1 and nothing within a
-digit. Digits: the share of wrong
-answers among a house number's five positions, "no digit" included.
+mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of the predicted
+against the applied pose, by orthogonal regression: angles of rotated digits, places of translated
+ones, scales (base-2 logarithms) of scaled ones. Spread: of the pose to which digits of a class are
+brought, root mean square; within a digit: of one digit's, distorted anew in each pass, which leaves
+out how differently digits of a class are drawn. A perfect aligner has slope -1 and nothing within a
+digit. Window: the side of what the transformer shows, in those of the whole image, median. Digits:
+the share of wrong answers among a house number's five positions, "no digit" included.
 """
 
 
@@ -103,7 +105,8 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
 
 _COLUMNS = (
     *("network", "paper", "paper (real images)", "ours", "ours (synthetic)", "digits"),
-    *("on other data", "n", "epochs", "slope", "spread", "within a digit", "training", "device"),
+    *("on other data", "n", "epochs", "slope", "spread", "within a digit", "window"),
+    *("training", "device"),
 )
 
 
@@ -144,12 +147,16 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
     }
     if all("position_error_percent" in each for each in lines):
         line["digits"] = _mean(each["position_error_percent"] for each in lines) + " %"
-    if all("angle_slope" in each for each in lines):
-        line["slope"] = _mean(each["angle_slope"] for each in lines)
-        line["spread"] = _mean((each["angle_spread_degrees"] for each in lines), 1) + "°"
-    if all("angle_spread_within_degrees" in each for each in lines):
-        within = (each["angle_spread_within_degrees"] for each in lines)
-        line["within a digit"] = _mean(within, 1) + "°"
+    if all("window_share" in each for each in lines):
+        line["window"] = _mean(each["window_share"] for each in lines)
+    for aspect in ASPECTS.values():
+        slope, *spreads = aspect.fields
+        if all(slope in each for each in lines):
+            line["slope"] = _mean(each[slope] for each in lines)
+        for column, spread in zip(("spread", "within a digit"), spreads, strict=True):
+            if all(spread in each for each in lines):
+                mean = _mean((each[spread] for each in lines), aspect.decimals)
+                line[column] = mean + aspect.symbol
     return line
 
 

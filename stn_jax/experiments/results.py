@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from stn_jax.analysis.pose import ASPECTS
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.workdir import Workdir
+
+# What a line has of its own, where the result has it.
+_BY_SEED = (
+    *("position_error_percent", "window_share"),
+    *(name for aspect in ASPECTS.values() for name in aspect.fields),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +84,7 @@ def lines_of(
     lines = []
     for i, seed in enumerate(result["seeds"]):
         line = {"row": row, "seed": seed, "test_error_percent": result["test_error_percent"][i]}
-        by_seed = (
-            *("angle_slope", "angle_spread_degrees", "angle_spread_within_degrees"),
-            "position_error_percent",
-        )
-        for name in by_seed:
+        for name in _BY_SEED:
             if name in result:
                 line[name] = result[name][i]
         config = {**result["config"], "seeds": [seed]}

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -104,10 +105,12 @@ def predict(
 
 
 def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
-    """The figures of a result: error by seed, mean, interval and, for rotations, the angles'.
+    """The figures of a result: error by seed, mean, interval and how the transformer aligns.
 
     An image with several labels counts as right only where all are; the share of wrong labels is
-    the ``position_error_percent``.
+    the ``position_error_percent``. The ``window_share`` is the side of what the transformer shows,
+    in those of the whole image (median). How well it undoes what the task distorts, an aspect of
+    the pose, say a slope and one or two spreads (:data:`stn_jax.analysis.pose.ASPECTS`).
     """
     by_seed = _percent(predictions.wrong.mean((1, 2)))
     mean, interval = mean_and_interval(by_seed)
@@ -121,29 +124,73 @@ def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
     if predictions.labels.ndim > 1:
         positions = predictions.classes != predictions.labels
         summary["position_error_percent"] = _percent(positions.mean((1, 2, 3)))
-    if predictions.theta is not None and run.task.aligns_angle:
-        angles = [angles_of(predictions, seed) for seed in range(len(by_seed))]
-        summary["angle_spread_degrees"] = [pose.spread(*each) for each in angles]
-        summary["angle_slope"] = [pose.orthogonal_regression(*each[:2])[0] for each in angles]
-        if (passes := predictions.classes.shape[1]) > 1:
-            summary["angle_spread_within_degrees"] = [
-                pose.spread_within(*(each.reshape(passes, -1) for each in angles_of_seed[:2]))
-                for angles_of_seed in angles
-            ]
+    if predictions.theta is not None:
+        windows = np.asarray(affine.scale(predictions.theta)).reshape(len(by_seed), -1)
+        summary["window_share"] = [float(each) for each in np.median(windows, 1)]
+        if run.task.aligns:
+            aspect = pose.ASPECTS[run.task.aligns]
+            shape = run.seen_shape()[:2]
+            poses = [poses_of(predictions, seed, aspect, shape) for seed in range(len(by_seed))]
+            summary |= _alignment(aspect, poses, passes=predictions.classes.shape[1])
     return summary
+
+
+def _alignment(
+    aspect: pose.Aspect, poses: Sequence[tuple[np.ndarray, ...]], passes: int
+) -> dict[str, list[float]]:
+    """Slope and spreads by seed, of what :func:`poses_of` gives for each."""
+    slope, spread, within = aspect.fields
+    found = {
+        spread: [pose.spread(*each) for each in poses],
+        slope: [
+            pose.orthogonal_regression(applied.ravel(), predicted.ravel())[0]
+            for applied, predicted, _ in poses
+        ],
+    }
+    if passes > 1:
+        found[within] = [
+            pose.spread_within(*(x.reshape(passes, -1, *x.shape[1:]) for x in (applied, predicted)))
+            for applied, predicted, _ in poses
+        ]
+    return found
 
 
 def _percent(shares: np.ndarray) -> list[float]:
     return [round(100 * float(share), 4) for share in shares]
 
 
-def angles_of(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Applied angles, predicted angles and labels of one seed, over all passes, flat."""
+def poses_of(
+    predictions: Predictions, seed: int, aspect: pose.Aspect, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An aspect of the applied and of the predicted poses, and labels, over all passes.
+
+    Args:
+      predictions: of a network with a transformer.
+      seed: which of its networks.
+      aspect: see :data:`stn_jax.analysis.pose.ASPECTS`.
+      shape: spatial shape (H, W) of the images that the network sees.
+
+    Returns:
+      Two arrays ``[passes * N]`` (places: ``[passes * N, 2]``), and labels ``[passes * N]``.
+
+    Raises:
+      ValueError: the network has no transformer.
+    """
     if predictions.theta is None:
-        raise ValueError("this network has no transformer, and so predicts no angle")
-    applied = np.asarray(affine.angle(predictions.applied)).reshape(-1)
-    predicted = np.asarray(affine.angle(predictions.theta[seed])).reshape(-1)
-    return applied, predicted, np.tile(predictions.labels, predictions.classes.shape[1])
+        raise ValueError(f"this network has no transformer, and so predicts no {aspect.name}")
+    applied, predicted = predictions.applied, predictions.theta[seed]
+    passes, count = applied.shape[:2]
+    applied, predicted = (x.reshape(passes * count, 2, 3) for x in (applied, predicted))
+    return (
+        aspect.applied(applied, shape),
+        aspect.predicted(predicted, shape),
+        np.tile(predictions.labels, passes),
+    )
+
+
+def angles_of(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """:func:`poses_of` for angles: applied, predicted ``[passes * N]`` in degrees, and labels."""
+    return poses_of(predictions, seed, pose.ASPECTS["angle"], ())
 
 
 def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, Any]:
@@ -204,7 +251,7 @@ def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> N
     own = jax.tree.map(lambda x: x[0], params)
     title = _title(run)
     figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
-    if run.task.aligns_angle:
+    if run.task.aligns == "angle":
         panel = figures.Angles(title, *angles_of(predictions, 0))
         figures.angle_plot([panel], workdir.figures / "angles.png")
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis import mistakes, page
+from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data import house_numbers
 from stn_jax.data.tasks import example_keys
 from stn_jax.training.config import Config, ConfigError
@@ -105,7 +106,9 @@ def report(
         curves=_curves(lines),
         gallery=gallery(run, own) if moves else None,
         angles=(
-            page.Angles(*angles_of(predictions, 0)) if moves and run.task.aligns_angle else None
+            page.Angles(*angles_of(predictions, 0))
+            if moves and run.task.aligns == "angle"
+            else None
         ),
         confusion=mistakes.confusion(labels.ravel(), said_labels, classes),
         hardest=_hardest(run, own, predictions),
@@ -143,16 +146,17 @@ def _tiles(
     if seeds > 1:
         each = ", ".join(f"{error:.2f}" for error in summary["test_error_percent"])
         tiles.append(page.Tile("By seed", f"{each} %"))
-    if "angle_slope" in summary:
+    if run.task.aligns:
+        aspect = ASPECTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
-        for name, key, form, best in (
-            ("Slope of angles", "angle_slope", "{:.2f}", "-1"),
-            ("Spread of poses", "angle_spread_degrees", "{:.1f}\N{DEGREE SIGN}", ""),
-            ("Within a digit", "angle_spread_within_degrees", "{:.1f}\N{DEGREE SIGN}", "0"),
-        ):
+        names = (f"Slope of {aspect.name}s", "Spread of poses", "Within a digit")
+        notes = ("a perfect aligner: -1", "of a class, however it is drawn", "a perfect aligner: 0")
+        ends = ("", aspect.symbol, aspect.symbol)
+        for name, note, end, key in zip(names, notes, ends, aspect.fields, strict=True):
             if key in summary:
-                note = f"a perfect aligner: {best}" if best else "of a class, however it is drawn"
-                tiles.append(page.Tile(name, form.format(np.mean(summary[key])), mean + note))
+                decimals = aspect.decimals if end else 2
+                value = f"{np.mean(summary[key]):.{decimals}f}{end}"
+                tiles.append(page.Tile(name, value, mean + note))
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from stn_jax.analysis.equivariance import network_features, network_geometry
+from stn_jax.analysis.geometry import conjugate, window_theta
 from stn_jax.data import sources
 from stn_jax.data.tasks import TASKS, Task
 from stn_jax.models import Details, Network, create_model
@@ -24,6 +26,7 @@ from stn_jax.training.config import COUNTABLE, Config, ConfigError
 from stn_jax.training.optimizer import make_optimizer
 from stn_jax.training.placement import Placement
 from stn_jax.training.step import Data, State, Sums, init_state, make_train_steps
+from stn_jax.warp import affine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,12 +161,30 @@ class Run:
     def pose(self, details: Details) -> jax.Array | None:
         """What the transformer did, as affine transforms ``[B, 2, 3]``; None without one.
 
+        They are in the image's coordinates (``align_corners=False``), whichever map was warped.
         Where the family of transforms is not affine, these are what comes near it: see
         :meth:`stn_jax.warp.transforms.Transform.as_affine`.
         """
         if details.theta is None or self.model.transformer is None:
             return None
-        return self.model.transformer.family().as_affine(details.theta)
+        theta = self.model.transformer.family().as_affine(details.theta)
+        return conjugate(theta, affine.invert(self._window))
+
+    @functools.cached_property
+    def _window(self) -> np.ndarray:
+        """From the coordinates in which the transformer works to the image's, ``[2, 3]``."""
+        depth, shape = self.model.warp_depth, self.seen_shape()
+        image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+        def warped(image: jax.Array) -> jax.Array:
+            variables = self.model.init(jax.random.key(0), image)
+            return network_features(self.model, variables)(image)[str(depth)]
+
+        height, width = jax.eval_shape(warped, image).shape[1:3]
+        window = window_theta(network_geometry(self.model)[str(depth)], shape[:2], (height, width))
+        if self.config.align_corners:
+            window[:, :2] *= (width - 1) / width, (height - 1) / height
+        return window
 
     def seen_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images that the network sees."""

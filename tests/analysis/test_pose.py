@@ -1,9 +1,13 @@
-"""Spread and slope, against closed forms."""
+"""Poses, their spread and slope, against closed forms."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stn_jax.analysis.pose import orthogonal_regression, spread, spread_within
+from stn_jax.analysis.pose import ASPECTS, orthogonal_regression, spread, spread_within
+from stn_jax.data.tasks import TASKS, example_keys
+from stn_jax.warp import affine
 
 
 def test_a_perfect_aligner_has_no_spread_whatever_pose_a_class_settles_in():
@@ -52,8 +56,42 @@ def test_spread_is_made_of_what_is_within_examples_and_between_them(passes):
 
 @pytest.mark.parametrize("shape", [(1, 4), (4,), (3, 0)])
 def test_spread_within_wants_several_passes(shape):
-    with pytest.raises(ValueError, match=r"expected \[passes, N\] with two passes or more"):
+    with pytest.raises(ValueError, match=r"expected \[passes, N\] or \[passes, N, D\]"):
         spread_within(np.zeros(shape), np.zeros(shape))
+
+
+def test_the_spread_of_places_is_a_distance():
+    # One class: 3 to the left and 4 down of the mean, and as far to the other side.
+    applied = np.array([[10.0, 20], [16, 28]])
+    assert spread(applied, np.zeros((2, 2)), np.zeros(2)) == pytest.approx(5)
+    # Two passes, each coordinate's unbiased variance 2 * 3^2 and 2 * 4^2.
+    assert spread_within(applied[:, None], np.zeros((2, 1, 2))) == pytest.approx(50**0.5)
+
+
+@pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist", "scaled_mnist"])
+def test_what_undoes_a_tasks_distortion_up_to_a_constant_has_slope_and_no_spread(task):
+    keys = example_keys(jax.random.key(0), jnp.arange(40))
+    digits = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), np.uint8)
+    images, theta = jax.jit(TASKS[task].distort)(keys, digits, digits)
+    aspect, shape = ASPECTS[TASKS[task].aligns], images.shape[1:3]
+    settled = affine.from_parameters(angle=20.0, scale=0.6, shift=(0.1, 0.1))
+    applied = aspect.applied(theta, shape)
+    predicted = aspect.predicted(affine.compose(affine.invert(theta), settled), shape)
+    np.testing.assert_allclose(spread(applied, predicted, np.zeros(40)), 0, atol=2e-4)
+    assert orthogonal_regression(applied.ravel(), predicted.ravel())[0] == pytest.approx(-1, 1e-4)
+    assert np.std(applied) > {"angle": 40, "place": 7, "scale": 0.7}[aspect.name]
+
+
+def test_poses_by_hand():
+    # A window of half the sides, whose middle is 6 pixels right and 3 above that of a 20x24 image.
+    theta = affine.from_parameters(scale=0.5, shift=(0.5, -0.3))
+    found = {name: aspect.predicted(theta, (20, 24)) for name, aspect in ASPECTS.items()}
+    np.testing.assert_allclose(found["place"], [6, -3], rtol=1e-6)
+    assert (found["angle"], found["scale"]) == pytest.approx((0, -1))
+    assert np.isfinite(ASPECTS["scale"].predicted(jnp.zeros((2, 3)), (20, 24)))
+    # A digit pasted with its middle at (+5, -4) is undone by a window there.
+    put = affine.invert(affine.from_parameters(shift=(5 / 12, -4 / 10)))
+    np.testing.assert_allclose(ASPECTS["place"].applied(put, (20, 24)), [-5, 4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("slope", [-1.0, 0.0, 0.3, 2.0])

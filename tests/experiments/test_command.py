@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -262,7 +263,8 @@ def test_exported_weights_are_what_was_trained(
     assert script(monkeypatch, *evaluate, f"--cache_dir={tiny_cache}") == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{name}: test error {error} examples), slope ")
-    assert out.endswith(f" degrees; stated {error})\n")
+    assert re.search(r" degrees, window \d\.\d\d; stated ", out)
+    assert out.endswith(f"; stated {error})\n")
     spread = float(out.split("spread ")[1].split()[0])
     assert spread == pytest.approx(line["angle_spread_degrees"], abs=1)
 

@@ -66,6 +66,23 @@ def test_the_spread_within_a_digit_is_shown_where_all_lines_have_it(line, read_b
     assert shown["rotation/stn-c0"] == ""
 
 
+def test_places_and_windows_are_shown_in_their_units(line, read_back):
+    found = {
+        "place_slope": -0.98,
+        "place_spread_pixels": 1.234,
+        "window_share": 0.523,
+        "place_spread_within_pixels": 0.5,
+    }
+    (row,) = (
+        row
+        for row in table1(read_back(line("translation/stn-c1", 0, 1.0, extra=found.items())))
+        if row["ours"] != "not run"
+    )
+    assert [row[name] for name in ("slope", "spread", "within a digit", "window")] == [
+        *("-0.98", "1.23 px", "0.50 px", "0.52")
+    ]
+
+
 def test_what_is_trained_otherwise_is_told_apart(line, read_back):
     read = read_back(
         line("rotation/cnn", 0, 1.0),

@@ -259,6 +259,23 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     assert "Turn a number" in text
 
 
+def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
+    values = {"task": "translated_mnist", "variant": "stn-c0", "test_passes": 2}
+    run = Run.open(Config(**tiny_config | values))
+    few = sources.Split(run.test.images[:6], run.test.labels[:6])
+    run = dataclasses.replace(run, test=few)
+    params = run.init_state()["params"]
+    predictions = predict(run, params, quiet=True)
+    tiles = {tile.name: tile.value for tile in report(run, params, 0, predictions, []).tiles}
+    # The window stays in the middle, so that digits keep the distance at which they were put: of
+    # each the deviation over two passes.
+    centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
+    within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
+    assert float(tiles["Slope of places"]) == 0
+    assert tiles["Within a digit"] == f"{within:.2f} px"
+    assert tiles["Spread of poses"].endswith(" px")
+
+
 def test_texts_cannot_become_markup():
     hostile = "</script><script>alert(1)</script><b>&amp;\"'"
     digits = np.zeros((1, 3, 4, 4, 1))

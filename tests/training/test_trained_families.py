@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,6 +45,43 @@ def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, trans
     turned = aligned(run, seen, details)
     np.testing.assert_allclose(turned, np.rot90(pictures, axes=(1, 2)), rtol=0, atol=1e-4)
     np.testing.assert_allclose(affine.angle(run.pose(details)), [90] * 3, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("variant", "pixels", "corners"),
+    [("stn-c0", 59 / 60, True), ("stn-c0", 1, False), ("stn-c1", 50 / 60, True)],
+)
+def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
+    tiny_config, variant, pixels, corners
+):
+    values = {"task": "translated_mnist", "variant": variant, "align_corners": corners}
+    run = Run.open(Config(**{**tiny_config, **values}))
+    # STN-C1's map has 26 positions, 2 pixels apart, in the middle of 60 pixels; from the first to
+    # the last, whose corners count, are 50 pixels.
+    thetas = jnp.stack(
+        [affine.identity(), affine.translation(jnp.array([0.2, -0.1])), affine.scaling(0.5)]
+    )
+    warped = jnp.zeros((3, 30, 30, 4))
+    inside = jax.jit(lambda thetas: run.pose(Details(thetas, warped)))(thetas)
+    poses = run.pose(Details(thetas, warped))
+    np.testing.assert_allclose(inside, poses, atol=1e-6)
+    np.testing.assert_allclose(poses[0], affine.identity(), atol=1e-6)
+    np.testing.assert_allclose(affine.shift(poses[1]), pixels * np.array([0.2, -0.1]), atol=1e-6)
+    np.testing.assert_allclose(poses[2], affine.scaling(0.5), atol=1e-6)
+
+
+def test_what_is_said_of_translated_digits(tiny_config, tmp_path):
+    values = {"task": "translated_mnist", "variant": "stn-c1", "epochs": 1, "test_passes": 2}
+    values |= {"localization_rate": 1e-5}
+    result = train(Config(**{**tiny_config, **values}), tmp_path)
+    # The window stays where it is, and digits are where they were put: each coordinate uniform
+    # over 33 places.
+    assert result["window_share"] == [pytest.approx(1, abs=0.01)]
+    uniform = 2 * (33**2 - 1) / 12
+    for name in ("place_spread_pixels", "place_spread_within_pixels"):
+        assert result[name] == [pytest.approx(uniform**0.5, rel=0.2)]
+    assert result["place_slope"][0] == pytest.approx(0, abs=0.01)
+    assert not {"angle_slope", "scale_slope"} & set(result)
 
 
 def test_a_plain_classifier_has_no_pose(tiny_config):
