@@ -190,7 +190,7 @@ TABLES = {
         tuple(
             _row(task, f"{variant}-x{iterations}", variant=variant, iterations=iterations)
             for task in ("rotation", "translation")
-            for variant in ("stn-c0", "stn-sl1")
+            for variant in ("stn-c0", "stn-c1", "stn-sl1")
             for iterations in (1, 2, 3)
         ),
     ),
