@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -25,7 +27,7 @@ class Aspect:
     unit: str
     symbol: str
     decimals: int
-    predicted: Callable[[ArrayLike, Sequence[int]], np.ndarray]
+    predicted: Callable[[ArrayLike, Sequence[int]], jax.Array]
 
     @property
     def fields(self) -> tuple[str, str, str]:
@@ -33,7 +35,7 @@ class Aspect:
         spread = f"{self.name}_spread"
         return f"{self.name}_slope", f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"
 
-    def applied(self, theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+    def applied(self, theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
         """Reads it off a distortion's thetas, from distorted to original positions.
 
         What undoes a distortion is its inverse; so a perfect aligner predicts this, negated, up to
@@ -42,17 +44,17 @@ class Aspect:
         return -self.predicted(affine.invert(theta), shape)
 
 
-def _angle(theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
-    return np.asarray(affine.angle(theta))
+def _angle(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
+    return affine.angle(theta)
 
 
-def _place(theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
-    return np.asarray(affine.shift(theta)) * np.array(shape[1::-1], np.float32) / 2
+def _place(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
+    return affine.shift(theta) * jnp.array(shape[1::-1], jnp.float32) / 2
 
 
-def _scale(theta: ArrayLike, shape: Sequence[int]) -> np.ndarray:
+def _scale(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
     # A network may have collapsed to a point.
-    return np.log2(np.maximum(affine.scale(theta), np.finfo(np.float32).tiny))
+    return jnp.log2(jnp.maximum(affine.scale(theta), jnp.finfo(jnp.float32).tiny))
 
 
 # Angles counter-clockwise; where the middle of the warped array looks, (x, y) from the image's own

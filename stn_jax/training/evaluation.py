@@ -182,8 +182,8 @@ def poses_of(
     passes, count = applied.shape[:2]
     applied, predicted = (x.reshape(passes * count, 2, 3) for x in (applied, predicted))
     return (
-        aspect.applied(applied, shape),
-        aspect.predicted(predicted, shape),
+        np.asarray(aspect.applied(applied, shape)),
+        np.asarray(aspect.predicted(predicted, shape)),
         np.tile(predictions.labels, passes),
     )
 

@@ -149,14 +149,15 @@ def _tiles(
     if run.task.aligns:
         aspect = ASPECTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
-        names = (f"Slope of {aspect.name}s", "Spread of poses", "Within a digit")
-        notes = ("a perfect aligner: -1", "of a class, however it is drawn", "a perfect aligner: 0")
-        ends = ("", aspect.symbol, aspect.symbol)
-        for name, note, end, key in zip(names, notes, ends, aspect.fields, strict=True):
+        slope, spread, within = aspect.fields
+        distance = f"{{:.{aspect.decimals}f}}{aspect.symbol}"
+        for name, key, form, note in (
+            (f"Slope of {aspect.name}s", slope, "{:.2f}", "a perfect aligner: -1"),
+            ("Spread of poses", spread, distance, "of a class, however it is drawn"),
+            ("Within a digit", within, distance, "a perfect aligner: 0"),
+        ):
             if key in summary:
-                decimals = aspect.decimals if end else 2
-                value = f"{np.mean(summary[key]):.{decimals}f}{end}"
-                tiles.append(page.Tile(name, value, mean + note))
+                tiles.append(page.Tile(name, form.format(np.mean(summary[key])), mean + note))
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"
@@ -219,7 +220,7 @@ _TURN = _Distortion(
     unit="\N{DEGREE SIGN}",
     values=lambda side, canvas: np.arange(-90.0, 91.0, 3.0),
     theta=lambda values, canvas: affine.rotation(values),
-    read=lambda theta, canvas: affine.angle(theta),
+    read=lambda theta, canvas: ASPECTS["angle"].predicted(theta, (canvas, canvas)),
     ideal=lambda values: -values,
 )
 _SHIFT = _Distortion(
@@ -235,7 +236,7 @@ _SHIFT = _Distortion(
     theta=lambda values, canvas: affine.translation(
         jnp.stack([-2 * values / canvas, jnp.zeros(len(values))], -1)
     ),
-    read=lambda theta, canvas: affine.shift(theta)[..., 0] * canvas / 2,
+    read=lambda theta, canvas: ASPECTS["place"].predicted(theta, (canvas, canvas))[..., 0],
     ideal=lambda values: values,
 )
 _SCALE = _Distortion(

@@ -49,7 +49,12 @@ def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, trans
 
 @pytest.mark.parametrize(
     ("variant", "pixels", "corners"),
-    [("stn-c0", 59 / 60, True), ("stn-c0", 1, False), ("stn-c1", 50 / 60, True)],
+    [
+        ("stn-c0", 59 / 60, True),
+        ("stn-c0", 1, False),
+        ("stn-c1", 50 / 60, True),
+        ("stn-c1", 52 / 60, False),
+    ],
 )
 def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
     tiny_config, variant, pixels, corners
@@ -57,7 +62,7 @@ def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
     values = {"task": "translated_mnist", "variant": variant, "align_corners": corners}
     run = Run.open(Config(**{**tiny_config, **values}))
     # STN-C1's map has 26 positions, 2 pixels apart, in the middle of 60 pixels; from the first to
-    # the last, whose corners count, are 50 pixels.
+    # the last, where corners count, are 50 pixels, and from edge to edge 52.
     thetas = jnp.stack(
         [affine.identity(), affine.translation(jnp.array([0.2, -0.1])), affine.scaling(0.5)]
     )
