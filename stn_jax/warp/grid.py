@@ -8,6 +8,7 @@ Convention
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,12 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from stn_jax.warp import validation
+from stn_jax.warp.products import lead_to
+
 
 def normalized_to_pixel(
-    coordinate: ArrayLike, size: int, *, align_corners: bool = False
+    coordinate: ArrayLike, size: Any, *, align_corners: bool = False
 ) -> jax.Array:
     """Turns a normalised coordinate into a pixel coordinate along one axis.
 
@@ -30,9 +34,11 @@ def normalized_to_pixel(
       Pixel coordinates in the same shape; 0 is the centre of the first pixel.
     """
     coordinate = jnp.asarray(coordinate)
+    floating = jnp.issubdtype(coordinate.dtype, jnp.floating)
+    count = jnp.asarray(size).astype(coordinate.dtype if floating else float)
     if align_corners:
-        return (coordinate + 1) / 2 * (size - 1)
-    return ((coordinate + 1) * size - 1) / 2
+        return (coordinate + 1) / 2 * (count - 1)
+    return ((coordinate + 1) * count - 1) / 2
 
 
 def pixel_to_normalized(
@@ -49,13 +55,21 @@ def pixel_to_normalized(
     return (2 * coordinate + 1) / size - 1
 
 
-def axis_positions(size: int, align_corners: bool) -> np.ndarray:
-    """Normalised coordinates of the pixel centres of an axis, in float64."""
-    index = np.arange(size, dtype=np.float64)
+def axis_positions(size: Any, align_corners: bool) -> Any:
+    """Normalised coordinates of the pixel centres of an axis, in float64.
+
+    Of a symbolic size they are computed by the program, in JAX's own float type.
+    """
+    symbolic = validation.is_symbolic(size)
+    index = jnp.arange(size, dtype=float) if symbolic else np.arange(size, dtype=np.float64)
+    if symbolic:
+        size = jnp.asarray(size).astype(index.dtype)
     if align_corners:
+        if symbolic:
+            return jnp.where(size > 1, index * (2 / jnp.maximum(size - 1, 1)) - 1, index)
         # A lone pixel sits in the middle, as in PyTorch.
         return index * (2 / (size - 1)) - 1 if size > 1 else index
-    return (2 * index + 1) / max(size, 1) - 1
+    return (2 * index + 1) / (size if symbolic else max(size, 1)) - 1
 
 
 def affine_grid(
@@ -95,15 +109,10 @@ def affine_coordinates(
     theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
 ) -> list[jax.Array]:
     """The grid of :func:`affine_grid` as one array ``[..., *shape]`` for each of x, y (and z)."""
-    theta = jnp.asarray(theta)
-    if not jnp.issubdtype(theta.dtype, jnp.floating):
-        raise TypeError(
-            f"theta has type {theta.dtype}; expected a floating-point array: cast it to float32"
-        )
-    rank = theta_rank(theta)
-    shape = _spatial_shape(shape, rank)
-    # Half precision has too few digits to address pixels.
-    theta = theta.astype(jnp.promote_types(theta.dtype, jnp.float32))
+    theta = validation.floating("theta", theta)
+    rank = validation.theta_rank(theta)
+    shape = validation.spatial_shape(shape, rank)
+    theta = validation.at_least_float32(theta)
     bases = [
         jnp.asarray(axis_positions(shape[rank - 1 - column], align_corners), theta.dtype)
         for column in range(rank)  # x is the last spatial axis
@@ -115,13 +124,14 @@ def affine_coordinates(
 def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
     """row[0] * x + row[1] * y (+ row[2] * z) + row[-1] over the grid that the bases span.
 
-    Multiplied and added by hand: a matrix product would be rounded to TF32 or bfloat16 on
-    accelerators, which moves the samples by visible fractions of a pixel.
+    Multiplied and added by hand (see :mod:`stn_jax.warp.products`), the slowest axis first, as the
+    CPU's kernels do.
     """
     rank = len(bases)
     total = _over_grid(row[..., rank], rank)
-    for column, base in enumerate(bases):
-        total = total + _spread(base, column, rank) * _over_grid(row[..., column], rank)
+    for column in reversed(range(rank)):
+        base = lead_to(_along_axis(bases[column], column, rank), total.ndim)
+        total = total + base * _over_grid(row[..., column], rank)
     return total
 
 
@@ -131,9 +141,9 @@ def _affine_combination_jvp(primals, tangents):
     # because the transpose then is one too: a single pass over the gradient.
     row, *bases = primals
     rank = len(bases)
-    shape = tuple(len(base) for base in reversed(bases))
+    shape = tuple(base.shape[0] for base in reversed(bases))
     columns = [
-        jnp.broadcast_to(_spread(base, column, rank), shape).reshape(-1)
+        jnp.broadcast_to(_along_axis(base, column, rank), shape).reshape(-1)
         for column, base in enumerate(bases)
     ]
     matrix = jnp.stack([*columns, jnp.ones_like(columns[0])])
@@ -141,37 +151,11 @@ def _affine_combination_jvp(primals, tangents):
     return _affine_combination(*primals), tangent.reshape(*row.shape[:-1], *shape)
 
 
-def _spread(base: jax.Array, column: int, rank: int) -> jax.Array:
+def _along_axis(base: jax.Array, column: int, rank: int) -> jax.Array:
     """An axis's positions, to broadcast over the grid; column 0 (x) is the last axis."""
     return jnp.expand_dims(base, [a for a in range(rank) if a != rank - 1 - column])
-
-
-def theta_rank(theta: jax.Array) -> int:
-    """2 for a theta of images, 3 for one of volumes; ValueError for any other shape."""
-    if theta.ndim < 2 or theta.shape[-2:] not in ((2, 3), (3, 4)):
-        raise ValueError(
-            f"theta has shape {theta.shape}; expected [..., 2, 3] for images or [..., 3, 4] for "
-            "volumes"
-        )
-    return theta.shape[-2]
 
 
 def _over_grid(column: jax.Array, rank: int) -> jax.Array:
     """[...] -> [..., 1, 1], to broadcast over the spatial axes."""
     return jnp.expand_dims(column, tuple(range(-rank, 0)))
-
-
-def _spatial_shape(shape: Sequence[int], rank: int) -> tuple[int, ...]:
-    names = "(D, H, W)" if rank == 3 else "(H, W)"
-    try:
-        sizes = tuple(int(np.asarray(size).__index__()) for size in shape)
-    except TypeError:
-        raise TypeError(f"shape is {shape!r}; expected a tuple of ints {names}") from None
-    if len(sizes) != rank:
-        raise ValueError(
-            f"shape is {sizes}; expected the output's spatial shape {names}, without batch and "
-            "channels"
-        )
-    if min(sizes) < 0:
-        raise ValueError(f"shape is {sizes}; sizes must not be negative")
-    return sizes

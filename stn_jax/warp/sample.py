@@ -1,21 +1,16 @@
 """Sampling an image at the positions of a grid: the one place where interpolation lives."""
 
-import functools
-import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel, theta_rank
-from stn_jax.warp.taps import gather, settled, wants_margin
-
-MODES = ("nearest", "bilinear", "bicubic")
-PADDING_MODES = ("zeros", "border", "reflection")
+from stn_jax.warp import primitives, validation
+from stn_jax.warp.kernels import Sampling
+from stn_jax.warp.products import lead_to
 
 
 def affine_transform(
@@ -53,14 +48,12 @@ def affine_transform(
       >>> mirrored[..., 0].tolist()
       [[1.0, 0.0], [3.0, 2.0]]
     """
-    image, theta = jnp.asarray(image), jnp.asarray(theta)
-    if shape is None:
-        rank = theta_rank(theta)
-        if image.ndim < rank + 1:
-            raise ValueError(_image_shape_message(image, rank))
-        shape = image.shape[-1 - rank : -1]
-    coordinates = affine_coordinates(theta, shape, align_corners=align_corners)
-    return _sample(image, coordinates, theta.shape[:-2], mode, padding_mode, align_corners)
+    theta = validation.floating("theta", theta)
+    rank = validation.theta_rank(theta)
+    image = validation.image(image, rank)
+    shape = image.shape[-1 - rank : -1] if shape is None else shape
+    shape = validation.spatial_shape(shape, rank)
+    return _sample(image, theta, Sampling(rank, shape, mode, padding_mode, bool(align_corners)))
 
 
 def grid_sample(
@@ -105,196 +98,60 @@ def grid_sample(
       TypeError: image or grid is not floating point.
       ValueError: shapes do not fit, the image has no pixels, or mode or padding_mode is unknown.
     """
-    image, grid = jnp.asarray(image), jnp.asarray(grid)
-    _check_floating("grid", grid)
-    if grid.ndim < 1 or grid.shape[-1] not in (2, 3) or grid.ndim < grid.shape[-1] + 1:
+    grid = validation.floating("grid", grid)
+    rank = grid.shape[-1] if grid.ndim else 0
+    if rank not in (2, 3) or grid.ndim < rank + 1:
         raise ValueError(
             f"grid has shape {grid.shape}; expected [..., H_out, W_out, 2] or "
             "[..., D_out, H_out, W_out, 3]"
         )
-    rank = grid.shape[-1]
-    grid = grid.astype(jnp.promote_types(grid.dtype, jnp.float32))
-    # The gradient of split is one concatenation, that of indexing a sum of padded arrays.
-    coordinates = [x.squeeze(-1) for x in lax.split(grid, (1,) * rank, axis=-1)]
-    lead = grid.shape[: -rank - 1]
-    return _sample(image, coordinates, lead, mode, padding_mode, align_corners)
+    image = validation.image(image, rank)
+    return _sample(image, grid, Sampling(rank, None, mode, padding_mode, bool(align_corners)))
 
 
-def _check_floating(name: str, array: jax.Array) -> None:
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} has type {array.dtype}; expected a floating-point array: cast it to "
-            "float32 (and scale it, where it holds 0 to 255)"
+def _sample(image: jax.Array, where: jax.Array, sampling: Sampling) -> jax.Array:
+    validation.known("mode", sampling.mode, validation.MODES)
+    validation.known("padding_mode", sampling.padding_mode, validation.PADDING_MODES)
+    if sampling.mode == "bicubic" and sampling.rank == 3:
+        raise ValueError("mode is 'bicubic', which volumes do not have; use 'bilinear'")
+    of_image, of_where = sampling.lead("image", image), sampling.lead("where", where)
+    batch = _broadcast(image.shape, of_image, of_where)
+    shape = (*batch, *sampling.out_shape(where), image.shape[-1])
+    _check_pixels(image.shape, image.shape[len(of_image) : -1], shape)
+    if _is_empty(shape):
+        return jnp.zeros(shape, image.dtype)
+    where = validation.at_least_float32(where)
+    # Not promote_types for the image, which refuses 8-bit floats.
+    wide = image.dtype if image.dtype.itemsize > 4 else jnp.dtype(jnp.float32)
+    compute = jnp.promote_types(wide, where.dtype)
+    core = image.ndim - len(of_image), where.ndim - len(of_where)
+    found = primitives.sample(
+        lead_to(image.astype(compute), len(batch) + core[0]),
+        lead_to(where.astype(compute), len(batch) + core[1]),
+        sampling,
+    )
+    return found.astype(image.dtype)
+
+
+def _broadcast(image: Any, of_image: tuple[Any, ...], of_where: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        return jnp.broadcast_shapes(of_image, of_where)
+    except ValueError:
+        raise ValueError(
+            f"the leading axes of image {image} and of the grid or theta do not broadcast: "
+            f"{of_image} against {of_where}"
+        ) from None
+
+
+def _check_pixels(image: tuple[Any, ...], sizes: tuple[Any, ...], out: tuple[Any, ...]) -> None:
+    if _is_empty(sizes) and not _is_empty(out):
+        raise ValueError(f"image has shape {image}; there is no pixel to sample from")
+    pixels = math.prod(sizes)
+    if isinstance(pixels, int) and pixels >= 2**31:
+        raise ValueError(
+            f"the image has {pixels} pixels, more than 2**31 - 1; sample parts of it"
         )
 
 
-def _image_shape_message(image: jax.Array, rank: int) -> str:
-    expected = "[..., D, H, W, C]" if rank == 3 else "[..., H, W, C]"
-    return f"image has shape {image.shape}; expected {expected} (channels last)"
-
-
-class _Tap(NamedTuple):
-    """One of the pixels along one axis that a sample is made of."""
-
-    pixel: jax.Array  # int32, within the image unless inside says that it is not
-    weight: jax.Array
-    inside: jax.Array | None  # False where the tap falls outside and counts 0; None: always inside
-    offset: int = 0  # to add to pixel
-
-
-def _sample(
-    image: jax.Array,
-    coordinates: list[jax.Array],
-    lead: tuple[int, ...],
-    mode: str,
-    padding_mode: str,
-    align_corners: bool,
-) -> jax.Array:
-    """Samples at the positions x, y (and z), each ``[*lead, *S_out]``."""
-    _check_floating("image", image)
-    rank = len(coordinates)
-    if image.ndim < rank + 1:
-        raise ValueError(_image_shape_message(image, rank))
-    for name, value, known in (
-        ("mode", mode, MODES),
-        ("padding_mode", padding_mode, PADDING_MODES),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-    if mode == "bicubic" and rank == 3:
-        raise ValueError("mode is 'bicubic', which volumes do not have; use 'bilinear'")
-    image_lead, sizes = image.shape[: -rank - 1], image.shape[-rank - 1 : -1]
-    try:
-        batch = jnp.broadcast_shapes(image_lead, lead)
-    except ValueError:
-        raise ValueError(
-            f"the leading axes of image {image.shape} and of the grid or theta do not broadcast: "
-            f"{image_lead} against {lead}"
-        ) from None
-    shape = (*batch, *coordinates[0].shape[len(lead) :])
-    channels = image.shape[-1]
-    if 0 in (*shape, channels):
-        return jnp.zeros((*shape, channels), image.dtype)
-    if 0 in sizes:
-        raise ValueError(f"image has shape {image.shape}; there is no pixel to sample from")
-
-    margin = 2 if (mode, padding_mode) == ("bilinear", "zeros") and wants_margin(channels) else 0
-    if margin:
-        pads = [(0, 0)] * len(image_lead) + [(margin, margin)] * rank + [(0, 0)]
-        image = jnp.pad(image, pads)
-    axes = [
-        _taps(x, size, mode, padding_mode, align_corners, margin)
-        for x, size in zip(reversed(coordinates), sizes, strict=True)  # x is the last axis
-    ]
-    sizes = image.shape[-rank - 1 : -1]
-    # Not promote_types, which refuses 8-bit floats.
-    compute = image.dtype if image.dtype.itemsize > 4 else jnp.dtype(jnp.float32)
-    # Axes along which images differ become one, and all others are samples of these images.
-    own = [axis - len(image_lead) + len(batch) for axis in range(len(image_lead))]
-    own = [axis for axis, size in zip(own, image_lead, strict=True) if size == batch[axis]]
-    order = own + [axis for axis in range(len(shape)) if axis not in own]
-    images = math.prod(image_lead)
-
-    def samples(x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(x, shape).transpose(order).reshape(images, -1)
-
-    index: list[jax.Array] = []
-    weights: list[jax.Array] = []
-    offsets: list[int] = []
-    for taps in itertools.product(*axes):
-        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps])
-        weights.append(samples(weight.astype(compute)))
-        place, offset = jnp.int32(0), 0
-        for tap, size in zip(taps, sizes, strict=True):
-            place, offset = place * size + tap.pixel, offset * size + tap.offset
-        if offset not in offsets:
-            offsets.append(offset)
-        if margin and index:
-            continue  # a neighbour of the first tap
-        inside = [tap.inside for tap in taps if tap.inside is not None]
-        if inside:
-            place = jnp.where(functools.reduce(jnp.logical_and, inside), place, -1)
-        index.append(samples(place))
-    out = gather(
-        image.reshape(images, math.prod(sizes), channels).astype(compute),
-        index,
-        weights,
-        offsets=tuple(offsets),
-        bounded=bool(margin) or padding_mode != "zeros",
-    )
-    out = out.reshape(*(shape[axis] for axis in order), channels)
-    out = out.transpose(*(order.index(axis) for axis in range(len(order))), len(order))
-    return out.astype(image.dtype)
-
-
-def _taps(
-    coordinate: jax.Array,
-    size: int,
-    mode: str,
-    padding_mode: str,
-    align_corners: bool,
-    margin: int,
-) -> list[_Tap]:
-    """The taps along one axis of an image that has, around it, a margin of zeros or none."""
-    x = normalized_to_pixel(coordinate, size, align_corners=align_corners)
-    if mode == "bicubic":
-        x = settled(x)
-        if padding_mode != "reflection":
-            # Beyond this every tap is outside; it also keeps infinities out of the fraction.
-            x = _clamp(x, -3, size + 2)
-        low = jnp.floor(x)
-        t = x - low
-        weights = [_cubic_far(t + 1), _cubic_near(t), _cubic_near(1 - t), _cubic_far(2 - t)]
-        return [
-            _bounded_tap(
-                _pad(low + k - 1, size, padding_mode, align_corners), size, w, padding_mode
-            )
-            for k, w in enumerate(weights)
-        ]
-    x = settled(_pad(x, size, padding_mode, align_corners))
-    if padding_mode == "zeros":
-        x = _clamp(x, -2, size)  # as above
-    if mode == "nearest":
-        weight = jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x))  # not a pixel in silence
-        return [_bounded_tap(jnp.round(x), size, weight, padding_mode)]
-    low = jnp.floor(x)
-    t = x - low
-    # floor and floor + 1, never ceil: at a whole position the slope must not vanish.
-    if margin:
-        pixel = low.astype(jnp.int32) + margin
-        return [_Tap(pixel, 1 - t, None), _Tap(pixel, t, None, offset=1)]
-    return [
-        _bounded_tap(low, size, 1 - t, padding_mode),
-        _bounded_tap(low + 1, size, t, padding_mode),
-    ]
-
-
-def _bounded_tap(position: jax.Array, size: int, weight: jax.Array, padding_mode: str) -> _Tap:
-    inside = (position >= 0) & (position <= size - 1) if padding_mode == "zeros" else None
-    if inside is None:
-        position = jnp.clip(position, 0, size - 1)
-    return _Tap(position.astype(jnp.int32), weight, inside)
-
-
-def _pad(x: jax.Array, size: int, padding_mode: str, align_corners: bool) -> jax.Array:
-    """Moves pixel coordinates from outside to where the padding takes its value."""
-    if padding_mode == "reflection":
-        low, span = (0.0, size - 1.0) if align_corners else (-0.5, float(size))
-        period = 2 * span or 1.0  # a lone pixel reflects onto itself
-        x = span - jnp.abs(jnp.mod(jnp.abs(x - low), period) - span) + low
-    return x if padding_mode == "zeros" else _clamp(x, 0, size - 1)
-
-
-def _clamp(x: jax.Array, low: float, high: float) -> jax.Array:
-    """Clamps; NaN stays NaN. The gradient at the bounds is 0, as in PyTorch (jnp.clip: half)."""
-    return lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
-
-
-def _cubic_near(t: jax.Array, a: float = -0.75) -> jax.Array:
-    """The cubic convolution kernel (Keys 1981) for distances up to 1."""
-    return ((a + 2) * t - (a + 3)) * t * t + 1
-
-
-def _cubic_far(t: jax.Array, a: float = -0.75) -> jax.Array:
-    """The same for distances from 1 to 2."""
-    return ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+def _is_empty(shape: tuple[Any, ...]) -> bool:
+    return any(isinstance(size, int) and size == 0 for size in shape)

@@ -1,0 +1,338 @@
+"""How a sample and its derivatives are computed in plain JAX: positions, taps, weighted sums.
+
+A sample is made of a few pixels, its taps. With tap k of sample n at pixel ``index[k][n]``,
+
+    sample(image, where)[n]        = sum over k of weight[k][n] * image[index[k][n]]
+    gradient to the image at p     = sum over k, n with index[k][n] = p of weight[k][n] * g[n]
+    gradient to weight[k][n]       = inner product of g[n] and image[index[k][n]]
+
+where g is the cotangent. The weights' gradients flow back to the positions by JAX's own rules.
+
+These are the definitions: every derivative of higher order is one of them, and each platform
+without a kernel of its own computes them as they stand. They are called when a program is lowered
+(see :mod:`stn_jax.warp.primitives`), so they know for which platform.
+
+Shapes, here and there: image ``[*Li, *S, C]``; where ``[*Lw, r, r + 1]`` (a theta) or
+``[*Lw, *O, r]`` (a grid); samples ``[*L, *O, C]``. Li, Lw and L have the same number of axes, and
+along each of them Li and Lw are as L, or 1.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel
+
+# Up to this many pixels and samples an image's gradient is a product with a matrix of weights where
+# the channels are many: on accelerators that is faster than a scatter.
+_DENSE_PIXELS, _DENSE_CHANNELS = 256, 16
+
+
+class Sampling(NamedTuple):
+    """What is sampled and how: all of it but the arrays.
+
+    Attributes:
+      rank: 2 for images, 3 for volumes.
+      shape: the output's spatial shape where positions come from a theta; None: from a grid.
+      mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
+      implementation: None (the fastest for the platform), "xla" or "native".
+    """
+
+    rank: int
+    shape: tuple[Any, ...] | None
+    mode: str
+    padding_mode: str
+    align_corners: bool
+    implementation: str | None = None
+
+    def out_shape(self, where: Any) -> tuple[Any, ...]:
+        """The output's spatial shape O."""
+        return self.shape if self.shape is not None else where.shape[-1 - self.rank : -1]
+
+    def lead(self, name: str, array: Any) -> tuple[Any, ...]:
+        """The leading axes of an array that is an "image" (or of its shape) or a "where"."""
+        theta = name == "where" and self.shape is not None
+        return array.shape[: array.ndim - (2 if theta else self.rank + 1)]
+
+
+class Tap(NamedTuple):
+    """One of the pixels along one axis that a sample is made of."""
+
+    pixel: jax.Array  # int32, within the image
+    weight: jax.Array
+    inside: jax.Array  # bool; False: it lies outside and does not count
+
+
+class Taps(NamedTuple):
+    """All taps of all samples, K arrays ``[I, N]`` each: see :class:`_Layout`."""
+
+    index: list[jax.Array]  # int32, within the image
+    inside: list[jax.Array]
+    weights: list[jax.Array]
+
+
+def sample(image: jax.Array, where: jax.Array, sampling: Sampling, *, cpu: bool) -> jax.Array:
+    """Samples ``[*L, *O, C]``."""
+    layout = _Layout.of(image, where, sampling)
+    taps = _taps(where, layout, sampling, cpu)
+    pixels = layout.pixels(image)
+    terms = [
+        jnp.where(inside[..., None], _rows(pixels, index), 0) * weight[..., None]
+        for index, inside, weight in zip(*taps, strict=True)
+    ]
+    return layout.unflatten(_total(terms))
+
+
+def adjoint(
+    image: jax.Array,
+    where: jax.Array,
+    cotangent: jax.Array,
+    sampling: Sampling,
+    wanted: tuple[bool, bool],
+    *,
+    cpu: bool,
+) -> list[jax.Array]:
+    """Gradients to the image and to where, those that are wanted."""
+    layout = _Layout.of(image, where, sampling)
+    values = layout.flatten(cotangent, channels=True)
+
+    def weights_of(where: jax.Array) -> tuple[list[jax.Array], Any]:
+        index, inside, weights = _taps(where, layout, sampling, cpu)
+        return weights, (index, inside)
+
+    weights, pull_back, (index, inside) = jax.vjp(weights_of, where, has_aux=True)
+    gradients = []
+    if wanted[0]:
+        taps = Taps(index, inside, weights)
+        gradients.append(_to_pixels(values, taps, layout, cpu).reshape(image.shape))
+    if wanted[1]:
+        pixels = layout.pixels(image)
+        to_weights = [
+            jnp.where(within, (_rows(pixels, i) * values).sum(-1), 0)
+            for i, within in zip(index, inside, strict=True)
+        ]
+        gradients.append(pull_back(to_weights)[0])
+    return gradients
+
+
+class _Layout(NamedTuple):
+    """How leading axes become images and samples of an image, without a copy of any image.
+
+    The axes along which images differ become one, of I images; all others, the output's spatial
+    axes among them, are the N samples of these.
+    """
+
+    own: tuple[int, ...]  # leading axes along which images differ
+    batch: tuple[Any, ...]  # L
+    out: tuple[Any, ...]  # O
+    sizes: tuple[Any, ...]  # S
+    channels: Any
+
+    @classmethod
+    def of(cls, image: Any, where: Any, sampling: Sampling) -> "_Layout":
+        of_image, of_where = (
+            sampling.lead(name, x) for name, x in (("image", image), ("where", where))
+        )
+        own = tuple(axis for axis, size in enumerate(of_image) if not _is_one(size))
+        batch = tuple(b if _is_one(a) else a for a, b in zip(of_image, of_where, strict=True))
+        sizes = image.shape[len(of_image) : -1]
+        return cls(own, batch, sampling.out_shape(where), sizes, image.shape[-1])
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        axes = range(len(self.batch) + len(self.out))
+        return (*self.own, *(axis for axis in axes if axis not in self.own))
+
+    @property
+    def images(self) -> Any:
+        return math.prod(self.batch[axis] for axis in self.own)
+
+    def flatten(self, x: jax.Array, *, channels: bool = False) -> jax.Array:
+        """``[*Lw, *O]`` to ``[I, N]``; with channels ``[*L, *O, C]`` to ``[I, N, C]``."""
+        shape, last = (*self.batch, *self.out), x.shape[x.ndim - channels :]
+        order = (*self._order, *range(len(shape), len(shape) + channels))
+        samples = math.prod(shape[axis] for axis in self._order[len(self.own) :])
+        x = jnp.broadcast_to(x, (*shape, *last)).transpose(order)
+        return x.reshape(self.images, samples, *last)
+
+    def unflatten(self, x: jax.Array) -> jax.Array:
+        """``[I, N, C]`` to ``[*L, *O, C]``."""
+        order, shape = self._order, (*self.batch, *self.out)
+        x = x.reshape(*(shape[axis] for axis in order), self.channels)
+        return x.transpose(*(order.index(axis) for axis in range(len(order))), len(order))
+
+    def pixels(self, image: jax.Array) -> jax.Array:
+        """An image as ``[I, P, C]``."""
+        return image.reshape(self.images, math.prod(self.sizes), self.channels)
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1
+
+
+# --- positions and taps --------------------------------------------------------------------------
+
+
+def _taps(where: jax.Array, layout: _Layout, sampling: Sampling, cpu: bool) -> Taps:
+    if sampling.shape is not None:
+        coordinates = affine_coordinates(
+            where, sampling.shape, align_corners=sampling.align_corners
+        )
+    else:
+        # The gradient of split is one concatenation, that of indexing a sum of padded arrays.
+        split = lax.split(where, (1,) * sampling.rank, axis=where.ndim - 1)
+        coordinates = [x.squeeze(-1) for x in split]
+    axes = [
+        axis_taps(x, size, sampling, cpu)
+        for x, size in zip(reversed(coordinates), layout.sizes, strict=True)  # x is the last axis
+    ]
+    found = Taps([], [], [])
+    for taps in itertools.product(*axes):
+        index = jnp.int32(0)
+        for tap, size in zip(taps, layout.sizes, strict=True):
+            index = index * jnp.int32(size) + tap.pixel
+        found.index.append(layout.flatten(index))
+        inside = functools.reduce(jnp.logical_and, [tap.inside for tap in taps])
+        found.inside.append(layout.flatten(inside))
+        weight = functools.reduce(jnp.multiply, [tap.weight for tap in taps])
+        found.weights.append(layout.flatten(weight))
+    return found
+
+
+def axis_taps(coordinate: jax.Array, size: Any, sampling: Sampling, cpu: bool) -> list[Tap]:
+    """The taps along one axis of an image, for normalised coordinates."""
+    padding_mode, corners = sampling.padding_mode, sampling.align_corners
+    x = normalized_to_pixel(coordinate, size, align_corners=corners)
+    if sampling.mode == "bicubic":
+        x = _materialized(x, cpu)
+        if padding_mode != "reflection":
+            # Beyond this every tap is outside; it also keeps infinities out of the fraction.
+            x = _clamp(x, -3, size + 2)
+        low = jnp.floor(x)
+        t = x - low
+        weights = [_cubic_far(t + 1), _cubic_near(t), _cubic_near(1 - t), _cubic_far(2 - t)]
+        pixels = [_pad(low + (k - 1), size, padding_mode, corners) for k in range(4)]
+        return [_tap(pixel, size, w) for pixel, w in zip(pixels, weights, strict=True)]
+    x = _materialized(_pad(x, size, padding_mode, corners), cpu)
+    if padding_mode == "zeros":
+        x = _clamp(x, -2, size)  # as above
+    if sampling.mode == "nearest":
+        weight = jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x))  # not a pixel in silence
+        return [_tap(jnp.round(x), size, weight)]
+    # floor and floor + 1, never ceil: at a whole position the slope must not vanish.
+    low = jnp.floor(x)
+    t = x - low
+    return [_tap(low, size, 1 - t), _tap(low + 1, size, t)]
+
+
+def _tap(position: jax.Array, size: Any, weight: jax.Array) -> Tap:
+    inside = (position >= 0) & (position <= _number(size - 1, position))  # so a NaN is outside
+    return Tap(jnp.where(inside, position, 0).astype(jnp.int32), weight, inside)
+
+
+def _pad(x: jax.Array, size: Any, padding_mode: str, align_corners: bool) -> jax.Array:
+    """Moves pixel coordinates from outside to where the padding takes its value."""
+    if padding_mode == "reflection":
+        low, span = (0.0, size - 1) if align_corners else (-0.5, size)
+        span = _number(span, x)
+        # A lone pixel reflects onto itself.
+        period = jnp.where(span > 0, 2 * span, jnp.ones_like(span))
+        x = span - jnp.abs(jnp.mod(jnp.abs(x - low), period) - span) + low
+    return x if padding_mode == "zeros" else _clamp(x, 0, size - 1)
+
+
+def _clamp(x: jax.Array, low: Any, high: Any) -> jax.Array:
+    """Clamps; NaN stays NaN. The gradient at the bounds is 0, as in PyTorch (jnp.clip: half)."""
+    return lax.clamp(_number(low, x), x, _number(high, x))
+
+
+def _number(value: Any, like: jax.Array) -> jax.Array:
+    """A size, perhaps symbolic, as a scalar of an array's type."""
+    return jnp.asarray(value).astype(like.dtype)
+
+
+def _cubic_near(t: jax.Array, a: float = -0.75) -> jax.Array:
+    """The cubic convolution kernel (Keys 1981) for distances up to 1."""
+    return ((a + 2) * t - (a + 3)) * t * t + 1
+
+
+def _cubic_far(t: jax.Array, a: float = -0.75) -> jax.Array:
+    """The same for distances from 1 to 2."""
+    return ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _materialized(x: jax.Array, cpu: bool) -> jax.Array:
+    """x, stored, so that every use of it sees the same bits.
+
+    XLA may compute a value once for each use, and then rounds it once for each use too: with a
+    fused multiply-add here and without one there. A position whose floor differs between the
+    index of a tap and its weight is a whole pixel off.
+    """
+    if not cpu:
+        return lax.optimization_barrier(x)
+    # XLA on CPU drops optimization_barrier, but leaves alone what is a branch of its program. The
+    # other branch is never taken, as XLA cannot know.
+    first = lax.bitcast_convert_type(x[(0,) * x.ndim], f"int{8 * x.dtype.itemsize}")
+    return lax.cond(lax.population_count(first) < 65, lambda x: x, jnp.zeros_like, x)
+
+
+@_materialized.defjvp
+def _materialized_jvp(cpu, primals, tangents):
+    return _materialized(*primals, cpu), tangents[0]
+
+
+# --- weighted sums -------------------------------------------------------------------------------
+
+
+def _to_pixels(values: jax.Array, taps: Taps, layout: _Layout, cpu: bool) -> jax.Array:
+    """The gradient ``[I, P, C]`` to the images of cotangents ``[I, N, C]``."""
+    size, samples = math.prod(layout.sizes), values.shape[1]
+    small = all(isinstance(n, int) and n <= _DENSE_PIXELS for n in (size, samples))
+    if not cpu and small and layout.channels >= _DENSE_CHANNELS:
+        return _dense(values, taps, size)
+    total = jnp.zeros((*values.shape[:1], size, layout.channels), values.dtype)
+    for index, inside, weight in zip(*taps, strict=True):
+        total = lax.scatter_add(
+            total,
+            jnp.where(inside, index, -1)[..., None],
+            values * weight[..., None],
+            lax.ScatterDimensionNumbers((2,), (1,), (1,), (0,), (0,)),
+            mode=lax.GatherScatterMode.FILL_OR_DROP,  # drops what is outside
+        )
+    return total
+
+
+def _dense(values: jax.Array, taps: Taps, size: int) -> jax.Array:
+    position = jnp.arange(size, dtype=jnp.int32)[None, :, None]
+    matrix = [
+        jnp.where((index[:, None] == position) & inside[:, None], weight[:, None], 0)
+        for index, inside, weight in zip(*taps, strict=True)
+    ]
+    return lax.dot_general(
+        _total(matrix),
+        values,
+        (((2,), (1,)), ((0,), (0,))),
+        precision=lax.Precision.HIGHEST,  # TF32 would be off by 1e-3
+    )
+
+
+def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x[b, index[b, n]]."""
+    return lax.gather(
+        x,
+        index[..., None],
+        lax.GatherDimensionNumbers((2,), (1,), (1,), (0,), (0,)),
+        (1, 1, x.shape[2]),
+        mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+    )
+
+
+def _total(terms: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, terms)

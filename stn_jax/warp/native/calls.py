@@ -1,0 +1,99 @@
+"""Calls of the native kernels in a program that is lowered for a CPU."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.interpreters import mlir
+
+from stn_jax.warp import native
+from stn_jax.warp.kernels import Sampling
+
+
+def sample(ctx: Any, sampling: Sampling, image: Any, where: Any) -> Any:
+    """Samples; None where plain JAX has to compute them."""
+    if not _is_usable(ctx, sampling):
+        return None
+    return _call(ctx, native.SAMPLE, sampling, image, where)
+
+
+def adjoint(
+    ctx: Any, sampling: Sampling, wanted: tuple[bool, bool], image: Any, where: Any, cotangent: Any
+) -> Any:
+    """Gradients to the image and to where, those that are wanted; None as for :func:`sample`."""
+    if not _is_usable(ctx, sampling):
+        return None
+    if not wanted[1]:
+        # Of the image nothing counts but its shape, which the result has: without it here, XLA
+        # need not keep it until then.
+        image = cotangent
+        ctx = ctx.replace(avals_in=[ctx.avals_in[2], *ctx.avals_in[1:]])
+    gradients = {"image_gradient": wanted[0], "where_gradient": wanted[1]}
+    return _call(ctx, native.ADJOINT, sampling, image, where, cotangent, **gradients)
+
+
+def _is_usable(ctx: Any, sampling: Sampling) -> bool:
+    choice, module = sampling.implementation, ctx.module_context
+    if choice == "xla" or (choice is None and module.lowering_parameters.for_export):
+        return False
+    if not native.available():
+        if choice == "native":
+            raise RuntimeError(f"there are no native kernels: {native.status()}")
+        return False
+    image, where = ctx.avals_in[:2]
+    if not native.supports(sampling.mode, sampling.rank, image.dtype):
+        return False
+    # The partitioner cuts along leading axes that all operands have.
+    whole = sampling.lead("image", image) == sampling.lead("where", where)
+    return whole or not _is_partitioned(module.axis_context)
+
+
+def _is_partitioned(context: Any) -> bool:
+    """Whether XLA is to divide the program among several devices."""
+    if isinstance(context, mlir.ShardingContext):
+        return context.num_devices != 1
+    return set(context.manual_axes) != set(context.mesh.axis_names)
+
+
+def _call(ctx: Any, target: str, sampling: Sampling, *operands: Any, **flags: bool) -> Any:
+    attributes = {
+        "rank": sampling.rank,
+        "theta": sampling.shape is not None,
+        "mode": native.MODES.index(sampling.mode),
+        "padding": native.PADDING_MODES.index(sampling.padding_mode),
+        "align_corners": sampling.align_corners,
+        **flags,
+    }
+    lead = len(sampling.lead("where", ctx.avals_in[1]))
+    extra = {}
+    if _is_partitioned(ctx.module_context.axis_context):
+        extra["mhlo.frontend_attributes"] = mlir.ir_attribute({"num_batch_dims": str(lead)})
+        extra["sdy.sharding_rule"] = _sharding_rule(ctx, lead)
+    rule = jax.ffi.ffi_lowering(target, extra_attributes=extra)
+    return rule(ctx, *operands, **{name: np.int64(value) for name, value in attributes.items()})
+
+
+def _sharding_rule(ctx: Any, lead: int) -> Any:
+    """What Shardy is told: the leading axes of all operands and results are one another's."""
+    sizes: list[int] = []
+
+    def axes(avals: Sequence[Any]) -> str:
+        shown = []
+        for aval in avals:
+            own = range(len(sizes), len(sizes) + aval.ndim - lead)
+            sizes.extend(aval.shape[lead:])
+            shown.append("[" + ", ".join(map(_factor, [*range(lead), *own])) + "]")
+        return ", ".join(shown)
+
+    sizes.extend(ctx.avals_in[1].shape[:lead])
+    operands, results = axes(ctx.avals_in), axes(ctx.avals_out)
+    factors = ", ".join(f"{_factor(k)}={size}" for k, size in enumerate(sizes))
+    text = f"#sdy.op_sharding_rule<({operands})->({results}) {{{factors}}}, custom>"
+    return mlir.ir.Attribute.parse(text, context=ctx.module_context.context)
+
+
+def _factor(k: int) -> str:
+    """The k-th of the names that Shardy has: i to z, then z_1, z_2, ..."""
+    letters = "ijklmnopqrstuvwxyz"
+    return letters[k] if k < len(letters) else f"z_{k - len(letters) + 1}"

@@ -1,0 +1,93 @@
+"""Checks of arguments that several functions share: the one place for types and shapes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+MATRICES = ((2, 3), (3, 4))
+MODES = ("nearest", "bilinear", "bicubic")
+PADDING_MODES = ("zeros", "border", "reflection")
+
+
+def at_least_float32(x: ArrayLike | Sequence[float]) -> jax.Array:
+    """Any numbers in float32 or wider: half precision is too coarse to address pixels."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def floating(name: str, value: ArrayLike, hint: str = "") -> jax.Array:
+    """An array in its own floating-point type; TypeError that names it for any other."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} has type {array.dtype}; expected a floating-point array: cast it to float32"
+            + hint
+        )
+    return array
+
+
+def positions(name: str, value: ArrayLike, cores: Sequence[tuple[int, ...]]) -> jax.Array:
+    """A floating-point array in float32 or wider whose last axes are one of several shapes."""
+    array = floating(name, value)
+    check_core(name, array.shape, cores)
+    return at_least_float32(array)
+
+
+def check_core(name: str, shape: tuple[int, ...], cores: Sequence[tuple[int, ...]]) -> None:
+    """ValueError where a shape does not end in one of several."""
+    if not any(len(shape) >= len(core) and shape[len(shape) - len(core) :] == core for core in cores):
+        expected = " or ".join(f"[..., {', '.join(map(str, core))}]" for core in cores)
+        raise ValueError(f"{name} has shape {shape}; expected {expected}")
+
+
+def theta_rank(theta: jax.Array) -> int:
+    """2 for a theta of images, 3 for one of volumes; ValueError for any other shape."""
+    if theta.ndim < 2 or theta.shape[-2:] not in MATRICES:
+        raise ValueError(
+            f"theta has shape {theta.shape}; expected [..., 2, 3] for images or [..., 3, 4] for "
+            "volumes"
+        )
+    return theta.shape[-2]
+
+
+def image(value: ArrayLike, rank: int) -> jax.Array:
+    """An image ``[..., H, W, C]`` (rank 2) or volume ``[..., D, H, W, C]`` (rank 3)."""
+    array = floating("image", value, " (and scale it, where it holds 0 to 255)")
+    if array.ndim < rank + 1:
+        expected = "[..., D, H, W, C]" if rank == 3 else "[..., H, W, C]"
+        raise ValueError(f"image has shape {array.shape}; expected {expected} (channels last)")
+    return array
+
+
+def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
+    """An output's spatial shape as a tuple of ints; sizes of an export's symbols stay as they are."""
+    names = "(D, H, W)" if rank == 3 else "(H, W)"
+    try:
+        sizes = tuple(
+            size if is_symbolic(size) else int(np.asarray(size).__index__()) for size in shape
+        )
+    except TypeError:
+        raise TypeError(f"shape is {shape!r}; expected a tuple of ints {names}") from None
+    if len(sizes) != rank:
+        raise ValueError(
+            f"shape is {sizes}; expected the output's spatial shape {names}, without batch and "
+            "channels"
+        )
+    if any(size < 0 for size in sizes if not is_symbolic(size)):
+        raise ValueError(f"shape is {sizes}; sizes must not be negative")
+    return sizes
+
+
+def is_symbolic(size: Any) -> bool:
+    """Whether a size is a symbol of a program that is exported for many shapes."""
+    return jax.export.is_symbolic_dim(size)
+
+
+def known(name: str, value: str, values: Sequence[str]) -> None:
+    """ValueError where an option has none of its values."""
+    if value not in values:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(values)}")
