@@ -21,7 +21,6 @@ Line = dict[str, Any]
 
 TITLES = {
     "warp": "Warps",
-    "parts": "Where the time of a warp and its gradients goes",
     "layers": "Layers",
     "step": "Training steps",
     "profile": "Where the time of a training step goes",
@@ -43,7 +42,6 @@ over rounds, with half the distance between the quartiles; (n) is the number of 
 ours" is the fastest rival's time over ours: above 1 we are faster. Losses are shown like wins.
 
     python -m benchmarks.warp        # warps and their gradients: time, error, memory
-    python -m benchmarks.parts       # where the time of a warp goes
     python -m benchmarks.layers      # convolutions and poolings alone
     python -m benchmarks.step        # a training step; --task, --variants, --seeds, --dtype
     python -m benchmarks.profile     # where the time of a training step goes, on a CPU

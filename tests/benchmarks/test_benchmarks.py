@@ -13,7 +13,6 @@ from benchmarks import (
     harness,
     layers,
     microbatch,
-    parts,
     pipeline,
     profile,
     scaling,
@@ -23,7 +22,6 @@ from benchmarks import (
 )
 from benchmarks.harness import Report, read_lines
 from stn_jax.models import create_model
-from stn_jax.warp import taps
 
 
 class TestExponent:
@@ -186,16 +184,6 @@ def test_imports_are_timed_in_fresh_processes(tmp_path):
 def test_a_start_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"no step after .*expected cnn, or stn-cX"):
         startup.first_step(tmp_path / "run", tmp_path, "stn-none")
-
-
-def test_the_parts_of_a_warp_make_the_whole():
-    case = TINY_WARPS[0]
-    with taps.using(gather="masked"):  # no margin that would get a share of the gradient
-        found = {name: fn() for name, fn in parts.parts(case).items()}
-    out, (to_image, _) = found["whole"]
-    np.testing.assert_allclose(found["gather"].reshape(out.shape), out, atol=1e-6)
-    (to_pixels,) = found["scatter (to the image)"]
-    np.testing.assert_allclose(to_pixels.reshape(to_image.shape), to_image, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["forward", "to the input", "to the kernel"])

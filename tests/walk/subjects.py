@@ -1,0 +1,191 @@
+"""What is walked: every public function and module, as a function of arrays that lead with a batch."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import stn_jax
+from stn_jax.warp import affine, normalized_to_pixel, pixel_to_normalized, transforms
+
+BATCH = 4
+
+
+class Subject(NamedTuple):
+    """A function and what it is tried with.
+
+    Attributes:
+      call: function of arrays to an array or a tree of arrays.
+      args: each leads with the batch, or (see shared) serves all of it.
+      covers: the public names that it calls.
+      shared: for each argument that may also come without the batch axis: where it stands.
+      batched: whether the function takes arguments with and without the batch axis.
+      symbolic: the shapes of the arguments with letters for what an export leaves open.
+    """
+
+    call: Callable[..., Any]
+    args: tuple[np.ndarray, ...]
+    covers: tuple[str, ...]
+    shared: tuple[int, ...] = ()
+    batched: bool = True
+    symbolic: tuple[str, ...] = ()
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+IMAGE, VOLUME = random(BATCH, 6, 5, 3, seed=1), random(BATCH, 3, 4, 5, 2, seed=2)
+# Away from the identity, where every position is a whole pixel up to rounding and slopes jump.
+THETA = np.float32(np.eye(2, 3) * 0.83 + random(BATCH, 2, 3, seed=3) / 4)
+THETA_3D = np.float32(np.eye(3, 4) * 0.83 + random(BATCH, 3, 4, seed=4) / 4)
+GRID = 1.3 * random(BATCH, 4, 3, 2, seed=5)
+DIGITS = random(BATCH, 28, 28, 1, seed=6)
+
+
+def matrices(theta, angle):
+    """All of stn_jax.warp.affine, on thetas ``[..., 2, 3]`` and angles ``[...]`` in degrees."""
+    pair = theta[..., 2]
+    built = [
+        affine.rotation(angle, aspect=1.5),
+        affine.translation(pair),
+        affine.scaling(pair),
+        affine.shearing(angle),
+        affine.from_parameters(angle, 1 + pair, angle / 90, pair),
+        affine.compose(theta, affine.identity(), theta),
+        affine.invert(theta),
+    ]
+    read = [affine.angle(theta), affine.scale(theta), affine.shift(theta), affine.shear(theta)]
+    return built, read, affine.decompose(theta)
+
+
+def families(*params):
+    """All families: their theta, its composition with itself, its nearest affine, its grid."""
+    found = []
+    for name, some in zip(transforms.FAMILIES, params, strict=True):
+        family = transforms.resolve(name)
+        theta = family.theta(some)
+        composed = family.compose(theta, theta) if family.composable else family.compose(theta)
+        found.append((composed, family.as_affine(theta), family.grid(some, (3, 4))))
+    return found
+
+
+def coordinates(x):
+    return normalized_to_pixel(x, 5), pixel_to_normalized(x, 5, align_corners=True)
+
+
+def sampled(**options):
+    return functools.partial(stn_jax.grid_sample, **options)
+
+
+class Module:
+    """A Flax module with parameters that make it warp, as a function of images."""
+
+    def __init__(self, module: nn.Module, images: np.ndarray):
+        self.module = module
+        with jax.ensure_compile_time_eval():
+            variables = module.init(jax.random.key(0), jnp.asarray(images[:1]))
+            self.variables = jax.tree.map(lambda x: np.asarray(x), variables)
+
+        def turned(path, x):
+            last = [getattr(key, "key", "") for key in path[-2:]]
+            return x + np.float32([0.02, -0.3, 0.1, 0.3, 0.03, -0.1]) if last == ["theta", "bias"] else x
+
+        self.variables = jax.tree_util.tree_map_with_path(turned, self.variables)
+
+    def __call__(self, images):
+        return self.module.apply(self.variables, images)
+
+
+@functools.cache
+def network(variant: str) -> Module:
+    model = stn_jax.create_model("rotated_mnist", variant, width=1 / 16)
+    return Module(model, DIGITS)
+
+
+@functools.cache
+def transformer() -> Module:
+    look = nn.Sequential([lambda x: x.reshape(x.shape[0], x.size // x.shape[0]), nn.Dense(8), nn.relu])
+    return Module(stn_jax.SpatialTransformer(look, shape=(4, 5)), IMAGE)
+
+
+@functools.cache
+def trained() -> Module:
+    model, variables = stn_jax.load_pretrained("rotated_mnist/stn-c0")[:2]
+    module = Module.__new__(Module)
+    module.module, module.variables = model, jax.tree.map(np.asarray, variables)
+    return module
+
+
+def lazily(make: Callable[..., Module], *args: Any) -> Callable[..., Any]:
+    return lambda images: make(*args)(images)
+
+
+def subjects() -> dict[str, Subject]:
+    """All of them, by name."""
+    of_families = [0.3 * random(BATCH, transforms.resolve(f).size, seed=7) for f in transforms.FAMILIES]
+    digits = ("b, 28, 28, 1",)
+    return {
+        "matrices": Subject(
+            matrices,
+            (THETA, 40 * random(BATCH, seed=8)),
+            tuple(f"warp.affine.{name}" for name in AFFINE),
+        ),
+        "families": Subject(
+            families,
+            tuple(of_families),
+            ("warp.transforms.resolve", *(f"warp.transforms.{t.__name__}" for t in FAMILIES)),
+        ),
+        "coordinates": Subject(
+            coordinates, (THETA,), ("warp.normalized_to_pixel", "warp.pixel_to_normalized")
+        ),
+        "affine_grid": Subject(
+            lambda theta: stn_jax.affine_grid(theta, (3, 4)), (THETA,), ("affine_grid",),
+            symbolic=("b, 2, 3",),
+        ),
+        "grid_sample": Subject(
+            stn_jax.grid_sample, (IMAGE, GRID), ("grid_sample",), (0, 1),
+            symbolic=("b, h, w, 3", "b, n, 3, 2"),
+        ),
+        "grid_sample, bicubic": Subject(
+            sampled(mode="bicubic", padding_mode="reflection"), (IMAGE, GRID), ("grid_sample",),
+            symbolic=("b, h, w, 3", "b, n, 3, 2"),
+        ),
+        "grid_sample, nearest": Subject(
+            sampled(mode="nearest", padding_mode="border", align_corners=True),
+            (IMAGE, GRID), ("grid_sample",), symbolic=("b, h, w, 3", "b, n, 3, 2"),
+        ),
+        "affine_transform": Subject(
+            stn_jax.affine_transform, (IMAGE, THETA), ("affine_transform",), (0, 1),
+            symbolic=("b, h, w, 3", "b, 2, 3"),
+        ),
+        "affine_transform, volumes": Subject(
+            functools.partial(stn_jax.affine_transform, shape=(2, 3, 4)),
+            (VOLUME, THETA_3D), ("affine_transform",), (0, 1),
+            symbolic=("b, d, h, w, 2", "b, 3, 4"),
+        ),
+        "SpatialTransformer": Subject(
+            lazily(transformer), (IMAGE,), ("SpatialTransformer",), batched=False,
+            symbolic=("b, 6, 5, 3",),
+        ),
+        **{
+            variant: Subject(
+                lazily(network, variant), (DIGITS,), ("create_model",), batched=False, symbolic=digits
+            )
+            for variant in ("cnn", "stn-c0", "stn-c1", "stn-sl1")
+        },
+        "load_pretrained": Subject(
+            lazily(trained), (DIGITS,), ("load_pretrained",), batched=False, symbolic=digits
+        ),
+    }
+
+
+FAMILIES = tuple(transforms.FAMILIES.values())
+AFFINE = (
+    *("identity", "rotation", "translation", "scaling", "shearing", "from_parameters", "compose"),
+    *("invert", "angle", "scale", "shift", "shear", "decompose"),
+)

@@ -1,0 +1,22 @@
+"""Tries all subjects on two devices; a line of JSON for each: subject, way, what went wrong."""
+
+import json
+import traceback
+
+from subjects import subjects
+from ways import TWO_DEVICES
+
+
+def main() -> None:
+    for name, subject in subjects().items():
+        for way, check in TWO_DEVICES.items():
+            error = ""
+            try:
+                check(subject)
+            except Exception:
+                error = traceback.format_exc()
+            print(json.dumps([name, way, error]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The ways in which JAX may run a function, each against the function as it stands."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from subjects import Subject
+
+
+def close(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
+    """Trees of the same shapes and nearly the same numbers."""
+    found, expected = jax.tree.leaves(found), jax.tree.leaves(expected)
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape, (a.shape, b.shape)
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def loss_of(call: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """A nonlinear number made of all that a function gives."""
+    return lambda *args: sum(jnp.sin(x).sum() for x in jax.tree.leaves(call(*args)))
+
+
+def arrays(subject: Subject) -> list[jax.Array]:
+    return [jnp.asarray(x) for x in subject.args]
+
+
+def every(subject: Subject) -> tuple[int, ...]:
+    return tuple(range(len(subject.args)))
+
+
+def value_and_gradients(subject: Subject) -> Callable[..., Any]:
+    return jax.value_and_grad(loss_of(subject.call), every(subject))
+
+
+def expected(subject: Subject, args: list[jax.Array] | None = None) -> Any:
+    return jax.jit(value_and_gradients(subject))(*(args or arrays(subject)))
+
+
+# --- one device ----------------------------------------------------------------------------------
+
+
+def jit(subject):
+    close(jax.jit(subject.call)(*arrays(subject)), subject.call(*arrays(subject)))
+
+
+def vmap(subject):
+    """Over all arguments, and over each alone."""
+    args = arrays(subject)
+    ones = [x[:1] for x in args]
+    several = [jnp.stack([x[:1], 0.9 * x[:1]]) for x in args]
+    every_axis = [[k == j for j in every(subject)] for k in every(subject)] + [[True] * len(args)]
+    for mapped in every_axis:
+        given = [b if m else a for a, b, m in zip(ones, several, mapped, strict=True)]
+        axes = tuple(0 if m else None for m in mapped)
+        found = jax.jit(jax.vmap(subject.call, axes))(*given)
+        for k in range(2):
+            own = [x[k] if m else x for x, m in zip(given, mapped, strict=True)]
+            close(jax.tree.map(lambda x, k=k: x[k], found), subject.call(*own))
+        close(
+            jax.jit(jax.vmap(jax.grad(loss_of(subject.call)), axes))(*given)[1],
+            jax.grad(loss_of(subject.call))(
+                *(x[1] if m else x for x, m in zip(given, mapped, strict=True))
+            ),
+        )
+
+
+def vmap_of_none_and_one(subject):
+    """An axis of size 0 and of size 1."""
+    for count in (0, 1):
+        given = [jnp.broadcast_to(x[:1], (count, *x[:1].shape)) for x in arrays(subject)]
+        found = jax.vmap(subject.call)(*given)
+        one = subject.call(*(x[:1] for x in arrays(subject)))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(one), strict=True):
+            assert a.shape == (count, *b.shape)
+        if count:
+            close(jax.tree.map(lambda x: x[0], found), one)
+
+
+def derivatives(subject):
+    """Forward and reverse, first and second order, against differences of the order before."""
+    args = arrays(subject)
+    loss = loss_of(subject.call)
+    rng = np.random.default_rng(0)
+    # Small enough that no position crosses a pixel in float64.
+    with jax.enable_x64(True):
+        args = [jnp.asarray(x, jnp.float64) for x in args]
+        directions = [jnp.asarray(rng.normal(size=x.shape)) for x in args]
+        step = 1e-6
+
+        def along(f, sign):
+            return f(*(x + sign * step * d for x, d in zip(args, directions, strict=True)))
+
+        def slope(f):
+            up, down = along(f, 1), along(f, -1)
+            return jax.tree.map(lambda a, b: (a - b) / (2 * step), up, down)
+
+        loss, gradients = jax.jit(loss), jax.jit(jax.grad(loss, every(subject)))
+        forward = jax.jit(lambda *a: jax.jvp(loss, a, tuple(directions))[1])
+        found = sum((g * d).sum() for g, d in zip(gradients(*args), directions, strict=True))
+        close(found, forward(*args), 1e-6)
+        close(found, slope(loss), 1e-4)
+        second = jax.jit(lambda *a: jax.jvp(gradients, a, tuple(directions))[1])(*args)
+        close(second, slope(gradients), 2e-3)
+        reverse = jax.jit(jax.grad(forward, every(subject)))(*args)
+        close(reverse, second, 1e-6)
+
+
+def linearize(subject):
+    args = arrays(subject)
+    value, tangent = jax.linearize(loss_of(subject.call), *args)
+    _, expected_tangent = jax.jvp(loss_of(subject.call), args, args)
+    close((value, tangent(*args)), (loss_of(subject.call)(*args), expected_tangent))
+
+
+def remat(subject):
+    again = jax.checkpoint(subject.call)
+    found = jax.jit(jax.value_and_grad(loss_of(again), every(subject)))(*arrays(subject))
+    close(found, expected(subject))
+
+
+def loops(subject):
+    """scan and lax.map over the batch, with gradients."""
+    rows = tuple(x[:2, None] for x in arrays(subject))
+    looped = lambda *rows: jax.lax.map(lambda row: subject.call(*row), rows)  # noqa: E731
+    mapped = lambda *rows: jax.vmap(subject.call)(*rows)  # noqa: E731
+    found, other = (
+        jax.jit(jax.value_and_grad(loss_of(f), every(subject)))(*rows) for f in (looped, mapped)
+    )
+    close(found, other)
+
+
+def disable_jit(subject):
+    args = [x[:1] for x in arrays(subject)]
+    with jax.disable_jit():
+        found = value_and_gradients(subject)(*args)
+    close(found, expected(subject, args))
+
+
+def ahead_of_time(subject):
+    program = jax.jit(value_and_gradients(subject)).lower(*arrays(subject)).compile()
+    close(program(*arrays(subject)), expected(subject))
+
+
+def strict(subject):
+    """Rank promotion, type promotion, NaNs, leaks and transfers all watched over."""
+    args = arrays(subject)
+    right = expected(subject)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.numpy_rank_promotion("raise"))
+        stack.enter_context(jax.numpy_dtype_promotion("strict"))
+        stack.enter_context(jax.debug_nans(True))
+        subject.call(*args)
+        with jax.checking_leaks():
+            # Made here: programs traced before were not watched.
+            program = jax.jit(lambda *args: value_and_gradients(subject)(*args))
+            found = program(*args)
+        with jax.transfer_guard("disallow"):
+            program(*args)
+            subject.call(*args)
+    close(found, right)
+
+
+def double(subject):
+    with jax.enable_x64(True):
+        args = [jnp.asarray(x, jnp.float64) for x in subject.args]
+        found = subject.call(*args)
+    close(found, subject.call(*arrays(subject)))
+
+
+def exported(subject):
+    """For every platform, from this host; with sizes left open where a subject says which."""
+    args = arrays(subject)
+    program = jax.jit(value_and_gradients(subject))
+    for platforms in (("cuda",), ("tpu",), ("cpu", "cuda", "tpu")):
+        made = jax.export.export(program, platforms=platforms)(*args)
+    close(made.call(*args), expected(subject))
+    if subject.symbolic:
+        scope = jax.export.SymbolicScope()
+        shapes = [jax.export.symbolic_shape(s, scope=scope) for s in subject.symbolic]
+        open_sizes = [
+            jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, args, strict=True)
+        ]
+        for platform in ("cuda", "tpu", "cpu"):
+            made = jax.export.export(program, platforms=(platform,))(*open_sizes)
+        close(made.call(*args), expected(subject))
+
+
+# --- two devices ---------------------------------------------------------------------------------
+
+
+def mesh(kind: AxisType) -> jax.sharding.Mesh:
+    return jax.make_mesh((2,), ("d",), axis_types=(kind,))
+
+
+def laid_out(subject: Subject, kind: AxisType, whole: int | None = None) -> tuple[Any, Any]:
+    """Arguments along the batch on two devices, but for one that is on both, and plain ones."""
+    devices = mesh(kind)
+    plain = [x[0] if k == whole else x for k, x in enumerate(arrays(subject))]
+    spread = [
+        jax.device_put(x, NamedSharding(devices, P() if k == whole else P("d")))
+        for k, x in enumerate(plain)
+    ]
+    return spread, plain
+
+
+def on_a_mesh(subject, kind):
+    for whole in (None, *subject.shared):
+        spread, plain = laid_out(subject, kind, whole)
+        found = jax.jit(value_and_gradients(subject))(*spread)
+        close(found, expected(subject, plain))
+        for k, gradient in enumerate(found[1]):
+            if k != whole:
+                assert gradient.sharding.spec[:1] == P("d"), (k, gradient.sharding)
+        for x in jax.tree.leaves(jax.jit(subject.call)(*spread)):
+            assert x.sharding.spec[:1] == P("d"), x.sharding
+
+
+def explicit_mesh(subject):
+    on_a_mesh(subject, AxisType.Explicit)
+
+
+def auto_mesh(subject):
+    on_a_mesh(subject, AxisType.Auto)
+
+
+def mapped_on_a_mesh(subject):
+    for kind in (AxisType.Explicit, AxisType.Auto):
+        spread, plain = laid_out(subject, kind)
+        rows = lambda *args: subject.call(*(x[None] for x in args))  # noqa: E731
+        found = jax.jit(jax.vmap(rows))(*spread)
+        close(found, jax.vmap(rows)(*plain))
+        assert all(x.sharding.spec[:1] == P("d") for x in jax.tree.leaves(found))
+
+
+def hessian_on_a_mesh(subject):
+    for kind in (AxisType.Explicit, AxisType.Auto):
+        spread, plain = laid_out(subject, kind)
+        gradients = jax.grad(loss_of(subject.call), every(subject))
+        second = jax.jit(lambda *a: jax.jvp(gradients, a, a)[1])  # noqa: B023
+        close(second(*spread), second(*plain), 1e-3)
+
+
+def shard_map(subject):
+    for whole in (None, *subject.shared):
+        spread, plain = laid_out(subject, AxisType.Auto, whole)
+        specs = tuple(P() if k == whole else P("d") for k in every(subject))
+        divided = jax.shard_map(
+            subject.call, mesh=mesh(AxisType.Auto), in_specs=specs, out_specs=P("d")
+        )
+        found = jax.jit(jax.value_and_grad(loss_of(divided), every(subject)))(*spread)
+        close(found, expected(subject, plain))
+
+
+ONE_DEVICE = {
+    f.__name__: f
+    for f in (
+        *(jit, vmap, vmap_of_none_and_one, derivatives, linearize, remat, loops, disable_jit),
+        *(ahead_of_time, strict, double, exported),
+    )
+}
+TWO_DEVICES = {
+    f.__name__: f
+    for f in (explicit_mesh, auto_mesh, mapped_on_a_mesh, hessian_on_a_mesh, shard_map)
+}
