@@ -18,7 +18,7 @@ from stn_jax.training.workdir import Workdir
 # What a line has of its own, where the result has it.
 _BY_SEED = (
     *("position_error_percent", "window_share"),
-    *(name for aspect in ASPECTS.values() for name in aspect.fields),
+    *(name for aspect in ASPECTS.values() for name in (*aspect.slopes, *aspect.spreads)),
 )
 
 
