@@ -25,8 +25,9 @@ against the applied pose, by orthogonal regression: angles of rotated digits, po
 translated ones (x, then y, each with an intercept of its own), scales (base-2 logarithms) of scaled
 ones. Spread: of the pose to which digits of a class are brought, root mean square; within a digit:
 of one digit's, distorted anew in each pass, which leaves out how differently digits of a class are
-drawn. A perfect aligner has slope -1 and nothing within a digit. Window: the side of what the transformer shows, in those of the whole image, median. Digits:
-the share of wrong answers among a house number's five positions, "no digit" included.
+drawn. A perfect aligner has slope -1 and nothing within a digit. Window: the side of what the
+transformer shows, in those of the whole image, median. Digits: the share of wrong answers among a
+house number's five positions, "no digit" included.
 """
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from stn_jax.analysis.image_files import read_digit, read_number
 from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data.sources import Split
-from stn_jax.data.tasks import TASKS
+from stn_jax.data.tasks import make_task
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
@@ -198,8 +198,9 @@ def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, An
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))
     data = Data(jnp.asarray(blank), jnp.zeros(1, jnp.int32), mean, deviation)
-    config = Config.from_dict(known["config"], name)
-    run = Run(config, TASKS[config.task], module, data, Split(blank, np.zeros(1, np.int32)))
+    config = Config.from_stored(known["config"], name)
+    task = make_task(config.task, config.recipe)
+    run = Run(config, task, module, data, Split(blank, np.zeros(1, np.int32)))
     return run, variables
 
 

@@ -105,6 +105,17 @@ def test_what_is_trained_otherwise_is_told_apart(line, read_back):
     assert rows[0]["training"] == "10 min, 90 s for 2"
 
 
+def test_a_run_of_another_recipe_is_named_by_it(line, read_back):
+    read = read_back(
+        line("scaling/cnn", 0, 1.0), line("scaling/cnn", 0, 2.0, recipe="legacy", width=0.25)
+    )
+    found = rows_of(report.markdown(TABLES["scaled"], read, "mnist"))
+    assert [(row["network"], row["ours"]) for row in found[:2]] == [
+        ("scaling/cnn", "**1.00 %**"),
+        ("scaling/cnn (recipe legacy, width 0.25)", "**2.00 %**"),
+    ]
+
+
 def test_data_sets_are_never_mixed(line, read_back, tmp_path):
     read = read_back(
         line("rotation/cnn", 0, 1.0), line("rotation/cnn", 0, 7.77, dataset="mnist_sample")
