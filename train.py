@@ -44,12 +44,13 @@ def alignment(result: dict) -> str:
     """What there is to say of how well poses are undone, means over seeds; or nothing."""
     said = ""
     for aspect in ASPECTS.values():
-        if aspect.fields[0] not in result:
+        if aspect.slopes[0] not in result:
             continue
-        slope, spread, within = (np.mean(result.get(name, [np.nan])) for name in aspect.fields)
+        slope = " and ".join(f"{np.mean(result[name]):.2f}" for name in aspect.slopes)
+        spread, within = (np.mean(result.get(name, [np.nan])) for name in aspect.spreads)
         digits = aspect.decimals
         inside = "" if np.isnan(within) else f" ({within:.{digits}f} within a digit)"
-        said = f", slope {slope:.2f}, spread {spread:.{digits}f} {aspect.unit}{inside}"
+        said = f", slope {slope}, spread {spread:.{digits}f} {aspect.unit}{inside}"
     if "window_share" in result:
         said += f", window {np.mean(result['window_share']):.2f}"
     return said

@@ -106,19 +106,32 @@ class DenseLocalization(nn.Module):
 class ConvLocalization(nn.Module):
     """Convolutions of 5x5, each with max-pooling by 2 where 5x5 are left, and ReLU; then dense."""
 
-    def __init__(self, shape: Shape, features: Sequence[int], pools: int, widths: Sequence[int]):
+    def __init__(
+        self,
+        shape: Shape,
+        features: Sequence[int],
+        pools: int,
+        widths: Sequence[int],
+        *,
+        same: bool = False,
+        pool_input: bool = False,
+    ):
         super().__init__()
         self.conv = nn.ModuleList()
         self.pool = []
+        self.pool_input = pool_input
+        if pool_input:
+            shape = (shape[0], shape[1] // 2, shape[2] // 2)
         for i, n in enumerate(features):
-            self.conv.append(nn.Conv2d(shape[0], n, 5))
-            height, width = (side - 4 for side in shape[1:])
+            self.conv.append(nn.Conv2d(shape[0], n, 5, padding=2 if same else 0))
+            height, width = (side - (0 if same else 4) for side in shape[1:])
             self.pool.append(i < pools and min(height, width) >= 10)
             shape = (n, height // 2, width // 2) if self.pool[i] else (n, height, width)
         self.dense = DenseLocalization(shape, widths)
         self.features = self.dense.features
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.max_pool2d(x, 2) if self.pool_input else x
         for conv, pool in zip(self.conv, self.pool, strict=True):
             x = conv(x)
             x = functional.relu(functional.max_pool2d(x, 2) if pool else x)
@@ -240,6 +253,7 @@ class _Task(NamedTuple):
 _TASKS = {
     "rotated_mnist": _Task((1, 28, 28), 10, None, 1, "border"),
     "translated_mnist": _Task((1, 60, 60), 10, None, 2, "border"),
+    "scaled_mnist": _Task((1, 112, 112), 10, None, 1, "border"),
     "svhn": _Task((3, 64, 64), 11, 5, 1, "zeros"),
     "svhn_cropped": _Task((3, 32, 32), 10, None, 1, "zeros"),
 }
@@ -261,7 +275,7 @@ def create(
     """Makes one of the study's networks.
 
     Args:
-      task: "rotated_mnist", "translated_mnist", "svhn" or "svhn_cropped".
+      task: "rotated_mnist", "translated_mnist", "scaled_mnist", "svhn" or "svhn_cropped".
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX".
       classes, width, iterations, mode, padding_mode, align_corners, downsample: as in
         ``stn_jax.create_model``.
@@ -331,11 +345,12 @@ def _head(task: str, shape: Shape, classes: int, width: float) -> Head:
 def _localization(task: str, shape: Shape, depth: int) -> DenseLocalization | ConvLocalization:
     if task == "rotated_mnist":
         return DenseLocalization(shape, (32, 32, 32))
-    if task == "translated_mnist":
-        return ConvLocalization(shape, (20, 20), 2, (20,))
+    if task.endswith("mnist"):
+        halved = task == "scaled_mnist" and depth == 0
+        return ConvLocalization(shape, (20, 20), 2, (20,), pool_input=halved)
     if depth:
         return DenseLocalization(shape, (32, 32))
-    return ConvLocalization(shape, (32, 32), 1, (32, 32))
+    return ConvLocalization(shape, (32, 32), 1, (32, 32), same=True)
 
 
 def _scaled(features: int, width: float) -> int:

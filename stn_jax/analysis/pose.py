@@ -19,6 +19,7 @@ class Aspect:
       name: "angle", "place" or "scale".
       unit: what it is measured in.
       symbol, decimals: how one writes a spread.
+      axes: names of its coordinates, where it has several.
       predicted: reads it off a network's thetas, from warped to unwarped positions, given the
         image's spatial shape (H, W): ``[..., 2, 3]`` to ``[...]`` or ``[..., D]``.
     """
@@ -28,12 +29,19 @@ class Aspect:
     symbol: str
     decimals: int
     predicted: Callable[[ArrayLike, Sequence[int]], jax.Array]
+    axes: tuple[str, ...] = ()
 
     @property
-    def fields(self) -> tuple[str, str, str]:
-        """What results call its slope, its spread, and that within an example."""
+    def slopes(self) -> tuple[str, ...]:
+        """What results call its slope, or the slope along each of its axes."""
+        slope = f"{self.name}_slope"
+        return tuple(f"{slope}_{axis}" for axis in self.axes) or (slope,)
+
+    @property
+    def spreads(self) -> tuple[str, str]:
+        """What results call its spread, and that within an example."""
         spread = f"{self.name}_spread"
-        return f"{self.name}_slope", f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"
+        return f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"
 
     def applied(self, theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
         """Reads it off a distortion's thetas, from distorted to original positions.
@@ -45,7 +53,7 @@ class Aspect:
 
 
 def _angle(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
-    return affine.angle(theta)
+    return affine.angle(theta, aspect=shape[1] / shape[0])
 
 
 def _place(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
@@ -63,7 +71,7 @@ ASPECTS = {
     aspect.name: aspect
     for aspect in (
         Aspect("angle", "degrees", "\N{DEGREE SIGN}", 1, _angle),
-        Aspect("place", "pixels", " px", 2, _place),
+        Aspect("place", "pixels", " px", 2, _place, ("x", "y")),
         Aspect("scale", "octaves", " octaves", 2, _scale),
     )
 }
@@ -121,6 +129,22 @@ def spread_within(applied: np.ndarray, predicted: np.ndarray) -> float:
         )
     variance = total.var(0, ddof=1).reshape(total.shape[1], -1)
     return float(np.sqrt(variance.sum(1).mean()))
+
+
+def slopes(applied: np.ndarray, predicted: np.ndarray) -> list[float]:
+    """Slopes of the predicted against the applied poses, by :func:`orthogonal_regression`.
+
+    Each axis is fitted by itself, with an intercept of its own: the pose in which a network shows
+    things has an x and a y.
+
+    Args:
+      applied, predicted: what an :class:`Aspect` reads, ``[N]`` or ``[N, D]``.
+
+    Returns:
+      A slope for each axis, one for ``[N]``; -1 is perfect.
+    """
+    columns = (np.reshape(each, (len(each), -1)).T for each in (applied, predicted))
+    return [orthogonal_regression(*pair)[0] for pair in zip(*columns, strict=True)]
 
 
 def orthogonal_regression(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

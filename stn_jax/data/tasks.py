@@ -21,6 +21,7 @@ from stn_jax.warp import affine, affine_transform
 ANGLE_RANGE = (-90.0, 90.0)  # degrees
 OCTAVES = (-1.0, 2.0)  # base-2 logarithm of the scale factor
 CROPS, CROP_SIDE = 6, 6
+CLUTTER_SIDES = (2, 18)  # on the canvas of scaled digits; even numbers, both ends included
 
 
 class Distorted(NamedTuple):
@@ -180,15 +181,41 @@ def scale(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
     """Rescales each image by a factor 2**U(-1, 2) in the middle of a larger canvas, among clutter.
 
     The canvas has sides of four times the image's (112 for MNIST's 28), which the largest digit
-    fills. The clutter is six 6x6 crops of random training images, rescaled by the image's factor,
-    at random places; where things overlap they add up, to 1 at most. Bilinear.
+    fills. The clutter is six squares at random whole-pixel positions, whose sides are uniform among
+    the even numbers from 2 to 18 pixels: independent of the image's factor, which they would
+    otherwise give away. Each shows a 6x6 crop of a random training image, resized: so the pictures
+    have the published mean and deviation. Where things overlap they add up, to 1 at most. Bilinear.
     """
     side = images.shape[1]
     canvas = 4 * side
+    smallest, largest = CLUTTER_SIDES
 
-    def place(key: jax.Array) -> tuple[jax.Array, ...]:
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
+        octave, which, cut, across, put = jax.random.split(key, 5)
+        sides = 2 * jax.random.randint(across, (CROPS,), smallest // 2, largest // 2 + 1)
+        return (
+            _factor(octave),
+            jax.random.randint(which, (CROPS,), 0, len(pool)),
+            jax.random.randint(cut, (CROPS, 2), 0, side - CROP_SIDE + 1),
+            sides,
+            jax.random.randint(put, (CROPS, 2), 0, canvas - sides[:, None] + 1),
+        )
+
+    factor, which, cut, sides, put = jax.vmap(draw)(keys)
+    digits, theta = _rescaled(images, factor, canvas)
+    scraps = _placement(put, sides, canvas)
+    clutter = _paste(_crops(pool, which, cut), scraps, canvas, "bilinear", "border")
+    return Distorted(jnp.minimum(digits + clutter, 1), theta)
+
+
+def scale_legacy(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
+    """As :func:`scale`, but with clutter of 6x6 crops that are rescaled by the image's factor."""
+    side = images.shape[1]
+    canvas = 4 * side
+
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         octave, which, cut, put = jax.random.split(key, 4)
-        factor = 2 ** jax.random.uniform(octave, minval=OCTAVES[0], maxval=OCTAVES[1])
+        factor = _factor(octave)
         return (
             factor,
             jax.random.randint(which, (CROPS,), 0, len(pool)),
@@ -196,13 +223,22 @@ def scale(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
             jax.random.uniform(put, (CROPS, 2)) * (canvas - CROP_SIDE * factor),
         )
 
-    factor, which, cut, put = jax.vmap(place)(keys)
-    large = side * factor
-    theta = _placement(jnp.stack([(canvas - large) / 2] * 2, -1), large, canvas)
-    digits = _paste(_to_float(images)[:, None], theta[:, None], canvas, "bilinear")
+    factor, which, cut, put = jax.vmap(draw)(keys)
+    digits, theta = _rescaled(images, factor, canvas)
     scraps = _placement(put, CROP_SIDE * factor[:, None], canvas)
     clutter = _paste(_crops(pool, which, cut), scraps, canvas, "bilinear")
     return Distorted(jnp.minimum(digits + clutter, 1), theta)
+
+
+def _factor(key: jax.Array) -> jax.Array:
+    return 2 ** jax.random.uniform(key, minval=OCTAVES[0], maxval=OCTAVES[1])
+
+
+def _rescaled(images: jax.Array, factor: jax.Array, canvas: int) -> tuple[jax.Array, jax.Array]:
+    """Images rescaled by factors ``[B]`` in the middle of a canvas, and their thetas."""
+    large = images.shape[1] * factor
+    theta = _placement(jnp.stack([(canvas - large) / 2] * 2, -1), large, canvas)
+    return _paste(_to_float(images)[:, None], theta[:, None], canvas, "bilinear"), theta
 
 
 def _crop_behind(
@@ -246,7 +282,9 @@ def _crops(pool: jax.Array, which: jax.Array, corner: jax.Array) -> jax.Array:
     return _to_float(pool[which[..., None, None], row, column])
 
 
-def _paste(images: jax.Array, theta: jax.Array, canvas: int, mode: str) -> jax.Array:
+def _paste(
+    images: jax.Array, theta: jax.Array, canvas: int, mode: str, padding_mode: str = "zeros"
+) -> jax.Array:
     """Warps several images each onto a canvas by thetas that do not turn, and adds them up.
 
     Such a warp is a product, weights of rows times image times weights of columns, which costs a
@@ -257,10 +295,12 @@ def _paste(images: jax.Array, theta: jax.Array, canvas: int, mode: str) -> jax.A
       theta: ``[B, K, 2, 3]``, as :func:`_placement` gives them.
       canvas: the canvas's side.
       mode: of the sampling.
+      padding_mode: of the sampling, inside the image's outline; outside there is nothing.
 
     Returns:
       ``[B, canvas, canvas, C]``.
     """
+    centres = (2 * jnp.arange(canvas) + 1) / canvas - 1
     one_hot = jnp.eye(images.shape[2])[:, None]  # a column of pixels, one channel for each
 
     def weights(axis: int) -> jax.Array:
@@ -269,7 +309,13 @@ def _paste(images: jax.Array, theta: jax.Array, canvas: int, mode: str) -> jax.A
             scale=jnp.stack([scale, scale], -1),
             shift=jnp.stack([jnp.zeros_like(shift), shift], -1),
         )
-        return affine_transform(one_hot, along, (canvas, 1), mode=mode)[..., 0, :]
+        sampled = affine_transform(
+            one_hot, along, (canvas, 1), mode=mode, padding_mode=padding_mode
+        )[..., 0, :]
+        if padding_mode == "zeros":
+            return sampled
+        inside = jnp.abs(scale[..., None] * centres + shift[..., None]) <= 1
+        return jnp.where(inside[..., None], sampled, 0)
 
     return jnp.einsum(
         "bkyi,bkijc,bkxj->byxc", weights(1), images, weights(0), precision=lax.Precision.HIGHEST
@@ -303,3 +349,11 @@ TASKS = {
         Task("svhn_cropped", show, None),
     )
 }
+
+
+def make_task(name: str, recipe: str = "published") -> Task:
+    """A task by its name, with the distortion of a recipe: see :func:`stn_jax.create_model`."""
+    task = TASKS[name]
+    if (name, recipe) == ("scaled_mnist", "legacy"):
+        return dataclasses.replace(task, distort=scale_legacy)
+    return task

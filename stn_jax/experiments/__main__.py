@@ -1,7 +1,7 @@
 """Trains the study's networks, tabulates what became of them, and draws its figures.
 
 python -m stn_jax.experiments TABLE [--rows ROWS] [--seeds SEEDS] [--epochs N] [--dry-run]
-python -m stn_jax.experiments TABLE --render
+python -m stn_jax.experiments TABLE --render | --pretrained
 python -m stn_jax.experiments figure1 | figure2 | figure3 [--pretrained]
 python -m stn_jax.experiments pretrained [--rows ROWS]
 
@@ -61,6 +61,12 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         path = Path(flags.docs) / "results.md"
         report.write(path, done, flags.results)
         print(f"written to {path}")
+        return
+    if flags.pretrained:
+        names = {row.name for row in rows}
+        wanted = [result for result in done if result.line["row"] in names]
+        path = Path(flags.results) / f"{flags.command}.jsonl"
+        runs.measure_poses(wanted, settings, path, lambda line: print(line, flush=True))
         return
     together = runs.seeds_together() if flags.together is None else flags.together
     if together < 1:
@@ -161,6 +167,11 @@ def _parser() -> argparse.ArgumentParser:
             "--results", default="results", metavar="DIR", help="folder of the results"
         )
         one.add_argument("--docs", default="docs", metavar="DIR", help="folder of results.md")
+        one.add_argument(
+            "--pretrained",
+            action="store_true",
+            help="train nothing; add the poses of the weights that come with the package",
+        )
         one.add_argument("--dry-run", action="store_true", help="say what would be trained")
         one.add_argument("--render", action="store_true", help="write results.md, train nothing")
     for name, about in (

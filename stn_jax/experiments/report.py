@@ -21,12 +21,13 @@ HEADER = """\
 Written by `python -m stn_jax.experiments table1 --render` from the lines of `{folder}/`; do not
 edit. A test error is the mean over passes over the test set, each freshly distorted; ours is the
 mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of the predicted
-against the applied pose, by orthogonal regression: angles of rotated digits, places of translated
-ones, scales (base-2 logarithms) of scaled ones. Spread: of the pose to which digits of a class are
-brought, root mean square; within a digit: of one digit's, distorted anew in each pass, which leaves
-out how differently digits of a class are drawn. A perfect aligner has slope -1 and nothing within a
-digit. Window: the side of what the transformer shows, in those of the whole image, median. Digits:
-the share of wrong answers among a house number's five positions, "no digit" included.
+against the applied pose, by orthogonal regression: angles of rotated digits, positions of
+translated ones (x, then y, each with an intercept of its own), scales (base-2 logarithms) of scaled
+ones. Spread: of the pose to which digits of a class are brought, root mean square; within a digit:
+of one digit's, distorted anew in each pass, which leaves out how differently digits of a class are
+drawn. A perfect aligner has slope -1 and nothing within a digit. Window: the side of what the
+transformer shows, in those of the whole image, median. Digits: the share of wrong answers among a
+house number's five positions, "no digit" included.
 """
 
 
@@ -150,10 +151,10 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
     if all("window_share" in each for each in lines):
         line["window"] = _mean(each["window_share"] for each in lines)
     for aspect in ASPECTS.values():
-        slope, *spreads = aspect.fields
-        if all(slope in each for each in lines):
-            line["slope"] = _mean(each[slope] for each in lines)
-        for column, spread in zip(("spread", "within a digit"), spreads, strict=True):
+        if all(slope in each for each in lines for slope in aspect.slopes):
+            means = [_mean(each[slope] for each in lines) for slope in aspect.slopes]
+            line["slope"] = ", ".join(means)
+        for column, spread in zip(("spread", "within a digit"), aspect.spreads, strict=True):
             if all(spread in each for each in lines):
                 mean = _mean((each[spread] for each in lines), aspect.decimals)
                 line[column] = mean + aspect.symbol

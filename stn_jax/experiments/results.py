@@ -15,11 +15,12 @@ from stn_jax.analysis.pose import ASPECTS
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.workdir import Workdir
 
-# What a line has of its own, where the result has it.
-_BY_SEED = (
-    *("position_error_percent", "window_share"),
-    *(name for aspect in ASPECTS.values() for name in aspect.fields),
+# What a line has of its own, where the result has it; first what there is to say of poses.
+OF_POSES = (
+    "window_share",
+    *(name for aspect in ASPECTS.values() for name in (*aspect.slopes, *aspect.spreads)),
 )
+_BY_SEED = ("position_error_percent", *OF_POSES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _read_file(path: Path, quiet: bool) -> Iterable[Result]:
             continue
         try:
             line = json.loads(text)
-            result = Result(Config.from_dict(line["config"]), line)
+            result = Result(Config.from_stored(line["config"]), line)
             if [line["seed"]] != list(result.config.seeds):
                 raise KeyError("seed")
             for name in ("test_error_percent", "device", "devices", "versions"):

@@ -31,10 +31,10 @@ class DenseLocalization(nn.Module):
 
 
 class ConvLocalization(nn.Module):
-    """Convolutions without padding, each with max-pooling by 2 and ReLU; then dense layers.
+    """Convolutions, each with max-pooling by 2 and ReLU; then dense layers.
 
-    A pooling is left out where its result would be too small for a further convolution of the
-    same size, so that one recipe fits images and the smaller maps of deeper layers.
+    A pooling is left out where its result would be smaller than the kernel, so that one network
+    fits images and the smaller maps of deeper layers.
 
     Attributes:
       features: number of channels of each convolution.
@@ -42,6 +42,8 @@ class ConvLocalization(nn.Module):
       pools: how many of the convolutions are followed by a pooling, the first ones.
       widths: number of units of each dense layer.
       dtype: type to compute in.
+      padding: of the convolutions: "VALID" or "SAME".
+      pool_input: whether the input is max-pooled by 2 before the first convolution.
     """
 
     features: Sequence[int] = (20, 20)
@@ -49,13 +51,17 @@ class ConvLocalization(nn.Module):
     pools: int = 2
     widths: Sequence[int] = (20,)
     dtype: Any = None
+    padding: str = "VALID"
+    pool_input: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """``[B, H, W, C]`` to ``[B, widths[-1]]``."""
         size = self.kernel_size
+        if self.pool_input:
+            x = max_pool(x)
         for i, features in enumerate(self.features):
-            if min(x.shape[1:3]) < size:
+            if self.padding == "VALID" and min(x.shape[1:3]) < size:
                 raise ValueError(
                     f"a map of {x.shape[1]}x{x.shape[2]} is too small for the localization "
                     f"network's {size}x{size} convolution; use a lower depth or larger images"
@@ -63,7 +69,7 @@ class ConvLocalization(nn.Module):
             x = nn.Conv(
                 features,
                 (size, size),
-                padding="VALID",
+                padding=self.padding,
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"conv_{i}",

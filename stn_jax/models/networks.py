@@ -1,6 +1,7 @@
 """Networks: a classifier, and where in it a spatial transformer sits."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -147,29 +148,44 @@ def _conv(depth: int, dtype: Any) -> nn.Module:
     return ConvLocalization((20, 20), 5, 2, (20,), dtype)
 
 
-def _svhn(depth: int, dtype: Any) -> nn.Module:
+def _conv_scaled(depth: int, dtype: Any) -> nn.Module:
+    return ConvLocalization((20, 20), 5, 2, (20,), dtype, pool_input=depth == 0)
+
+
+def _svhn(depth: int, dtype: Any, padding: str = "SAME") -> nn.Module:
     if depth:
         return DenseLocalization((32, 32), dtype)
-    return ConvLocalization((32, 32), 5, 1, (32, 32), dtype)
+    return ConvLocalization((32, 32), 5, 1, (32, 32), dtype, padding)
+
+
+_svhn_legacy = functools.partial(_svhn, padding="VALID")
 
 
 def _svhn_cropped(classes: int = 10, **options: Any) -> Classifier:
     return classifiers.svhn(classes, None, **options)
 
 
-_RECIPES = {
+_PUBLISHED = {
     "rotated_mnist": _Recipe(classifiers.mnist, _dense, 1, "border"),
     "translated_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
-    "scaled_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
+    "scaled_mnist": _Recipe(classifiers.mnist, _conv_scaled, 1, "border"),
     "svhn": _Recipe(classifiers.svhn, _svhn, 1, "zeros"),
     "svhn_cropped": _Recipe(_svhn_cropped, _svhn, 1, "zeros"),
 }
+_LEGACY = {
+    "scaled_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
+    "svhn": _Recipe(classifiers.svhn, _svhn_legacy, 1, "zeros"),
+    "svhn_cropped": _Recipe(_svhn_cropped, _svhn_legacy, 1, "zeros"),
+}
+_RECIPES = {"published": _PUBLISHED, "legacy": _PUBLISHED | _LEGACY}
+RECIPES = tuple(_RECIPES)
 
 
 def create_model(
     task: str,
     variant: str,
     *,
+    recipe: str = "published",
     classes: int | None = None,
     width: float = 1.0,
     dropout: float = 1.0,
@@ -191,6 +207,10 @@ def create_model(
         "svhn_cropped" (single digits).
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX" for any depth X up to the number of blocks
         (2 for MNIST, 8 for SVHN).
+      recipe: "published", the networks of the authors' code; or "legacy", what this package made
+        before: on scaled_mnist the warped array had half the input's sides and the localization
+        network at depth 0 did not halve its input; on svhn and svhn_cropped the one at depth 0
+        had convolutions without padding. All other networks are the same.
       classes: number of classes; the task's own where None.
       width: factor on the classifier's channels and units.
       dropout: factor on the shares that it drops in training (0.5 in most layers for SVHN, 0 for
@@ -213,8 +233,8 @@ def create_model(
       A :class:`Network`; ``model.apply(variables, images)`` gives logits.
 
     Raises:
-      ValueError: task, variant or transform is unknown, dropout is out of range, the depth is
-        greater than the number of blocks, or the transform cannot be iterated.
+      ValueError: task, variant, recipe or transform is unknown, dropout is out of range, the depth
+        is greater than the number of blocks, or the transform cannot be iterated.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -226,15 +246,17 @@ def create_model(
       >>> logits.shape, details.theta.shape, details.warped.shape
       ((2, 10), (2, 2, 3), (2, 28, 28, 1))
     """
-    if task not in _RECIPES:
-        raise ValueError(f"task is {task!r}; expected one of {', '.join(_RECIPES)}")
+    if task not in _PUBLISHED:
+        raise ValueError(f"task is {task!r}; expected one of {', '.join(_PUBLISHED)}")
+    if recipe not in _RECIPES:
+        raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(_RECIPES)}")
     transforms.resolve(transform)
     if not 0 <= dropout < 2:
         raise ValueError(f"dropout is {dropout}; expected a factor from 0 to less than 2")
-    recipe = _RECIPES[task]
+    made = _RECIPES[recipe][task]
     kind, depth = dataclasses.astuple(Variant.parse(variant))
     counted = {} if classes is None else {"classes": classes}
-    classifier = recipe.classifier(width=width, dtype=dtype, **counted)
+    classifier = made.classifier(width=width, dtype=dtype, **counted)
     blocks, head = classifier.with_dropout(dropout)
     if depth > len(blocks):
         raise ValueError(
@@ -243,17 +265,17 @@ def create_model(
         )
     if kind is None:
         return Network(blocks, head)
-    localization = localization or recipe.localization(depth, dtype)
+    localization = localization or made.localization(depth, dtype)
     if kind == "dl" and depth:
         # A network that looks at layers of its own is one with a deeper localization network.
         localization = Stack(tuple(block.clone() for block in blocks[:depth]), localization)
     transformer = SpatialTransformer(
         localization,
-        downsample=recipe.downsample if downsample is None else downsample,
+        downsample=made.downsample if downsample is None else downsample,
         iterations=iterations,
         window=window,
         mode=mode,
-        padding_mode=padding_mode or recipe.padding_mode,
+        padding_mode=padding_mode or made.padding_mode,
         align_corners=align_corners,
         transform=transform,
         clip=clip,

@@ -51,7 +51,8 @@ def load_pretrained(
     task, _, variant = name.partition("/")
     image = jax.ShapeDtypeStruct((1, *metadata["input_shape"]), jnp.float32)
     try:
-        module = create_model(task, variant, **metadata["model"])
+        # Weights that do not say their recipe are from before there were two.
+        module = create_model(task, variant, **{"recipe": "legacy", **metadata["model"]})
         wanted = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
     except Exception as error:
         # Options that make no sense can fail anywhere in the network that they describe.

@@ -9,6 +9,7 @@ from typing import Any
 
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import create_model
+from stn_jax.models.networks import RECIPES, Variant
 
 # What an int32 can count, with some to spare for keys that are no steps.
 COUNTABLE = 2**31 - 1024
@@ -26,6 +27,9 @@ class Config:
       task: rotated_mnist, translated_mnist, scaled_mnist, svhn (whole house numbers; an image
         counts as right where all digits are) or svhn_cropped (single digits).
       variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2 (svhn: to 8).
+      recipe: published, the networks and distortions of the authors' code; or legacy, what this
+        package had before on scaled_mnist and, for stn-c0, on svhn and svhn_cropped: see
+        create_model and stn_jax.data.tasks. What was stored without it is read as it was made.
       dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
         data set with square images: mnist, fashion_mnist, kmnist, svhn_cropped, ...; for task svhn
         svhn_numbers.
@@ -58,7 +62,7 @@ class Config:
       iterations: how many times the transformer looks.
       window: what share of each side, in the middle, the warped array shows before the transformer
         has learned to look elsewhere: 1, the whole, in the paper; 0.5 keeps the resolution where
-        the warped array's sides are half the input's (translated_mnist, scaled_mnist).
+        the warped array's sides are half the input's (translated_mnist).
       transform: what it may do: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
       theta_clip: an image's gradient with respect to its transform is shortened to this many times
@@ -83,6 +87,7 @@ class Config:
 
     task: str = "rotated_mnist"
     variant: str = "stn-sl1"
+    recipe: str = "published"
     dataset: str = "mnist"
     data_dir: str = ""
     manual_dir: str = ""
@@ -137,6 +142,7 @@ class Config:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
         _one_of(self, "task", tuple(TASKS))
+        _one_of(self, "recipe", RECIPES)
         _one_of(self, "localization_optimizer", ("sgd", "adam"))
         _one_of(self, "schedule", ("one_cycle", "step", "constant"))
         _one_of(self, "compute_dtype", ("float32", "bfloat16"))
@@ -188,6 +194,7 @@ class Config:
             create_model(
                 self.task,
                 self.variant,
+                recipe=self.recipe,
                 iterations=self.iterations,
                 window=self.window,
                 transform=self.transform,
@@ -208,6 +215,24 @@ class Config:
         return cls(**values)
 
     @classmethod
+    def from_stored(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
+        """:meth:`from_dict` for what a run has stored, perhaps an earlier version's.
+
+        Where a recipe matters, one that was stored without it is a legacy one.
+        """
+        config = cls.from_dict(values, origin)
+        if "recipe" in values or not config.recipe_matters:
+            return config
+        return dataclasses.replace(config, recipe="legacy")
+
+    @property
+    def recipe_matters(self) -> bool:
+        """Whether recipes differ in this task's images or this variant's network."""
+        kind, depth = dataclasses.astuple(Variant.parse(self.variant))
+        at_input = kind is not None and depth == 0
+        return self.task == "scaled_mnist" or (self.task.startswith("svhn") and at_input)
+
+    @classmethod
     def load(cls, workdir: str | Path) -> "Config":
         """Reads a workdir's config.json; ConfigError where there is none or it is damaged."""
         path = Path(workdir) / "config.json"
@@ -222,7 +247,7 @@ class Config:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not readable as JSON: {error}") from None
-        return cls.from_dict(values, str(path))
+        return cls.from_stored(values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON and for ml_collections."""

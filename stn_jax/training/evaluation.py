@@ -138,14 +138,12 @@ def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
 def _alignment(
     aspect: pose.Aspect, poses: Sequence[tuple[np.ndarray, ...]], passes: int
 ) -> dict[str, list[float]]:
-    """Slope and spreads by seed, of what :func:`poses_of` gives for each."""
-    slope, spread, within = aspect.fields
+    """Slopes and spreads by seed, of what :func:`poses_of` gives for each."""
+    spread, within = aspect.spreads
+    by_seed = [pose.slopes(applied, predicted) for applied, predicted, _ in poses]
     found = {
         spread: [pose.spread(*each) for each in poses],
-        slope: [
-            pose.orthogonal_regression(applied.ravel(), predicted.ravel())[0]
-            for applied, predicted, _ in poses
-        ],
+        **dict(zip(aspect.slopes, map(list, zip(*by_seed, strict=True)), strict=True)),
     }
     if passes > 1:
         found[within] = [
@@ -188,9 +186,11 @@ def poses_of(
     )
 
 
-def angles_of(predictions: Predictions, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def angles_of(
+    predictions: Predictions, seed: int, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`poses_of` for angles: applied, predicted ``[passes * N]`` in degrees, and labels."""
-    return poses_of(predictions, seed, pose.ASPECTS["angle"], ())
+    return poses_of(predictions, seed, pose.ASPECTS["angle"], shape)
 
 
 def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> N
     title = _title(run)
     figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
     if run.task.aligns == "angle":
-        panel = figures.Angles(title, *angles_of(predictions, 0))
+        panel = figures.Angles(title, *angles_of(predictions, 0, run.seen_shape()[:2]))
         figures.angle_plot([panel], workdir.figures / "angles.png")
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis.image_files import read_digit, read_number
+from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data.sources import Split
-from stn_jax.data.tasks import TASKS
+from stn_jax.data.tasks import make_task
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
@@ -197,8 +198,9 @@ def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, An
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))
     data = Data(jnp.asarray(blank), jnp.zeros(1, jnp.int32), mean, deviation)
-    config = Config.from_dict(known["config"], name)
-    run = Run(config, TASKS[config.task], module, data, Split(blank, np.zeros(1, np.int32)))
+    config = Config.from_stored(known["config"], name)
+    task = make_task(config.task, config.recipe)
+    run = Run(config, task, module, data, Split(blank, np.zeros(1, np.int32)))
     return run, variables
 
 
@@ -219,12 +221,13 @@ def _classify(
     seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
     logits, details = run.apply(params, seen)
     pose = run.pose(details)
+    shape = run.seen_shape()[:2]
     classes, sure = (np.asarray(x) for x in answers(logits))
     lines = []
     for i, file in enumerate(files):
         line = f"{file}: {said(run, classes[i])} ({100 * sure[i]:.1f} %)"
         if pose is not None:
-            line += f", turned by {float(affine.angle(pose[i])):+.0f} degrees"
+            line += f", turned by {float(ASPECTS['angle'].predicted(pose[i], shape)):+.0f} degrees"
             if run.task.positions:
                 line += f", zoomed by {1 / float(affine.scale(pose[i])):.2f}"
         lines.append(line)

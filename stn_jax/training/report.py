@@ -106,7 +106,7 @@ def report(
         curves=_curves(lines),
         gallery=gallery(run, own) if moves else None,
         angles=(
-            page.Angles(*angles_of(predictions, 0))
+            page.Angles(*angles_of(predictions, 0, run.seen_shape()[:2]))
             if moves and run.task.aligns == "angle"
             else None
         ),
@@ -149,15 +149,16 @@ def _tiles(
     if run.task.aligns:
         aspect = ASPECTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
-        slope, spread, within = aspect.fields
+        spread, within = aspect.spreads
         distance = f"{{:.{aspect.decimals}f}}{aspect.symbol}"
-        for name, key, form, note in (
-            (f"Slope of {aspect.name}s", slope, "{:.2f}", "a perfect aligner: -1"),
-            ("Spread of poses", spread, distance, "of a class, however it is drawn"),
-            ("Within a digit", within, distance, "a perfect aligner: 0"),
+        for name, keys, form, note in (
+            (f"Slope of {aspect.name}s", aspect.slopes, "{:.2f}", "a perfect aligner: -1"),
+            ("Spread of poses", (spread,), distance, "of a class, however it is drawn"),
+            ("Within a digit", (within,), distance, "a perfect aligner: 0"),
         ):
-            if key in summary:
-                tiles.append(page.Tile(name, form.format(np.mean(summary[key])), mean + note))
+            if all(key in summary for key in keys):
+                value = ", ".join(form.format(np.mean(summary[key])) for key in keys)
+                tiles.append(page.Tile(name, value, mean + note))
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"

@@ -19,7 +19,7 @@ import optax
 from stn_jax.analysis.equivariance import network_features, network_geometry
 from stn_jax.analysis.geometry import conjugate, window_theta
 from stn_jax.data import sources
-from stn_jax.data.tasks import TASKS, Task
+from stn_jax.data.tasks import Task, make_task
 from stn_jax.models import Details, Network, create_model
 from stn_jax.training import microbatch
 from stn_jax.training.config import COUNTABLE, Config, ConfigError
@@ -200,7 +200,7 @@ def task_of(config: Config, source: sources.Source) -> Task:
     Raises:
       ConfigError: they do not fit together.
     """
-    task = TASKS[config.task]
+    task = make_task(config.task, config.recipe)
     found, expected = source.train.labels.shape[1:], (task.positions,) if task.positions else ()
     if found != expected:
         words = {(): "one label an image", (5,): "five labels an image (svhn_numbers)"}
@@ -221,6 +221,7 @@ def task_of(config: Config, source: sources.Source) -> Task:
 def model_options(config: Config, classes: int) -> dict[str, Any]:
     """The options of create_model for a configuration's network, ready for JSON."""
     return {
+        "recipe": config.recipe,
         "classes": classes,
         "width": config.width,
         "dropout": config.dropout,

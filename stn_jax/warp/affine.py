@@ -11,6 +11,14 @@ Convention
     - ``scaling(s)`` makes the window s times as large: s < 1 magnifies.
 
     All functions take and give batches: leading axes broadcast.
+
+Aspect
+    Normalised coordinates are square, whatever the image's shape, so that a rotation of an oblong
+    image is sheared in them. Functions that build or read an angle or a shear therefore take
+    ``aspect``: width / height of the image, or (width - 1) / (height - 1) with
+    ``align_corners=True``, above 0, ``[...]``. They work in coordinates with pixels as long as
+    they are wide: ``diag(aspect, 1)`` times the normalised ones. The default, 1, is right for
+    square images. Scales and shifts do not depend on it.
 """
 
 import functools
@@ -70,9 +78,8 @@ def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
 
     Args:
       angle: ``[...]``, degrees; positive turns the picture counter-clockwise.
-      aspect: width / height of the image, or (width - 1) / (height - 1) with
-        ``align_corners=True``. Normalised coordinates are square: without it an oblong image
-        would be sheared.
+      aspect: the image's, ``[...]``; see the module's text. Without it an oblong image would be
+        sheared.
 
     Returns:
       ``[..., 2, 3]``.
@@ -99,9 +106,17 @@ def scaling(scale: ArrayLike | Sequence[float]) -> jax.Array:
     return _matrix(sx, 0.0, 0.0, 0.0, sy, 0.0)
 
 
-def shearing(shear: ArrayLike) -> jax.Array:
-    """Shears along x: the window's x grows by ``shear`` ``[...]`` times y. ``[..., 2, 3]``."""
-    return _matrix(1.0, shear, 0.0, 0.0, 1.0, 0.0)
+def shearing(shear: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
+    """Shears along x: the window's x grows by ``shear`` times y.
+
+    Args:
+      shear: ``[...]``, pixels along x for each along y.
+      aspect: the image's, ``[...]``; see the module's text.
+
+    Returns:
+      ``[..., 2, 3]``.
+    """
+    return _matrix(1.0, _float(shear) / _float(aspect), 0.0, 0.0, 1.0, 0.0)
 
 
 def from_parameters(
@@ -109,6 +124,8 @@ def from_parameters(
     scale: ArrayLike | Sequence[float] = 1.0,
     shear: ArrayLike = 0.0,
     shift: ArrayLike | Sequence[float] = (0.0, 0.0),
+    *,
+    aspect: ArrayLike = 1.0,
 ) -> jax.Array:
     """Builds a theta as translation * rotation * shear * scaling.
 
@@ -117,11 +134,17 @@ def from_parameters(
       scale: ``[..., 2]``, or a scalar for both axes.
       shear: ``[...]``.
       shift: ``[..., 2]``, normalised.
+      aspect: the image's, ``[...]``; see the module's text.
 
     Returns:
-      ``[..., 2, 3]``; :func:`decompose` reads the parameters back.
+      ``[..., 2, 3]``; :func:`decompose` reads the parameters back, given the same aspect.
     """
-    return compose(translation(shift), rotation(angle), shearing(shear), scaling(scale))
+    return compose(
+        translation(shift),
+        rotation(angle, aspect=aspect),
+        shearing(shear, aspect=aspect),
+        scaling(scale),
+    )
 
 
 def compose(*thetas: ArrayLike) -> jax.Array:
@@ -192,23 +215,30 @@ def _determinant(a: jax.Array) -> jax.Array:
     return jnp.sum(a[..., 0, :] * jnp.cross(a[..., 1, :], a[..., 2, :]), -1)
 
 
-def angle(theta: ArrayLike) -> jax.Array:
+def angle(theta: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     """The angle of the rotation nearest to a theta, in degrees, counter-clockwise positive.
 
-    Nearest in the Frobenius norm; with rows (a00 a01) and (a10 a11) it is
-    ``-atan2(a01 - a10, a00 + a11)``. It undoes :func:`rotation`, whatever the scale.
+    Nearest in the Frobenius norm, in coordinates with square pixels; with rows (a00 a01) and
+    (a10 a11) there it is ``-atan2(a01 - a10, a00 + a11)``. It undoes :func:`rotation` of the same
+    aspect, whatever the scale.
 
     Args:
       theta: ``[..., 2, 3]``.
+      aspect: the image's, ``[...]``; see the module's text.
 
     Returns:
       ``[...]`` in [-180, 180].
     """
     # Halved, so that the sums of huge entries do not overflow.
-    theta = 0.5 * _checked(theta, ((2, 3),))
-    return -jnp.rad2deg(
-        jnp.arctan2(theta[..., 0, 1] - theta[..., 1, 0], theta[..., 0, 0] + theta[..., 1, 1])
-    )
+    a00, a01, a10, a11 = _square_pixels(0.5 * _checked(theta, ((2, 3),)), aspect)
+    return -jnp.rad2deg(jnp.arctan2(a01 - a10, a00 + a11))
+
+
+def _square_pixels(theta: jax.Array, aspect: ArrayLike) -> tuple[jax.Array, ...]:
+    """A theta's entries a00, a01, a10, a11 in coordinates whose pixels are square."""
+    aspect = jnp.asarray(aspect)  # a plain number does not widen float32
+    a00, a01, a10, a11 = (theta[..., i, j] for i in (0, 1) for j in (0, 1))
+    return a00, a01 * aspect, a10 / aspect, a11
 
 
 def scale(theta: ArrayLike) -> jax.Array:
@@ -222,12 +252,12 @@ def shift(theta: ArrayLike) -> jax.Array:
     return _checked(theta, ((2, 3),))[..., 2]
 
 
-def shear(theta: ArrayLike) -> jax.Array:
+def shear(theta: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     """The shear along x that :func:`decompose` finds, ``[...]``."""
-    return decompose(theta).shear
+    return decompose(theta, aspect=aspect).shear
 
 
-def decompose(theta: ArrayLike) -> AffineParameters:
+def decompose(theta: ArrayLike, *, aspect: ArrayLike = 1.0) -> AffineParameters:
     """Reads back the parameters that :func:`from_parameters` made a theta of.
 
     The angle is that of the image of the x axis (a QR factorisation), which for a sheared or
@@ -236,17 +266,18 @@ def decompose(theta: ArrayLike) -> AffineParameters:
 
     Args:
       theta: ``[..., 2, 3]``.
+      aspect: the image's, ``[...]``; see the module's text.
 
     Returns:
       :class:`AffineParameters`. A theta that folds the x axis has no angle; it gives NaN.
     """
     theta = _checked(theta, ((2, 3),))
-    a00, a01, a10, a11 = (theta[..., i, j] for i in (0, 1) for j in (0, 1))
+    a00, a01, a10, a11 = jnp.broadcast_arrays(*_square_pixels(theta, aspect))
     scale_x = jnp.hypot(a00, a10)
     scale_y = _determinant(theta[..., :2]) / scale_x
     return AffineParameters(
         angle=jnp.rad2deg(jnp.arctan2(a10, a00)),
         scale=jnp.stack([scale_x, scale_y], -1),
         shear=(a00 * a01 + a10 * a11) / (scale_x * scale_y),
-        shift=theta[..., 2],
+        shift=jnp.broadcast_to(theta[..., 2], (*a00.shape, 2)),
     )

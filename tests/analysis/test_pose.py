@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stn_jax.analysis.pose import ASPECTS, orthogonal_regression, spread, spread_within
+from stn_jax.analysis.pose import ASPECTS, orthogonal_regression, slopes, spread, spread_within
 from stn_jax.data.tasks import TASKS, example_keys
 from stn_jax.warp import affine
 
@@ -78,7 +78,7 @@ def test_what_undoes_a_tasks_distortion_up_to_a_constant_has_slope_and_no_spread
     applied = aspect.applied(theta, shape)
     predicted = aspect.predicted(affine.compose(affine.invert(theta), settled), shape)
     np.testing.assert_allclose(spread(applied, predicted, np.zeros(40)), 0, atol=2e-4)
-    assert orthogonal_regression(applied.ravel(), predicted.ravel())[0] == pytest.approx(-1, 1e-4)
+    assert slopes(applied, predicted) == pytest.approx([-1] * len(aspect.slopes), 1e-4)
     assert np.std(applied) > {"angle": 40, "place": 7, "scale": 0.7}[aspect.name]
 
 
@@ -92,6 +92,24 @@ def test_poses_by_hand():
     # A digit pasted with its middle at (+5, -4) is undone by a window there.
     put = affine.invert(affine.from_parameters(shift=(5 / 12, -4 / 10)))
     np.testing.assert_allclose(ASPECTS["place"].applied(put, (20, 24)), [-5, 4], rtol=1e-5)
+
+
+def test_an_angle_is_that_of_the_picture_whatever_the_images_shape():
+    turn = affine.rotation(30.0, aspect=24 / 12)
+    angle = ASPECTS["angle"]
+    assert float(angle.predicted(turn, (12, 24))) == pytest.approx(30, abs=1e-4)
+    assert float(angle.applied(turn, (12, 24))) == pytest.approx(30, abs=1e-4)
+
+
+def test_the_slope_of_positions_is_each_axis_own():
+    rng = np.random.default_rng(0)
+    applied = rng.uniform(-16, 16, (500, 2))
+    # What settles off the middle, differently along x and y, is aligned as well as what does not.
+    predicted = np.array([-1.0, -0.5]) * applied + [3, -7]
+    assert slopes(applied, predicted) == pytest.approx([-1, -0.5])
+    flip = np.array([-1, 1])
+    assert slopes(flip * applied, flip * predicted) == pytest.approx([-1, -0.5])
+    assert slopes(applied[:, 1], predicted[:, 1]) == pytest.approx([-0.5])
 
 
 @pytest.mark.parametrize("slope", [-1.0, 0.0, 0.3, 2.0])

@@ -277,6 +277,30 @@ def test_exported_weights_are_what_was_trained(
     assert Path(where.removeprefix("drawn in ")).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
+    here, tiny_cache, tmp_path, capsys, monkeypatch
+):
+    folder = tmp_path / "weights"
+    flags = ["--rows=rotation/stn-sl1,rotation/cnn", "--seeds=1", *small(tiny_cache)]
+    assert run("pretrained", *flags, f"--folder={folder}") == 0
+    before = lines()
+    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    capsys.readouterr()
+    assert run("table1", "--pretrained", f"--cache_dir={tiny_cache}") == 0
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"rotation/stn-sl1, seed 1, as stored: window_share [^\n]*\n", said)
+    *same, added = lines()
+    assert same == before
+    (old,) = [x for x in before if (x["row"], x["seed"]) == ("rotation/stn-sl1", 1)]
+    assert added["poses_of"]["weights"] == "rotated_mnist/stn-sl1"
+    poses = {name for name in old if name.startswith(("angle_", "window_"))}
+    kept = {name: value for name, value in added.items() if name not in poses | {"poses_of"}}
+    assert kept == {name: value for name, value in old.items() if name not in poses}
+    # One pass over the same digits with rounded weights.
+    for name in poses:
+        assert added[name] == pytest.approx(old[name], rel=0.1, abs=0.05)
+
+
 def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, tmp_path):
     flags = ["--rows=rotation/stn-sl1", f"--folder={tmp_path}", *small(tiny_cache)]
     assert run("pretrained", *flags) == 0

@@ -81,6 +81,18 @@ def test_an_unknown_name_is_answered_with_the_known(network, folder):
         pretrained.describe("x", folder=folder / "empty")
 
 
+def test_weights_that_do_not_say_their_recipe_are_of_the_legacy_one(tmp_path):
+    name, options = "svhn_cropped/stn-c0", {"width": 1 / 16}
+    for recipe in ("legacy", "published"):
+        module = stn_jax.create_model(*name.split("/"), recipe=recipe, **options)
+        images = jnp.zeros((1, 32, 32, 3))
+        params = jax.jit(module.init)(jax.random.key(0), images)["params"]
+        said = {} if recipe == "legacy" else {"recipe": recipe}
+        metadata = {"model": {**options, **said}, "input_shape": [32, 32, 3]}
+        pretrained.save(name, params, metadata, folder=tmp_path)
+        assert stn_jax.load_pretrained(name, folder=tmp_path)[0] == module
+
+
 def test_weights_of_another_network_are_refused_with_what_differs(folder):
     other = "rotated_mnist/stn-c0"
     (folder / "rotated_mnist__stn-sl1.npz").rename(folder / "rotated_mnist__stn-c0.npz")

@@ -68,7 +68,9 @@ def test_the_spread_within_a_digit_is_shown_where_all_lines_have_it(line, read_b
 
 def test_places_and_windows_are_shown_in_their_units(line, read_back):
     found = {
-        "place_slope": -0.98,
+        "place_slope": -1.1,  # how earlier versions fitted it: both axes, one intercept
+        "place_slope_x": -0.98,
+        "place_slope_y": -1.0,
         "place_spread_pixels": 1.234,
         "window_share": 0.523,
         "place_spread_within_pixels": 0.5,
@@ -79,7 +81,7 @@ def test_places_and_windows_are_shown_in_their_units(line, read_back):
         if row["ours"] != "not run"
     )
     assert [row[name] for name in ("slope", "spread", "within a digit", "window")] == [
-        *("-0.98", "1.23 px", "0.50 px", "0.52")
+        *("-0.98, -1.00", "1.23 px", "0.50 px", "0.52")
     ]
 
 
@@ -101,6 +103,17 @@ def test_what_is_trained_otherwise_is_told_apart(line, read_back):
         ("rotation/cnn", "**2.00 %**", "1", "4", "a CPU"),
     ]
     assert rows[0]["training"] == "10 min, 90 s for 2"
+
+
+def test_a_run_of_another_recipe_is_named_by_it(line, read_back):
+    read = read_back(
+        line("scaling/cnn", 0, 1.0), line("scaling/cnn", 0, 2.0, recipe="legacy", width=0.25)
+    )
+    found = rows_of(report.markdown(TABLES["scaled"], read, "mnist"))
+    assert [(row["network"], row["ours"]) for row in found[:2]] == [
+        ("scaling/cnn", "**1.00 %**"),
+        ("scaling/cnn (recipe legacy, width 0.25)", "**2.00 %**"),
+    ]
 
 
 def test_data_sets_are_never_mixed(line, read_back, tmp_path):

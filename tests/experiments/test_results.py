@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from stn_jax.experiments import results
+from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config, ConfigError
 
 
@@ -17,6 +18,23 @@ def test_lines_come_back(line, read_back):
         ((1,), 1.8),
     ]
     assert results.read("no such folder") == []
+
+
+def test_lines_without_a_recipe_are_of_what_was_made_then(line, read_back):
+    rows = ("rotation/stn-c0", "scaling/cnn", "scaling/stn-sl1", "svhn/stn-c0", "svhn/stn-c3")
+    lines = [line(row, dataset="mnist") for row in rows]
+    for each in lines:
+        del each["config"]["recipe"]
+    read = read_back(*lines)
+    found = {result.line["row"]: result.config.recipe for result in read}
+    assert found == dict(zip(rows, ["published", *["legacy"] * 3, "published"], strict=True))
+    # What both recipes make alike is done; the others are to be trained anew.
+    for row, recipe in found.items():
+        table = next(t for t in TABLES.values() if row in [each.name for each in t.rows])
+        (found_row,) = table.select([row])
+        config = found_row.config({"dataset": "mnist", "seeds": (0,)})
+        assert bool(results.of(config, read)) == (recipe == "published")
+        assert results.of(dataclasses.replace(config, recipe=recipe), read)
 
 
 def test_what_a_killed_process_left_is_reported_and_mended(line, tmp_path, capsys):

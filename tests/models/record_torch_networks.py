@@ -32,6 +32,7 @@ BUCKETS = 32
 IMAGES = {
     "rotated_mnist": (28, 28, 1),
     "translated_mnist": (60, 60, 1),
+    "scaled_mnist": (112, 112, 1),
     "svhn": (64, 64, 3),
     "svhn_cropped": (32, 32, 3),
 }
@@ -62,7 +63,8 @@ RECORDED = [
     ),
     Case.of("rotated_mnist", "stn-dl1"),
     Case.of("rotated_mnist", "stn-sl1", iterations=2),
-    *(Case.of("svhn", variant, width=1 / 16) for variant in ("cnn", "stn-c3", "stn-sl8")),
+    *(Case.of("scaled_mnist", variant, width=1 / 16) for variant in ("stn-c0", "stn-sl1")),
+    *(Case.of("svhn", variant, width=1 / 16) for variant in ("cnn", "stn-c0", "stn-c3", "stn-sl8")),
 ]
 
 # Every other depth, more looks, the options. Of these only the seed is recorded.
@@ -74,6 +76,7 @@ SWEPT = [
     Case.of("translated_mnist", "stn-c2", width=1 / 4),
     Case.of("translated_mnist", "stn-sl2", width=1 / 4, downsample=1),
     Case.of("translated_mnist", "stn-dl1", width=1 / 4, align_corners=False),
+    Case.of("scaled_mnist", "stn-dl1", width=1 / 16),
     *(Case.of("svhn_cropped", variant, width=1 / 16) for variant in ("stn-c0", "stn-sl1")),
     *(
         Case.of("svhn", variant, width=1 / 16)
@@ -120,9 +123,12 @@ def inputs(case: Case, seed: int) -> dict[str, Any]:
 
 
 def _waves(draw: Draw, batch: int, height: int, width: int, channels: int) -> np.ndarray:
-    """Images of plane waves, 8 pixels long or longer: warps of them are smooth in the theta."""
+    """Images of plane waves, 8 pixels long or longer: warps of them are smooth in the theta.
+
+    In large images, whose positions float32 rounds more coarsely, they are longer.
+    """
     count = 8
-    turns = draw(batch, channels, count, 2) / 8
+    turns = draw(batch, channels, count, 2) / (8 if height <= 64 else 16)
     phase = np.pi * draw(batch, channels, count)
     rows, columns = np.arange(height)[:, None], np.arange(width)
     angle = (

@@ -14,7 +14,13 @@ from stn_jax import SpatialTransformer, affine_transform, create_model
 from stn_jax.models import Variant
 from stn_jax.warp import affine
 
-SIDES = {"rotated_mnist": 28, "translated_mnist": 60, "svhn": 64, "svhn_cropped": 32}
+SIDES = {
+    "rotated_mnist": 28,
+    "translated_mnist": 60,
+    "scaled_mnist": 112,
+    "svhn": 64,
+    "svhn_cropped": 32,
+}
 
 
 def images_for(task: str, batch: int = 3) -> jax.Array:
@@ -63,6 +69,60 @@ def test_parameter_counts(task, variant, total):
     model, images = create_model(task, variant), images_for(task)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     assert count(params) == total
+
+
+def localization_shapes(task, variant, **options):
+    """Shapes of the localization network's first kernels, without their biases."""
+    model, images = create_model(task, variant, **options), images_for(task)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    own = params["transformer"]["localization"]
+    kernels = {name: own[name]["kernel"].shape for name in ("conv_0", "conv_1") if name in own}
+    return kernels | {"dense": (own.get("dense") or own)["dense_0"]["kernel"].shape}
+
+
+def test_the_localization_network_of_scaled_digits_halves_112x112_before_it_convolves():
+    convs = {"conv_0": (5, 5, 1, 20), "conv_1": (5, 5, 20, 20)}
+    for variant in ("stn-c0", "stn-sl0", "stn-dl0"):
+        # 112, halved 56, 52, pooled 26, 22, pooled 11.
+        found = localization_shapes("scaled_mnist", variant)
+        assert found == convs | {"dense": (11 * 11 * 20, 20)}
+        # 112, 108, pooled 54, 50, pooled 25.
+        found = localization_shapes("scaled_mnist", variant, recipe="legacy")
+        assert found == convs | {"dense": (25 * 25 * 20, 20)}
+    for recipe in ("published", "legacy"):
+        # After a block 52: 48, pooled 24, 20, pooled 10.
+        found = localization_shapes("scaled_mnist", "stn-sl1", recipe=recipe)
+        assert found == {"conv_0": (5, 5, 64, 20), "conv_1": (5, 5, 20, 20), "dense": (2000, 20)}
+
+
+def test_the_localization_network_of_svhn_keeps_the_size_but_for_its_pooling():
+    convs = {"conv_0": (5, 5, 3, 32), "conv_1": (5, 5, 32, 32)}
+    found = localization_shapes("svhn", "stn-c0")
+    assert found == convs | {"dense": (32 * 32 * 32, 32)}
+    found = localization_shapes("svhn_cropped", "stn-c0")
+    assert found == convs | {"dense": (16 * 16 * 32, 32)}
+    # 64, 60, pooled 30, 26.
+    found = localization_shapes("svhn", "stn-c0", recipe="legacy")
+    assert found == convs | {"dense": (26 * 26 * 32, 32)}
+
+
+@pytest.mark.parametrize("variant", ["stn-c0", "stn-c1", "stn-sl1", "stn-dl1"])
+def test_what_is_warped_of_scaled_digits_keeps_its_size(variant):
+    for recipe, factor in (("published", 1), ("legacy", 2)):
+        model = create_model("scaled_mnist", variant, recipe=recipe, width=1 / 16)
+        images = images_for("scaled_mnist")
+        (_, details), _ = jax.eval_shape(
+            partial(model.init_with_output, return_details=True),
+            jax.random.key(0),
+            images,
+        )
+        side = (52 if variant == "stn-c1" else 112) // factor
+        assert details.warped.shape[1:3] == (side, side)
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(ValueError, match="recipe is 'old'; expected one of published, legacy"):
+        create_model("rotated_mnist", "cnn", recipe="old")
 
 
 def test_svhn_has_eight_blocks_and_three_wide_layers():

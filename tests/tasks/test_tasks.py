@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from stn_jax.data import sources
-from stn_jax.data.tasks import TASKS, example_keys, rotate, scale, translate
+from stn_jax.data.tasks import TASKS, example_keys, make_task, rotate, scale, translate
 from stn_jax.warp import affine, affine_transform
 
 
@@ -86,8 +86,10 @@ def factors_of(theta):
     return 4 / np.asarray(affine.decompose(theta).scale)[:, 0]
 
 
-def test_scaling_is_scipys_by_the_factor_that_it_reports(digits):
-    images, theta = jax.jit(scale)(keys(12), digits[:12], jnp.zeros_like(digits))
+@pytest.mark.parametrize("recipe", ["published", "legacy"])
+def test_scaling_is_scipys_by_the_factor_that_it_reports(digits, recipe):
+    distort = jax.jit(make_task("scaled_mnist", recipe).distort)
+    images, theta = distort(keys(12), digits[:12], jnp.zeros_like(digits))
     chex.assert_shape(images, (12, 112, 112, 1))
     factors = factors_of(theta)
     np.testing.assert_allclose(
@@ -113,9 +115,65 @@ def test_scale_factors_are_uniform_on_a_logarithmic_scale_from_a_half_to_4(digit
     assert np.abs(octaves - np.linspace(-1, 2, 4000)).max() / 3 < 0.026
 
 
-def test_scaled_clutter_is_six_crops_that_grow_with_the_digit(digits):
+def squares_of(image):
+    """Outlines (left, top, side) of the white squares of a picture, where none touch; else None."""
+    labels, _ = ndimage.label(image, np.ones((3, 3)))
+    found = ndimage.find_objects(labels)
+    if not all(image[each].all() and np.ptp(image[each].shape) == 0 for each in found):
+        return None
+    return [(each[1].start, each[0].start, image[each].shape[0]) for each in found]
+
+
+def test_clutter_of_scaled_digits_is_six_squares_of_even_sides_whatever_the_scale(digits):
+    count = 300
+    blank = jnp.zeros((count, 28, 28, 1), jnp.uint8)
+    images, theta = jax.jit(scale)(keys(count), blank, jnp.full_like(digits, 255))
+    images = np.asarray(images)[..., 0]
+    # A white square is white to its edges: the sampling spills nothing.
+    assert set(np.unique(images.round(5))) == {0.0, 1.0}
+    found = [squares_of(image > 0.5) for image in images]
+    apart = [i for i, squares in enumerate(found) if squares is not None and len(squares) == 6]
+    assert len(apart) > 80
+    left, top, sides = np.array([found[i] for i in apart]).transpose(2, 0, 1)
+    assert set(sides.ravel()) == set(range(2, 19, 2))
+    # At the canvas's edges too.
+    assert min(left.min(), top.min()) <= 2
+    assert (sides + np.maximum(left, top)).max() >= 110
+    # The digit's factor says nothing of them. (Large squares meet others more often, so that those
+    # apart are smaller than all; the factor has no part in that.)
+    factor = factors_of(theta)[apart]
+    correlation = np.corrcoef(np.log(factor), sides.mean(1))[0, 1]
+    assert abs(correlation) < 3 / len(apart) ** 0.5
+    # Uniform, by the areas of all: the mean of (2 k)^2 for k from 1 to 9 is 126.7; a tenth of it is
+    # covered by others.
+    assert images.sum((1, 2)).mean() == pytest.approx(6 * 126.7, rel=0.12)
+
+
+def test_a_square_of_clutter_shows_a_crop_of_6x6_pixels(digits):
+    ramp = jnp.broadcast_to(jnp.arange(28, dtype=jnp.uint8)[:, None] * 9, (400, 28, 28))[..., None]
+    blank = jnp.zeros_like(ramp[:60])
+    images = np.asarray(jax.jit(scale)(keys(60), blank, ramp).images)[..., 0]
+    spans = []
+    for image in images:
+        for left, top, side in squares_of(image > 0) or []:
+            rows = image[top : top + side, left : left + side]
+            if np.ptp(rows, axis=1).max() > 1e-5:
+                continue  # another square lies upon it
+            # Bilinear between pixel centres, the outer ones' values beyond them.
+            place = np.clip((np.arange(side) + 0.5) * 6 / side - 0.5, 0, 5)
+            step = 9 / 255
+            start = rows[0, 0] / step - place[0]
+            if start > 0.5 and side > 2:  # what is cut from the black first row is not outlined
+                np.testing.assert_allclose(rows[:, 0], (start + place) * step, atol=1e-5)
+                assert start == pytest.approx(round(start), abs=1e-3)
+                spans.append(side)
+    assert len(set(spans)) >= 6
+
+
+def test_legacy_clutter_of_scaled_digits_grows_with_the_digit(digits):
     blank = jnp.zeros_like(digits[:60])
-    images, theta = jax.jit(scale)(keys(60), blank, jnp.full_like(digits, 255))
+    legacy = make_task("scaled_mnist", "legacy").distort
+    images, theta = jax.jit(legacy)(keys(60), blank, jnp.full_like(digits, 255))
     factor = factors_of(theta)
     images = np.asarray(images)[..., 0]
     assert images.min() == 0
@@ -128,9 +186,16 @@ def test_scaled_clutter_is_six_crops_that_grow_with_the_digit(digits):
     assert np.median(crops[factor < 0.7]) == pytest.approx(6, rel=0.05)
 
 
-def test_scaled_mnist_looks_like_the_published_one(digits):
+def test_recipes_differ_in_the_clutter_of_scaled_digits_alone():
+    for name, task in TASKS.items():
+        assert make_task(name) is task
+        assert (make_task(name, "legacy") == task) == (name != "scaled_mnist")
+
+
+@pytest.mark.parametrize("recipe", ["published", "legacy"])
+def test_scaled_mnist_looks_like_the_published_one(digits, recipe):
     # Digits alone have a mean of 0.031: a quarter of the ink is clutter.
-    task = TASKS["scaled_mnist"]
+    task = make_task("scaled_mnist", recipe)
     pool = jnp.asarray(sources.load("mnist_sample").train.images[:2000])
     mean, deviation = task.statistics("measure", pool)
     assert float(mean[0]) == pytest.approx(task.mnist_statistics[0], abs=0.002)

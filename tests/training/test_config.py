@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stn_jax import create_model
+from stn_jax.data.tasks import make_task
 from stn_jax.training import Config, ConfigError
 
 
@@ -16,6 +18,7 @@ from stn_jax.training import Config, ConfigError
         ({"task": "mnist"}, "task is 'mnist'; expected one of rotated_mnist, translated_mnist"),
         ({"variant": "stn-sl3"}, "has 2 blocks; expected a depth from 0 to 2"),
         ({"variant": "stn"}, "variant is 'stn'; expected cnn"),
+        ({"recipe": "old"}, "recipe is 'old'; expected one of published, legacy"),
         ({"epochs": 0}, "epochs is 0; expected 1 or more"),
         ({"epochs": -1}, "epochs is -1; expected 1 or more"),
         ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
@@ -128,6 +131,41 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         Config.load(tmp_path)
+
+
+ALL = [
+    *(
+        (task, v)
+        for task in ("rotated_mnist", "translated_mnist", "scaled_mnist")
+        for v in (*("cnn", "stn-c0", "stn-c1", "stn-sl0", "stn-sl1", "stn-dl0", "stn-dl1"),)
+    ),
+    *(
+        (task, v)
+        for task in ("svhn", "svhn_cropped")
+        for v in (*("cnn", "stn-c0", "stn-c3", "stn-sl0", "stn-sl8", "stn-dl0", "stn-dl2"),)
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "variant"), ALL)
+def test_what_was_stored_without_a_recipe_is_read_as_it_was_made(task, variant, tmp_path):
+    recipes = ("published", "legacy")
+    one, other = (create_model(task, variant, recipe=recipe) for recipe in recipes)
+    shows = [make_task(task, recipe).distort for recipe in recipes]
+    differ = one != other or shows[0] != shows[1]
+
+    new = Config(task=task, variant=variant)
+    old = new.to_dict()
+    del old["recipe"]
+    stored = Config.from_stored(old)
+    assert stored == dataclasses.replace(new, recipe="legacy" if differ else "published")
+    # So a run goes on as it began, and one that both recipes make alike is not another.
+    assert (stored.differences(new) == []) == (not differ)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    assert Config.load(tmp_path) == stored
+    assert Config.from_stored(new.to_dict()) == new
+    # A configuration that someone writes today is today's.
+    assert Config.from_dict(old) == new
 
 
 def test_differences_name_what_shapes_the_training_and_nothing_else():

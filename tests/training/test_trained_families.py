@@ -85,7 +85,7 @@ def test_what_is_said_of_translated_digits(tiny_config):
     uniform = 2 * (33**2 - 1) / 12
     for name in ("place_spread_pixels", "place_spread_within_pixels"):
         assert result[name] == [pytest.approx(uniform**0.5, rel=0.2)]
-    assert result["place_slope"][0] == pytest.approx(0, abs=1e-5)
+    assert result["place_slope_x"] + result["place_slope_y"] == pytest.approx([0, 0], abs=1e-5)
     assert not {"angle_slope", "scale_slope"} & set(result)
 
 

@@ -133,6 +133,19 @@ def test_builders_take_each_member_of_a_batch_for_itself():
 def test_an_aspect_may_be_a_batch_too():
     found = jitted.rotation(30, aspect=np.array([1.0, 2.0]))
     close(found, np.stack([jitted.rotation(30), jitted.rotation(30, aspect=2.0)]))
+    aspects = np.float32([0.5, 1, 3])
+    built = jitted.from_parameters(20.0, (1.5, 0.5), 0.3, aspect=aspects)
+    for each, aspect in zip(built, aspects, strict=True):
+        close(each, jitted.from_parameters(20.0, (1.5, 0.5), 0.3, aspect=aspect))
+    # One theta, read as that of images of several shapes.
+    theta = random_thetas()
+    read = jitted.decompose(theta, aspect=aspects)
+    assert jax.tree.map(jnp.shape, read) == ((3,), (3, 2), (3,), (3, 2))
+    for i, aspect in enumerate(aspects):
+        jax.tree.map(
+            lambda many, one, i=i: close(many[i], one), read, jitted.decompose(theta, aspect=aspect)
+        )
+        close(jitted.angle(theta, aspect=aspects)[i], jitted.angle(theta, aspect=aspect))
 
 
 def test_float64_stays_float64():
@@ -141,6 +154,7 @@ def test_float64_stays_float64():
         assert theta.dtype == jnp.float64
         assert jitted.invert(theta).dtype == jnp.float64
         assert jitted.angle(theta).dtype == jnp.float64
+        assert jitted.angle(np.float32(theta), aspect=2.0).dtype == jnp.float32
 
 
 # What the picture does
@@ -179,6 +193,16 @@ def test_a_small_window_magnifies():
     magnified = jitted.transform(image, jitted.scaling(0.5), mode="nearest")
     inner = image[1:3, 2:6]
     np.testing.assert_array_equal(magnified, inner.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_with_the_aspect_a_shear_moves_a_row_by_pixels_for_each_pixel_down():
+    image = np.random.default_rng(0).random((5, 9, 1), np.float32)
+    sheared = jitted.transform(
+        image, jitted.shearing(1.0, aspect=9 / 5), padding_mode="border", mode="nearest"
+    )
+    for row, by in enumerate((-2, -1, 0, 1, 2)):
+        columns = np.clip(np.arange(9) + by, 0, 8)
+        np.testing.assert_array_equal(sheared[row], image[row, columns])
 
 
 def test_shearing_moves_the_lower_rows_of_the_window_to_the_right():
@@ -261,6 +285,7 @@ def test_a_singular_theta_has_no_finite_inverse(rank):
 @some
 @given(st.data())
 def test_the_angle_is_that_of_the_nearest_rotation(data):
+    aspect = data.draw(st.sampled_from([1.0, 0.25, 16 / 9]))
     entries = st.floats(-2, 2).map(lambda x: round(x, 3))
     linear = np.array(data.draw(st.lists(entries, min_size=4, max_size=4))).reshape(2, 2)
     # Orthogonal Procrustes: the proper rotation closest to the matrix.
@@ -270,15 +295,21 @@ def test_the_angle_is_that_of_the_nearest_rotation(data):
     nearest = u @ np.diag([1, flip]) @ vt
     expected = np.degrees(np.arctan2(nearest[1, 0], nearest[0, 0]))
     with jax.enable_x64(True):
-        found = float(jitted.angle(np.concatenate([linear, [[9.0], [9.0]]], axis=1)))
+        # Of square pixels; normalised coordinates are these, squeezed along x.
+        linear *= [[1, 1 / aspect], [aspect, 1]]
+        theta = np.concatenate([linear, [[9.0], [9.0]]], axis=1)
+        found = float(jitted.angle(theta, aspect=aspect))
     assert np.abs((found - expected + 180) % 360 - 180) < 1e-9
 
 
+@pytest.mark.parametrize("aspect", [1.0, 2.0, 3 / 4])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 7.0])
-def test_angle_undoes_rotation_whatever_the_scale_and_shift(scale):
+def test_angle_undoes_rotation_whatever_the_scale_and_shift(scale, aspect):
     angles = np.arange(-179, 180, 7.5)
-    thetas = jitted.from_parameters(angles, scale, 0.0, (0.5, -3))
-    np.testing.assert_allclose(jitted.angle(thetas), angles, rtol=0, atol=1e-4)
+    thetas = jitted.from_parameters(angles, scale, 0.0, (0.5, -3), aspect=aspect)
+    np.testing.assert_allclose(jitted.angle(thetas, aspect=aspect), angles, rtol=0, atol=1e-4)
+    turned = jitted.rotation(angles, aspect=aspect)
+    np.testing.assert_allclose(jitted.angle(turned, aspect=aspect), angles, rtol=0, atol=1e-4)
 
 
 def test_scale_is_the_root_of_the_determinant():
@@ -296,8 +327,13 @@ def test_shift_is_the_last_column():
 def test_shear_is_that_of_shearing():
     shears = np.linspace(-2, 2, 9)
     close(jitted.shear(jitted.shearing(shears)), shears)
-    turned = jitted.compose(jitted.rotation(70), jitted.shearing(shears), jitted.scaling((2, 3)))
-    np.testing.assert_allclose(jitted.shear(turned), shears, rtol=0, atol=1e-5)
+    for aspect in (1.0, 2.0):
+        turned = jitted.compose(
+            jitted.rotation(70, aspect=aspect),
+            jitted.shearing(shears, aspect=aspect),
+            jitted.scaling((2, 3)),
+        )
+        np.testing.assert_allclose(jitted.shear(turned, aspect=aspect), shears, rtol=0, atol=1e-5)
 
 
 @some
@@ -307,11 +343,15 @@ def test_shear_is_that_of_shearing():
     scale_y=st.one_of(st.floats(0.1, 5), st.floats(-5, -0.1)),
     shear=st.floats(-2, 2),
     shift=st.tuples(st.floats(-3, 3), st.floats(-3, 3)),
+    aspect=st.floats(0.25, 4),
 )
-def test_decompose_reads_back_what_from_parameters_wrote(angle, scale_x, scale_y, shear, shift):
+def test_decompose_reads_back_what_from_parameters_wrote(
+    angle, scale_x, scale_y, shear, shift, aspect
+):
     with jax.enable_x64(True):
         arguments = (np.float64(a) for a in (angle, (scale_x, scale_y), shear, shift))
-        found = jitted.decompose(jitted.from_parameters(*arguments))
+        theta = jitted.from_parameters(*arguments, aspect=aspect)
+        found = jitted.decompose(theta, aspect=aspect)
         np.testing.assert_allclose(found.angle, angle, rtol=0, atol=1e-9)
         np.testing.assert_allclose(found.scale, (scale_x, scale_y), rtol=0, atol=1e-9)
         np.testing.assert_allclose(found.shear, shear, rtol=0, atol=1e-9)
