@@ -21,13 +21,15 @@ Aspect
     square images. Scales and shifts do not depend on it.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from stn_jax.warp.products import product, same_rank, stack_rows
+from stn_jax.warp.validation import MATRICES, check_core, numbers
 
 
 class AffineParameters(NamedTuple):
@@ -39,28 +41,19 @@ class AffineParameters(NamedTuple):
     shift: jax.Array  # [..., 2], normalised
 
 
-def _float(x: ArrayLike | Sequence[float]) -> jax.Array:
-    """At least float32: half precision is too coarse to address pixels."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _matrix(a00, a01, tx, a10, a11, ty) -> jax.Array:
-    entries = jnp.broadcast_arrays(*(_float(a) for a in (a00, a01, tx, a10, a11, ty)))
-    entries = [e.astype(jnp.result_type(*entries)) for e in entries]
-    return jnp.stack(entries, -1).reshape(*entries[0].shape, 2, 3)
+    entries = jnp.broadcast_arrays(*numbers(a00, a01, tx, a10, a11, ty))
+    return stack_rows([entries[:3], entries[3:]])
 
 
-def _checked(theta: ArrayLike, shapes=((2, 3), (3, 4))) -> jax.Array:
-    theta = _float(theta)
-    if theta.ndim < 2 or theta.shape[-2:] not in shapes:
-        expected = " or ".join(f"[..., {r}, {c}]" for r, c in shapes)
-        raise ValueError(f"theta has shape {theta.shape}; expected {expected}")
+def _checked(theta: ArrayLike, shapes=MATRICES) -> jax.Array:
+    (theta,) = numbers(theta)
+    check_core("theta", theta.shape, shapes)
     return theta
 
 
 def _pair(name: str, value: ArrayLike | Sequence[float]) -> tuple[jax.Array, jax.Array]:
-    value = _float(value)
+    (value,) = numbers(value)
     if value.ndim < 1 or value.shape[-1] != 2:
         raise ValueError(f"{name} has shape {value.shape}; expected [..., 2], for x and y")
     return value[..., 0], value[..., 1]
@@ -84,8 +77,8 @@ def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     Returns:
       ``[..., 2, 3]``.
     """
-    radians = jnp.deg2rad(_float(angle))
-    aspect = _float(aspect)
+    angle, aspect = numbers(angle, aspect)
+    radians = jnp.deg2rad(angle)
     cos, sin = jnp.cos(radians), jnp.sin(radians)
     return _matrix(cos, -sin / aspect, 0.0, sin * aspect, cos, 0.0)
 
@@ -101,7 +94,7 @@ def scaling(scale: ArrayLike | Sequence[float]) -> jax.Array:
 
     A scalar scales both axes alike.
     """
-    scale = _float(scale)
+    (scale,) = numbers(scale)
     sx, sy = (scale, scale) if scale.ndim == 0 else _pair("scale", scale)
     return _matrix(sx, 0.0, 0.0, 0.0, sy, 0.0)
 
@@ -116,7 +109,8 @@ def shearing(shear: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     Returns:
       ``[..., 2, 3]``.
     """
-    return _matrix(1.0, _float(shear) / _float(aspect), 0.0, 0.0, 1.0, 0.0)
+    shear, aspect = numbers(shear, aspect)
+    return _matrix(1.0, shear / aspect, 0.0, 0.0, 1.0, 0.0)
 
 
 def from_parameters(
@@ -172,13 +166,9 @@ def compose(*thetas: ArrayLike) -> jax.Array:
 
 def _compose_two(a: jax.Array, b: jax.Array) -> jax.Array:
     rank = a.shape[-2]
-    # By hand, not as a matrix product: see affine_grid.
-    product = _total([a[..., :, k, None] * b[..., None, k, :] for k in range(rank)])
-    return jnp.concatenate([product[..., :rank], product[..., rank:] + a[..., rank:]], axis=-1)
-
-
-def _total(terms: list[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.add, terms)
+    turned = product(a[..., :rank], b)
+    shift = same_rank(a[..., rank:], turned)[0]
+    return jnp.concatenate([turned[..., :rank], turned[..., rank:] + shift], axis=-1)
 
 
 def invert(theta: ArrayLike) -> jax.Array:
@@ -194,19 +184,12 @@ def invert(theta: ArrayLike) -> jax.Array:
     rank = theta.shape[-2]
     a = theta[..., :rank]
     if rank == 2:
-        adjugate = jnp.stack(
-            [
-                jnp.stack([a[..., 1, 1], -a[..., 0, 1]], -1),
-                jnp.stack([-a[..., 1, 0], a[..., 0, 0]], -1),
-            ],
-            -2,
-        )
+        adjugate = stack_rows([[a[..., 1, 1], -a[..., 0, 1]], [-a[..., 1, 0], a[..., 0, 0]]])
     else:
         rows = [a[..., i, :] for i in range(3)]
         adjugate = jnp.stack([jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -1)
     inverse = adjugate / _determinant(a)[..., None, None]
-    shift = -_total([inverse[..., :, k] * theta[..., None, k, rank] for k in range(rank)])
-    return jnp.concatenate([inverse, shift[..., None]], axis=-1)
+    return jnp.concatenate([inverse, -product(inverse, theta[..., rank:])], axis=-1)
 
 
 def _determinant(a: jax.Array) -> jax.Array:

@@ -112,7 +112,7 @@ def affine_coordinates(
     theta = validation.floating("theta", theta)
     rank = validation.theta_rank(theta)
     shape = validation.spatial_shape(shape, rank)
-    theta = validation.at_least_float32(theta)
+    theta = theta.astype(validation.wide(theta.dtype))
     bases = [
         jnp.asarray(axis_positions(shape[rank - 1 - column], align_corners), theta.dtype)
         for column in range(rank)  # x is the last spatial axis

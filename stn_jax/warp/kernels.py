@@ -103,7 +103,7 @@ def adjoint(
     values = layout.flatten(cotangent, channels=True)
 
     def weights_of(where: jax.Array) -> tuple[list[jax.Array], Any]:
-        index, inside, weights = _taps(where, layout, sampling, cpu)
+        index, inside, weights = _taps(where, layout, sampling, cpu, gradient=True)
         return weights, (index, inside)
 
     weights, pull_back, (index, inside) = jax.vjp(weights_of, where, has_aux=True)
@@ -179,7 +179,10 @@ def _is_one(size: Any) -> bool:
 # --- positions and taps --------------------------------------------------------------------------
 
 
-def _taps(where: jax.Array, layout: _Layout, sampling: Sampling, cpu: bool) -> Taps:
+def _taps(
+    where: jax.Array, layout: _Layout, sampling: Sampling, cpu: bool, *, gradient: bool = False
+) -> Taps:
+    """All taps; for a gradient those of positions that are no numbers are outside, of weight 0."""
     if sampling.shape is not None:
         coordinates = affine_coordinates(
             where, sampling.shape, align_corners=sampling.align_corners
@@ -189,7 +192,7 @@ def _taps(where: jax.Array, layout: _Layout, sampling: Sampling, cpu: bool) -> T
         split = lax.split(where, (1,) * sampling.rank, axis=where.ndim - 1)
         coordinates = [x.squeeze(-1) for x in split]
     axes = [
-        axis_taps(x, size, sampling, cpu)
+        axis_taps(x, size, sampling, cpu, gradient)
         for x, size in zip(reversed(coordinates), layout.sizes, strict=True)  # x is the last axis
     ]
     found = Taps([], [], [])
@@ -205,10 +208,20 @@ def _taps(where: jax.Array, layout: _Layout, sampling: Sampling, cpu: bool) -> T
     return found
 
 
-def axis_taps(coordinate: jax.Array, size: Any, sampling: Sampling, cpu: bool) -> list[Tap]:
+def axis_taps(
+    coordinate: jax.Array, size: Any, sampling: Sampling, cpu: bool, gradient: bool
+) -> list[Tap]:
     """The taps along one axis of an image, for normalised coordinates."""
+    x = normalized_to_pixel(coordinate, size, align_corners=sampling.align_corners)
+    if not gradient:
+        return _pixel_taps(x, size, sampling, cpu)
+    known = jnp.isfinite(x) if sampling.padding_mode == "reflection" else ~jnp.isnan(x)
+    taps = _pixel_taps(jnp.where(known, x, 0), size, sampling, cpu)
+    return [tap._replace(inside=tap.inside & known) for tap in taps]
+
+
+def _pixel_taps(x: jax.Array, size: Any, sampling: Sampling, cpu: bool) -> list[Tap]:
     padding_mode, corners = sampling.padding_mode, sampling.align_corners
-    x = normalized_to_pixel(coordinate, size, align_corners=corners)
     if sampling.mode == "bicubic":
         x = _materialized(x, cpu)
         if padding_mode != "reflection":
@@ -223,8 +236,7 @@ def axis_taps(coordinate: jax.Array, size: Any, sampling: Sampling, cpu: bool) -
     if padding_mode == "zeros":
         x = _clamp(x, -2, size)  # as above
     if sampling.mode == "nearest":
-        weight = jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x))  # not a pixel in silence
-        return [_tap(jnp.round(x), size, weight)]
+        return [_tap(jnp.round(x), size, jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x)))]
     # floor and floor + 1, never ceil: at a whole position the slope must not vanish.
     low = jnp.floor(x)
     t = x - low

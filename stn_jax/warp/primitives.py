@@ -190,7 +190,8 @@ class SampleAdjoint(Adjoint):
 
     def expand(self, args, mapped, size):
         # A gradient has the shape of its argument.
-        whole = [is_mapped or not wanted for is_mapped, wanted in zip(mapped, self.mask)]
+        pairs = zip(mapped[:2], self.mask, strict=True)
+        whole = [is_mapped or not wanted for is_mapped, wanted in pairs]
         return Operation.expand(self, args, [*whole, True], size)
 
 

@@ -120,10 +120,7 @@ def _sample(image: jax.Array, where: jax.Array, sampling: Sampling) -> jax.Array
     _check_pixels(image.shape, image.shape[len(of_image) : -1], shape)
     if _is_empty(shape):
         return jnp.zeros(shape, image.dtype)
-    where = validation.at_least_float32(where)
-    # Not promote_types for the image, which refuses 8-bit floats.
-    wide = image.dtype if image.dtype.itemsize > 4 else jnp.dtype(jnp.float32)
-    compute = jnp.promote_types(wide, where.dtype)
+    compute = validation.wide(image.dtype, where.dtype)
     core = image.ndim - len(of_image), where.ndim - len(of_where)
     found = primitives.sample(
         lead_to(image.astype(compute), len(batch) + core[0]),
@@ -148,9 +145,7 @@ def _check_pixels(image: tuple[Any, ...], sizes: tuple[Any, ...], out: tuple[Any
         raise ValueError(f"image has shape {image}; there is no pixel to sample from")
     pixels = math.prod(sizes)
     if isinstance(pixels, int) and pixels >= 2**31:
-        raise ValueError(
-            f"the image has {pixels} pixels, more than 2**31 - 1; sample parts of it"
-        )
+        raise ValueError(f"the image has {pixels} pixels, more than 2**31 - 1; sample parts of it")
 
 
 def _is_empty(shape: tuple[Any, ...]) -> bool:

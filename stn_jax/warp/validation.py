@@ -13,10 +13,19 @@ MODES = ("nearest", "bilinear", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
 
 
-def at_least_float32(x: ArrayLike | Sequence[float]) -> jax.Array:
-    """Any numbers in float32 or wider: half precision is too coarse to address pixels."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def wide(*dtypes: Any) -> Any:
+    """The widest of some types; float32 at least: half precision is too coarse for positions."""
+    known = [jnp.dtype(dtype) for dtype in dtypes]
+    floats = [dtype for dtype in known if jnp.issubdtype(dtype, jnp.floating)]
+    return max([jnp.dtype(jnp.float32), *floats], key=lambda dtype: dtype.itemsize)
+
+
+def numbers(*values: ArrayLike | Sequence[float]) -> list[jax.Array]:
+    """Any numbers as arrays of one type, float32 or wider; plain numbers widen no array."""
+    arrays = [jnp.asarray(value) for value in values]
+    typed = [a.dtype for a, v in zip(arrays, values, strict=True) if hasattr(v, "dtype")]
+    dtype = wide(*(typed or [array.dtype for array in arrays]))
+    return [array.astype(dtype) for array in arrays]
 
 
 def floating(name: str, value: ArrayLike, hint: str = "") -> jax.Array:
@@ -34,12 +43,14 @@ def positions(name: str, value: ArrayLike, cores: Sequence[tuple[int, ...]]) -> 
     """A floating-point array in float32 or wider whose last axes are one of several shapes."""
     array = floating(name, value)
     check_core(name, array.shape, cores)
-    return at_least_float32(array)
+    return array.astype(wide(array.dtype))
 
 
 def check_core(name: str, shape: tuple[int, ...], cores: Sequence[tuple[int, ...]]) -> None:
     """ValueError where a shape does not end in one of several."""
-    if not any(len(shape) >= len(core) and shape[len(shape) - len(core) :] == core for core in cores):
+    if not any(
+        len(shape) >= len(core) and shape[len(shape) - len(core) :] == core for core in cores
+    ):
         expected = " or ".join(f"[..., {', '.join(map(str, core))}]" for core in cores)
         raise ValueError(f"{name} has shape {shape}; expected {expected}")
 
@@ -64,7 +75,7 @@ def image(value: ArrayLike, rank: int) -> jax.Array:
 
 
 def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
-    """An output's spatial shape as a tuple of ints; sizes of an export's symbols stay as they are."""
+    """An output's spatial shape as a tuple of ints; symbolic sizes stay as they are."""
     names = "(D, H, W)" if rank == 3 else "(H, W)"
     try:
         sizes = tuple(

@@ -1,4 +1,4 @@
-"""What is walked: every public function and module, as a function of arrays that lead with a batch."""
+"""Every public function and module, as a function of arrays that lead with a batch."""
 
 import functools
 from collections.abc import Callable
@@ -44,6 +44,7 @@ IMAGE, VOLUME = random(BATCH, 6, 5, 3, seed=1), random(BATCH, 3, 4, 5, 2, seed=2
 THETA = np.float32(np.eye(2, 3) * 0.83 + random(BATCH, 2, 3, seed=3) / 4)
 THETA_3D = np.float32(np.eye(3, 4) * 0.83 + random(BATCH, 3, 4, seed=4) / 4)
 GRID = 1.3 * random(BATCH, 4, 3, 2, seed=5)
+TURN = np.float32([0.02, -0.3, 0.1, 0.3, 0.03, -0.1])
 DIGITS = random(BATCH, 28, 28, 1, seed=6)
 
 
@@ -93,7 +94,11 @@ class Module:
 
         def turned(path, x):
             last = [getattr(key, "key", "") for key in path[-2:]]
-            return x + np.float32([0.02, -0.3, 0.1, 0.3, 0.03, -0.1]) if last == ["theta", "bias"] else x
+            return (
+                x + np.float32([0.02, -0.3, 0.1, 0.3, 0.03, -0.1])
+                if last == ["theta", "bias"]
+                else x
+            )
 
         self.variables = jax.tree_util.tree_map_with_path(turned, self.variables)
 
@@ -109,7 +114,9 @@ def network(variant: str) -> Module:
 
 @functools.cache
 def transformer() -> Module:
-    look = nn.Sequential([lambda x: x.reshape(x.shape[0], x.size // x.shape[0]), nn.Dense(8), nn.relu])
+    look = nn.Sequential(
+        [lambda x: x.reshape(x.shape[0], x.size // x.shape[0]), nn.Dense(8), nn.relu]
+    )
     return Module(stn_jax.SpatialTransformer(look, shape=(4, 5)), IMAGE)
 
 
@@ -127,7 +134,9 @@ def lazily(make: Callable[..., Module], *args: Any) -> Callable[..., Any]:
 
 def subjects() -> dict[str, Subject]:
     """All of them, by name."""
-    of_families = [0.3 * random(BATCH, transforms.resolve(f).size, seed=7) for f in transforms.FAMILIES]
+    of_families = [
+        0.3 * random(BATCH, transforms.resolve(f).size, seed=7) for f in transforms.FAMILIES
+    ]
     digits = ("b, 28, 28, 1",)
     return {
         "matrices": Subject(
@@ -144,37 +153,58 @@ def subjects() -> dict[str, Subject]:
             coordinates, (THETA,), ("warp.normalized_to_pixel", "warp.pixel_to_normalized")
         ),
         "affine_grid": Subject(
-            lambda theta: stn_jax.affine_grid(theta, (3, 4)), (THETA,), ("affine_grid",),
+            lambda theta: stn_jax.affine_grid(theta, (3, 4)),
+            (THETA,),
+            ("affine_grid",),
             symbolic=("b, 2, 3",),
         ),
         "grid_sample": Subject(
-            stn_jax.grid_sample, (IMAGE, GRID), ("grid_sample",), (0, 1),
+            stn_jax.grid_sample,
+            (IMAGE, GRID),
+            ("grid_sample",),
+            (0, 1),
             symbolic=("b, h, w, 3", "b, n, 3, 2"),
         ),
         "grid_sample, bicubic": Subject(
-            sampled(mode="bicubic", padding_mode="reflection"), (IMAGE, GRID), ("grid_sample",),
+            sampled(mode="bicubic", padding_mode="reflection"),
+            (IMAGE, GRID),
+            ("grid_sample",),
             symbolic=("b, h, w, 3", "b, n, 3, 2"),
         ),
         "grid_sample, nearest": Subject(
             sampled(mode="nearest", padding_mode="border", align_corners=True),
-            (IMAGE, GRID), ("grid_sample",), symbolic=("b, h, w, 3", "b, n, 3, 2"),
+            (IMAGE, GRID),
+            ("grid_sample",),
+            symbolic=("b, h, w, 3", "b, n, 3, 2"),
         ),
         "affine_transform": Subject(
-            stn_jax.affine_transform, (IMAGE, THETA), ("affine_transform",), (0, 1),
+            stn_jax.affine_transform,
+            (IMAGE, THETA),
+            ("affine_transform",),
+            (0, 1),
             symbolic=("b, h, w, 3", "b, 2, 3"),
         ),
         "affine_transform, volumes": Subject(
             functools.partial(stn_jax.affine_transform, shape=(2, 3, 4)),
-            (VOLUME, THETA_3D), ("affine_transform",), (0, 1),
+            (VOLUME, THETA_3D),
+            ("affine_transform",),
+            (0, 1),
             symbolic=("b, d, h, w, 2", "b, 3, 4"),
         ),
         "SpatialTransformer": Subject(
-            lazily(transformer), (IMAGE,), ("SpatialTransformer",), batched=False,
+            lazily(transformer),
+            (IMAGE,),
+            ("SpatialTransformer",),
+            batched=False,
             symbolic=("b, 6, 5, 3",),
         ),
         **{
             variant: Subject(
-                lazily(network, variant), (DIGITS,), ("create_model",), batched=False, symbolic=digits
+                lazily(network, variant),
+                (DIGITS,),
+                ("create_model",),
+                batched=False,
+                symbolic=digits,
             )
             for variant in ("cnn", "stn-c0", "stn-c1", "stn-sl1")
         },

@@ -163,7 +163,6 @@ def strict(subject):
             found = program(*args)
         with jax.transfer_guard("disallow"):
             program(*args)
-            subject.call(*args)
     close(found, right)
 
 
@@ -217,9 +216,9 @@ def on_a_mesh(subject, kind):
         close(found, expected(subject, plain))
         for k, gradient in enumerate(found[1]):
             if k != whole:
-                assert gradient.sharding.spec[:1] == P("d"), (k, gradient.sharding)
+                assert gradient.sharding.spec[0] == "d", (k, gradient.sharding)
         for x in jax.tree.leaves(jax.jit(subject.call)(*spread)):
-            assert x.sharding.spec[:1] == P("d"), x.sharding
+            assert x.sharding.spec[0] == "d", x.sharding
 
 
 def explicit_mesh(subject):
@@ -236,7 +235,7 @@ def mapped_on_a_mesh(subject):
         rows = lambda *args: subject.call(*(x[None] for x in args))  # noqa: E731
         found = jax.jit(jax.vmap(rows))(*spread)
         close(found, jax.vmap(rows)(*plain))
-        assert all(x.sharding.spec[:1] == P("d") for x in jax.tree.leaves(found))
+        assert all(x.sharding.spec[0] == "d" for x in jax.tree.leaves(found))
 
 
 def hessian_on_a_mesh(subject):

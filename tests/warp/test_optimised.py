@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import jax
 import numpy as np
@@ -37,10 +39,38 @@ for quarters in (1, 2, 3):
 """
 
 
-def test_positions_round_alike_wherever_they_are_used():
-    """An index and its weight from a position rounded once each are a whole pixel off."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+FENCES = """
+import itertools
+import jax
+import numpy as np
+from stn_jax import grid_sample
+from stn_jax.warp.primitives import force_implementation
+
+for rank, modes in ((2, ("nearest", "bilinear", "bicubic")), (3, ("nearest", "bilinear"))):
+    image, grid = np.ones((4, 5, 3)[:rank] + (2,)), np.zeros((2, 3, 2)[:rank] + (rank,))
+    for mode, padding_mode in itertools.product(modes, ("zeros", "border", "reflection")):
+        warp = jax.jit(lambda *args: grid_sample(*args, mode=mode, padding_mode=padding_mode))
+        with force_implementation("xla"):
+            text = warp.lower(image.astype("f"), grid.astype("f")).compile().as_text()
+        # One for each axis.
+        assert text.count(" conditional(") == rank, (mode, padding_mode, text)
+"""
+
+
+def test_the_fence_that_positions_stand_behind_outlives_the_compiler():
+    """A compiler that sees through its condition would round positions twice, here and there."""
+    run_optimised(FENCES)
+
+
+def run_optimised(program: str, **environment: str) -> None:
+    usual = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program], env=usual | environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_positions_round_alike_wherever_they_are_used(native):
+    """An index and its weight from a position rounded once each are a whole pixel off."""
+    run_optimised(PROGRAM, STN_JAX_NATIVE=native)

@@ -1,0 +1,90 @@
+"""Families of transforms: from a vector of parameters to a sampling grid.
+
+A family says what a spatial transformer may do (Jaderberg et al. 2015, Section 3.2). It is a small
+object without parameters of its own; parameters ``[..., size]`` come from a network, or from the
+user. Parameters 0 are exactly the identity, in every family.
+
+| name | class | parameters | theta |
+|---|---|---|---|
+| rotation | :class:`Rotation` | angle in radians | 2x3 |
+| attention | :class:`Attention` | log of the scale, shift x, y | 2x3 |
+| similarity | :class:`Similarity` | angle in radians, log of the scale, shift x, y | 2x3 |
+| affine | :class:`Affine` | theta minus the identity, row by row | 2x3, volumes 3x4 |
+| projective | :class:`Projective` | theta minus the identity, without the last entry | 3x3 |
+| tps | :class:`ThinPlateSpline` | displacements of the control points, row by row, (x, y) | KxKx2 |
+
+Theta is what the parameters stand for: a matrix, or the places of the control points. It can be
+composed, looked at, and turned into a grid at any resolution (:meth:`Transform.grid_of`).
+
+Convention
+    As in :mod:`stn_jax.warp.affine` and :mod:`stn_jax.warp.grid`: *output* to *input* positions,
+    normalised (x, y) with y downwards. Parameters, thetas and grids are float32 (half precision
+    is too coarse), or float64 where the parameters are.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> from stn_jax import grid_sample
+  >>> from stn_jax.warp import transforms
+  >>> image = jnp.arange(4.0).reshape(2, 2, 1)
+  >>> half_turn = transforms.Rotation().grid(jnp.array([jnp.pi]), (2, 2))
+  >>> grid_sample(image, half_turn)[..., 0].round().tolist()
+  [[3.0, 2.0], [1.0, 0.0]]
+"""
+
+from stn_jax.warp.transforms.affine_families import Affine, Attention, Rotation, Similarity
+from stn_jax.warp.transforms.base import Transform
+from stn_jax.warp.transforms.projective import Projective
+from stn_jax.warp.transforms.thin_plate import ThinPlateSpline
+
+__all__ = [
+    "FAMILIES",
+    "Affine",
+    "Attention",
+    "Projective",
+    "Rotation",
+    "Similarity",
+    "ThinPlateSpline",
+    "Transform",
+    "resolve",
+]
+
+FAMILIES: dict[str, type[Transform]] = {
+    "rotation": Rotation,
+    "attention": Attention,
+    "similarity": Similarity,
+    "affine": Affine,
+    "projective": Projective,
+    "tps": ThinPlateSpline,
+}
+
+
+def resolve(transform: Transform | str, rank: int = 2) -> Transform:
+    """A family by its name, or as it is given, for images (rank 2) or volumes (rank 3).
+
+    Raises:
+      TypeError: transform is neither a name nor a :class:`Transform`.
+      ValueError: the name is unknown, or the family is not one for this rank.
+
+    Example:
+      >>> from stn_jax.warp import transforms
+      >>> transforms.resolve("tps")
+      ThinPlateSpline(points=4, smoothing=0.0)
+    """
+    if isinstance(transform, str):
+        if transform not in FAMILIES:
+            raise ValueError(f"transform is {transform!r}; expected one of {', '.join(FAMILIES)}")
+        family = FAMILIES[transform]
+        found: Transform = Affine(rank) if family is Affine else family()
+    elif isinstance(transform, Transform):
+        found = transform
+    else:
+        raise TypeError(
+            f"transform is {transform!r}; expected a Transform or one of {', '.join(FAMILIES)}"
+        )
+    if found.rank != rank:
+        kinds = {2: "images", 3: "volumes"}
+        raise ValueError(
+            f"transform is {transform!r}, which is for {kinds[found.rank]}; for {kinds[rank]} use "
+            "'affine'"
+        )
+    return found

@@ -1,0 +1,79 @@
+"""Homographies."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from stn_jax.warp import affine, validation
+from stn_jax.warp.grid import affine_grid
+from stn_jax.warp.products import lead_to, product
+from stn_jax.warp.transforms.base import Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Projective(Transform):
+    """Homographies: what a camera sees of a plane.
+
+    Parameters ``[..., 8]``: theta minus the 3x3 identity, row by row, without the last entry,
+    which is 1. With homogeneous coordinates (u, v, w) = theta (x, y, 1), an output position (x, y)
+    looks at (u / w, v / w).
+
+    Theta is a homography up to a *positive* factor: what has w > 0 lies in front of the horizon
+    (the line w = 0). What lies on it or behind it sees nothing: its position is one far outside of
+    the image, so that the padding decides ("zeros": 0; "border": the top left pixel), and it has
+    no gradient. Composing multiplies the matrices and does not normalise the last entry to 1.
+    """
+
+    # w is a sum of terms that float32 rounds: where it is less than this part of them, positions
+    # would be off by more than a thousandth.
+    HORIZON = 1e-4
+    NOWHERE = -1e4  # normalised; outside whatever the image's size
+
+    @property
+    def size(self) -> int:
+        return 8
+
+    def theta(self, params: ArrayLike) -> jax.Array:
+        """``[..., 8]`` to ``[..., 3, 3]``."""
+        params = self._params(params)
+        delta = jnp.pad(params, [(0, 0)] * (params.ndim - 1) + [(0, 1)])
+        delta = delta.reshape(*params.shape[:-1], 3, 3)
+        return lead_to(jnp.eye(3, dtype=params.dtype), delta.ndim) + delta
+
+    def grid_of(
+        self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
+    ) -> jax.Array:
+        """The grid ``[..., H, W, 2]`` of thetas ``[..., 3, 3]``."""
+        theta = validation.positions("theta", theta, [(3, 3)])
+        uv = affine_grid(theta[..., :2, :], shape, align_corners=align_corners)
+        base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
+        base = lead_to(base, uv.ndim)
+        x, y = base[..., :1], base[..., 1:]
+        # By hand, not as a matrix product: see affine_grid.
+        a, b, c = (theta[..., 2, k, None, None, None] for k in range(3))
+        w = a * x + b * y + c
+        # So written, a NaN is not behind, and stays one.
+        behind = w <= self.HORIZON * (jnp.abs(a) + jnp.abs(b) + jnp.abs(c))
+        # Twice where: a division by 0 that is not chosen would make the gradient NaN.
+        return jnp.where(behind, self.NOWHERE, uv / jnp.where(behind, 1, w))
+
+    def compose(self, *thetas: ArrayLike) -> jax.Array:
+        """The matrix product of thetas ``[..., 3, 3]``."""
+        if not thetas:
+            raise ValueError("compose needs at least one theta")
+        return functools.reduce(
+            product, [validation.positions("theta", each, [(3, 3)]) for each in thetas]
+        )
+
+    def as_affine(self, theta: ArrayLike) -> jax.Array:
+        """The first-order expansion at the output's centre; not finite where that is horizon."""
+        theta = validation.positions("theta", theta, [(3, 3)])
+        w = theta[..., 2:, 2:]
+        position = theta[..., :2, 2:] / w
+        # The quotient rule, at (x, y) = 0.
+        slope = (theta[..., :2, :2] - position * theta[..., 2:, :2]) / w
+        return jnp.concatenate([slope, position], axis=-1)

@@ -1,0 +1,143 @@
+"""Thin-plate splines."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from stn_jax.warp import affine, validation
+from stn_jax.warp.grid import affine_grid, axis_positions
+from stn_jax.warp.products import lead_to
+from stn_jax.warp.transforms.base import Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class ThinPlateSpline(Transform):
+    """Thin-plate splines: the smoothest warp that moves control points as told (Bookstein 1989).
+
+    The control points are a regular grid over the output, corners of [-1, 1] included.
+    Parameters ``[..., 2 * points**2]``: how far from there each looks, normalised (x, y), row by
+    row from the top left. Theta is where they look: ``[..., points, points, 2]``. The warp takes
+    each control point there and bends as little as possible in between; displacements that are
+    affine bend nothing.
+
+    The spline is linear in the displacements, with coefficients that depend on the shape alone:
+    these are solved for in float64 while tracing, and a program holds H * W * points**2 numbers
+    of them.
+
+    Two splines in a row are not a spline: :meth:`compose` refuses more than one.
+
+    Attributes:
+      points: number of control points along an axis; Jaderberg et al. 2015 take 4.
+      smoothing: 0 meets the control points exactly; more bends less (Wahba 1990; as in
+        ``scipy.interpolate.RBFInterpolator``).
+    """
+
+    points: int = 4
+    smoothing: float = 0.0
+
+    composable = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.points, int) or self.points < 2:
+            raise ValueError(f"points is {self.points!r}; expected a whole number of 2 or more")
+        if not 0 <= self.smoothing < math.inf:
+            raise ValueError(f"smoothing is {self.smoothing}; expected 0 or more, and finite")
+
+    @property
+    def size(self) -> int:
+        return 2 * self.points**2
+
+    def theta(self, params: ArrayLike) -> jax.Array:
+        """``[..., 2 * points**2]`` to ``[..., points, points, 2]``."""
+        params = self._params(params)
+        displaced = params.reshape(*params.shape[:-1], self.points, self.points, 2)
+        return self._control_points(displaced) + displaced
+
+    def grid_of(
+        self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
+    ) -> jax.Array:
+        """The grid ``[..., H, W, 2]`` of thetas ``[..., points, points, 2]``."""
+        theta = validation.positions("theta", theta, [(self.points, self.points, 2)])
+        base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
+        height, width, _ = base.shape
+        weights = _spline_weights(self.points, self.smoothing, height, width, bool(align_corners))
+        # Displacements, not positions, so that none is exactly the identity.
+        displaced = theta - self._control_points(theta)
+        moved = jnp.einsum(
+            "hwkl,...klc->...hwc",
+            jnp.asarray(weights, theta.dtype),
+            displaced,
+            precision=lax.Precision.HIGHEST,
+        )
+        return lead_to(base, moved.ndim) + moved
+
+    def compose(self, *thetas: ArrayLike) -> jax.Array:
+        """A lone theta as it is; ValueError for more, which do not make a spline."""
+        if len(thetas) != 1:
+            raise ValueError(
+                f"{len(thetas)} thin-plate splines do not compose to one; use iterations=1, or a "
+                "family of matrices, such as 'affine' or 'projective'"
+            )
+        return validation.positions("theta", thetas[0], [(self.points, self.points, 2)])
+
+    def windowed(self, theta: ArrayLike, share: float) -> jax.Array:
+        """ValueError: part of a spline is a spline of other control points."""
+        raise ValueError("a part of a thin-plate spline is none; use a family of matrices")
+
+    def as_affine(self, theta: ArrayLike) -> jax.Array:
+        """The affine transform that comes nearest to the control points, by least squares."""
+        theta = validation.positions("theta", theta, [(self.points, self.points, 2)])
+        control = self._control_points(theta)
+        # The control points are centred and alike in x and y, so the normal equations are
+        # diagonal.
+        covariance = (theta[..., :, None] * control[..., None, :]).sum((-4, -3))
+        slope = covariance / jnp.square(control[..., 0]).sum()
+        return jnp.concatenate([slope, theta.mean((-3, -2))[..., None]], axis=-1)
+
+    def _control_points(self, like: jax.Array) -> jax.Array:
+        """The control points, with as many axes as an array of thetas."""
+        return lead_to(jnp.asarray(_control_points(self.points), like.dtype), like.ndim)
+
+
+def _control_points(points: int) -> np.ndarray:
+    """``[points, points, 2]`` of (x, y), from the top left, row by row."""
+    axis = np.linspace(-1, 1, points)
+    return np.stack(np.meshgrid(axis, axis), axis=-1)
+
+
+@functools.lru_cache(maxsize=8)
+def _spline_weights(
+    points: int, smoothing: float, height: int, width: int, align_corners: bool
+) -> np.ndarray:
+    """How much each control point's displacement moves each pixel: ``[H, W, points, points]``.
+
+    A spline is f(p) = sum over i of w_i U(|p - c_i|) + a_0 + a_x x + a_y y with U(r) = r^2 log r
+    (Bookstein 1989, Eq. 1-5). Its coefficients solve [[K, P], [P', 0]] [w, a] = [d, 0] for the
+    values d at the control points, so f(p) is linear in d, by these weights.
+    """
+    control = _control_points(points).reshape(-1, 2)
+    x, y = axis_positions(width, align_corners), axis_positions(height, align_corners)
+    pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    count = len(control)
+    system = np.zeros((count + 3, count + 3))
+    system[:count] = _spline_basis(control, control)
+    system[count:, :count] = system[:count, count:].T
+    system[:count, :count] += smoothing * np.eye(count)
+    solved = np.linalg.solve(system, np.eye(count + 3, count))
+    weights = (_spline_basis(pixels, control) @ solved).reshape(height, width, points, points)
+    weights.flags.writeable = False  # the cache gives it to everyone
+    return weights
+
+
+def _spline_basis(positions: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """U of the distances to the control points, and the affine terms: ``[N, count + 3]``."""
+    squared = np.square(positions[:, None] - control).sum(-1)
+    kernel = squared * np.log(np.where(squared > 0, squared, 1)) / 2
+    return np.concatenate([kernel, np.ones((len(positions), 1)), positions], axis=1)
