@@ -23,16 +23,16 @@ class Subject(NamedTuple):
       args: each leads with the batch, or (see shared) serves all of it.
       covers: the public names that it calls.
       shared: for each argument that may also come without the batch axis: where it stands.
-      batched: whether the function takes arguments with and without the batch axis.
       symbolic: the shapes of the arguments with letters for what an export leaves open.
+      stacks_constants: whether it builds matrices of entries some of which are constants.
     """
 
     call: Callable[..., Any]
     args: tuple[np.ndarray, ...]
     covers: tuple[str, ...]
     shared: tuple[int, ...] = ()
-    batched: bool = True
     symbolic: tuple[str, ...] = ()
+    stacks_constants: bool = False
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -122,7 +122,8 @@ def transformer() -> Module:
 
 @functools.cache
 def trained() -> Module:
-    model, variables = stn_jax.load_pretrained("rotated_mnist/stn-c0")[:2]
+    with jax.ensure_compile_time_eval():
+        model, variables = stn_jax.load_pretrained("rotated_mnist/stn-c0")[:2]
     module = Module.__new__(Module)
     module.module, module.variables = model, jax.tree.map(np.asarray, variables)
     return module
@@ -143,11 +144,13 @@ def subjects() -> dict[str, Subject]:
             matrices,
             (THETA, 40 * random(BATCH, seed=8)),
             tuple(f"warp.affine.{name}" for name in AFFINE),
+            stacks_constants=True,
         ),
         "families": Subject(
             families,
             tuple(of_families),
             ("warp.transforms.resolve", *(f"warp.transforms.{t.__name__}" for t in FAMILIES)),
+            stacks_constants=True,
         ),
         "coordinates": Subject(
             coordinates, (THETA,), ("warp.normalized_to_pixel", "warp.pixel_to_normalized")
@@ -195,7 +198,6 @@ def subjects() -> dict[str, Subject]:
             lazily(transformer),
             (IMAGE,),
             ("SpatialTransformer",),
-            batched=False,
             symbolic=("b, 6, 5, 3",),
         ),
         **{
@@ -203,13 +205,12 @@ def subjects() -> dict[str, Subject]:
                 lazily(network, variant),
                 (DIGITS,),
                 ("create_model",),
-                batched=False,
                 symbolic=digits,
             )
             for variant in ("cnn", "stn-c0", "stn-c1", "stn-sl1")
         },
         "load_pretrained": Subject(
-            lazily(trained), (DIGITS,), ("load_pretrained",), batched=False, symbolic=digits
+            lazily(trained), (DIGITS,), ("load_pretrained",), symbolic=digits
         ),
     }
 

@@ -11,7 +11,7 @@ import pytest
 from sampling import EXACT_SHAPE, KERNELS, PADDING_MODES, pixels_to_normalized, random_image
 
 from stn_jax import affine_transform, grid_sample
-from stn_jax.warp import native
+from stn_jax.warp import kernels, native
 from stn_jax.warp.primitives import force_implementation
 
 needs_native = pytest.mark.skipif(not native.available(), reason=native.status())
@@ -190,3 +190,24 @@ def test_gathers_keep_their_promise(rank, mode, padding_mode):
         jax.effects_barrier()
     assert found
     assert all(found)
+
+
+@pytest.mark.parametrize("channels", [3, 32])
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+def test_accelerators_form_computes_what_the_cpus_does(wanted, channels):
+    """A product with a matrix of weights where maps are small and channels many."""
+    image, grid = random_image(2, 1, 6, 6, channels), random_image(1, 3, 4, 5, 2, seed=1)
+    cotangent = random_image(2, 3, 4, 5, channels, seed=2)
+    sampling = kernels.Sampling(2, None, "bilinear", "zeros", False)
+    with jax.default_matmul_precision("bfloat16"):  # which must not count
+        found, expected = (
+            kernels.adjoint(image, jnp.asarray(grid), cotangent, sampling, wanted, cpu=cpu)
+            for cpu in (False, True)
+        )
+    assert_same(found, expected)
+
+
+def test_more_pixels_than_an_index_can_count_are_refused():
+    image = jax.ShapeDtypeStruct((2**16, 2**15, 1), np.float32)
+    with pytest.raises(ValueError, match=r"2147483648 pixels.*parts of it"):
+        jax.eval_shape(affine_transform, image, np.eye(2, 3, dtype=np.float32))
