@@ -1,0 +1,110 @@
+"""Builds the native CPU kernels where there is a C++17 compiler; the metadata is in setup.cfg.
+
+    pip install .      the library inside a wheel for this platform, or pure Python without one
+    pip install -e .   the library beside its sources
+
+CXX names the compiler (c++ where it is not set). The kernels are compiled once for each
+instruction set and chosen between at run time, so nothing depends on the machine that builds.
+"""
+
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from setuptools import Distribution, Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+SOURCES = pathlib.Path("stn_jax", "warp", "native")
+NAME = "stn_jax.warp.native.libstn_jax"
+FLAGS = [
+    *("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+]
+LEVELS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"],
+    "generic": [],
+}
+
+
+def levels() -> list[str]:
+    """The instruction sets to compile for; library.cc chooses between the same ones."""
+    machine = os.environ.get("STN_JAX_MACHINE", platform.machine())
+    return ["avx2", "avx512"] if machine in ("x86_64", "AMD64") else ["generic"]
+
+
+def objects(folder: pathlib.Path, headers: str) -> list[tuple[pathlib.Path, list[str]]]:
+    """Object files and the compiler's arguments for each."""
+    result = [(folder / "library.o", ["-isystem", headers, str(SOURCES / "library.cc")])]
+    for level in levels():
+        for name, contraction in (("sampling", "fast"), ("positions", "off")):
+            arguments = [*LEVELS[level], f"-DSTN_LEVEL={level}", f"-ffp-contract={contraction}"]
+            source = str(SOURCES / f"{name}.cc")
+            result.append((folder / f"{name}_{level}.o", [*arguments, source]))
+    return result
+
+
+def compile_library(compiler: list[str], folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Compiles and links, and puts the library in place only when it is whole."""
+    import jax
+
+    folder.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    parts = objects(folder, jax.ffi.include_dir())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        commands = [[*compiler, *FLAGS, "-c", *args, "-o", str(out)] for out, args in parts]
+        list(pool.map(subprocess.check_call, commands))
+    linked = folder / target.name
+    files = [str(out) for out, _ in parts]
+    subprocess.check_call([*compiler, "-shared", "-pthread", *files, "-o", str(linked)])
+    shutil.copy(linked, target.with_suffix(".new"))
+    target.with_suffix(".new").replace(target)
+
+
+class BuildNative(build_ext):
+    """The library, or one message that says why there is none."""
+
+    def get_ext_filename(self, name: str) -> str:
+        return name.replace(".", os.sep) + (".dylib" if sys.platform == "darwin" else ".so")
+
+    def run(self) -> None:
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        target = pathlib.Path(self.build_lib, self.get_ext_filename(NAME))
+        if self.inplace:
+            target = pathlib.Path(self.get_ext_filename(NAME))
+        try:
+            compile_library(compiler, pathlib.Path(self.build_temp), target)
+        except (OSError, ImportError, AttributeError, subprocess.CalledProcessError) as error:
+            self.extensions = []
+            self.distribution.ext_modules = []
+            print(
+                f"stn_jax is installed without its native CPU kernels ({error}); warps on CPU "
+                "will be computed by plain JAX. A C++17 compiler, named by CXX, builds them.",
+                file=sys.stderr,
+            )
+
+
+class PlatformWheel(bdist_wheel):
+    """One wheel for every Python of a platform: the library knows nothing of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        built = self.distribution.ext_modules
+        return ("py3", "none", super().get_tag()[2] if built else "any")
+
+
+class NativeDistribution(Distribution):
+    def has_ext_modules(self) -> bool:
+        return bool(self.ext_modules)
+
+
+setup(
+    ext_modules=[Extension(NAME, [str(path) for path in sorted(SOURCES.glob("*.cc"))])],
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+    distclass=NativeDistribution,
+)

@@ -1,0 +1,117 @@
+// Positions of samples. Compiled without contraction to fused multiply-adds, so that every
+// instruction set and the XLA form round alike: a position whose floor differs is a pixel off.
+#include <cmath>
+#include <limits>
+
+#include "level.h"
+
+namespace stn::STN_LEVEL {
+namespace {
+
+// The normalised output positions of the samples, from the tables of each axis.
+template <class T>
+void fill_base(const Problem<T>& problem, int64_t first, int count, Positions<T>* positions) {
+  const int64_t width = problem.out_size[0], height = problem.out_size[1];
+  int64_t x = first % width, row = first / width;
+  for (int i = 0; i < count;) {
+    const int end = static_cast<int>(width - x < count - i ? i + (width - x) : count);
+    const T y = problem.base[1][row % height];
+    for (int j = i; j < end; ++j) positions->base[0][j] = problem.base[0][x + j - i];
+    for (int j = i; j < end; ++j) positions->base[1][j] = y;
+    if (problem.rank == 3) {
+      const T z = problem.base[2][row / height];
+      for (int j = i; j < end; ++j) positions->base[2][j] = z;
+    }
+    i = end, x = 0, ++row;
+  }
+  for (int axis = 0; axis < problem.rank; ++axis)
+    for (int i = count; i < kBlock; ++i) positions->base[axis][i] = 0;
+}
+
+template <class T>
+void apply_theta(int rank, const T* row, const Positions<T>& positions, int count, T* g) {
+  const T *x = positions.base[0], *y = positions.base[1], *z = positions.base[2];
+  const T shift = row[rank];
+  if (rank == 2) {
+    for (int i = 0; i < count; ++i) g[i] = (shift + row[1] * y[i]) + row[0] * x[i];
+  } else {
+    for (int i = 0; i < count; ++i)
+      g[i] = ((shift + row[2] * z[i]) + row[1] * y[i]) + row[0] * x[i];
+  }
+}
+
+template <class T>
+void clamp(T high, int count, T* x, T* scale) {
+  for (int i = 0; i < count; ++i) {
+    scale[i] = x[i] > 0 && x[i] < high ? scale[i] : 0;
+    const T raised = x[i] < 0 ? 0 : x[i];  // NaN stays
+    x[i] = raised > high ? high : raised;
+  }
+}
+
+template <class T>
+void reflect(T low, T span, int count, T* x, T* scale) {
+  const T period = span > 0 ? 2 * span : 1;
+  // Up to here the quotient is a whole number that T holds, and the remainder is exact.
+  constexpr T kExact = T(int64_t{1} << (std::numeric_limits<T>::digits - 1));
+  int beyond = 0;
+  T rest[kBlock];
+  for (int i = 0; i < count; ++i) {
+    const T u = std::fabs(x[i] - low);
+    beyond |= !(u < kExact);
+    T r = u - std::floor(u / period) * period;
+    r = r < 0 ? r + period : r;
+    rest[i] = r >= period ? r - period : r;
+  }
+  if (beyond)
+    for (int i = 0; i < count; ++i) rest[i] = std::fmod(std::fabs(x[i] - low), period);
+  for (int i = 0; i < count; ++i) {
+    const bool forwards = (x[i] > low) == (rest[i] < span);
+    scale[i] = forwards ? scale[i] : -scale[i];
+    x[i] = span - std::fabs(rest[i] - span) + low;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void pad(const Problem<T>& problem, int axis, int count, T* x, T* scale) {
+  const T size = static_cast<T>(problem.size[axis]), high = size - 1;
+  if (problem.padding == kReflection && problem.align_corners) reflect<T>(0, high, count, x, scale);
+  if (problem.padding == kReflection && !problem.align_corners)
+    reflect<T>(T(-0.5), size, count, x, scale);
+  if (problem.padding != kZeros) clamp(high, count, x, scale);
+}
+
+template <class T>
+void find_positions(const Problem<T>& problem, const T* where, int64_t first, int count,
+                    Positions<T>* positions) {
+  const int rank = problem.rank;
+  if (problem.theta) fill_base(problem, first, count, positions);
+  for (int axis = 0; axis < rank; ++axis) {
+    T *x = positions->pixel[axis], *scale = positions->scale[axis];
+    if (problem.theta) {
+      apply_theta(rank, where + axis * (rank + 1), *positions, count, x);
+    } else if (rank == 2) {  // a stride that the compiler knows
+      for (int i = 0; i < count; ++i) x[i] = where[(first + i) * 2 + axis];
+    } else {
+      for (int i = 0; i < count; ++i) x[i] = where[(first + i) * 3 + axis];
+    }
+    const T size = static_cast<T>(problem.size[axis]), high = size - 1;
+    const T slope = (problem.align_corners ? high : size) / 2;
+    for (int i = 0; i < kBlock; ++i) scale[i] = slope;
+    if (problem.align_corners)
+      for (int i = 0; i < count; ++i) x[i] = (x[i] + 1) / 2 * high;
+    else
+      for (int i = 0; i < count; ++i) x[i] = ((x[i] + 1) * size - 1) / 2;
+    if (problem.mode != kCubic) pad(problem, axis, count, x, scale);  // else each tap is padded
+  }
+}
+
+template void pad(const Problem<float>&, int, int, float*, float*);
+template void pad(const Problem<double>&, int, int, double*, double*);
+template void find_positions(const Problem<float>&, const float*, int64_t, int, Positions<float>*);
+template void find_positions(const Problem<double>&, const double*, int64_t, int,
+                             Positions<double>*);
+
+}  // namespace stn::STN_LEVEL

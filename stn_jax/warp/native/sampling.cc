@@ -1,0 +1,367 @@
+// Sampling and its gradients, for blocks of samples whose positions are found first. Every loop
+// over taps and channels is here once, in templates over type, rank, mode and channels (C; 0: any).
+#include "taps.h"
+
+namespace stn::STN_LEVEL {
+namespace {
+
+// The fast path reads three channels as a vector of four.
+template <int C>
+constexpr int kGuard = C == 3 ? 1 : 0;
+
+// --- one sample ----------------------------------------------------------------------------------
+
+// out[c] = start + sum over taps of weight * image[offset + c]. N taps, or `count` where N is 0.
+// Unless `exact`, three channels are read and written as four.
+template <class T, int C, int N>
+STN_INLINE void blend(const T* image, const int64_t* offset, const T* weight, int count, T start,
+                      int64_t channels, bool exact, T* out) {
+  const int taps = N ? N : count;
+  if constexpr (C == 3) {
+    Vector<T, 4> sum = Vector<T, 4>{} + start;
+    for (int k = 0; k < taps; ++k)
+      sum += (N ? load<T, 4>(image + offset[k]) : load3(image + offset[k])) * weight[k];
+    exact ? store3(out, sum) : store<T, 4>(out, sum);
+  } else {
+    by_vectors<C ? C : kLanes<T>>(0, C ? C : channels, [&](auto width, int64_t c) {
+      constexpr int W = decltype(width)::value;
+      Vector<T, W> sum = Vector<T, W>{} + start;
+      for (int k = 0; k < taps; ++k) sum += load<T, W>(image + offset[k] + c) * weight[k];
+      store<T, W>(out + c, sum);
+    });
+  }
+}
+
+// Lanes over which a dot product over channels is spread until a block's sums are taken.
+template <int C>
+constexpr int kSpread = C == 1 || C == 2 ? C : 4;
+
+// dot[k] = the inner product of the cotangent and tap k's channels, spread over lanes.
+template <class T, int C, int N>
+STN_INLINE void dots(const T* image, const int64_t* offset, const T* cotangent, int64_t channels,
+                     bool exact, Vector<T, kSpread<C>>* dot) {
+  constexpr int S = kSpread<C>, W = kLanes<T>;
+  if constexpr (C == 3) {
+    const Vector<T, 4> ct = exact ? load3(cotangent) : load<T, 4>(cotangent);
+    for (int k = 0; k < N; ++k) {
+      dot[k] = ct * (exact ? load3(image + offset[k]) : load<T, 4>(image + offset[k]));
+      dot[k][3] = 0;  // not a product with 0: what lies beyond may be infinite
+    }
+  } else if constexpr (C > 0) {
+    const Vector<T, S> ct = load<T, S>(cotangent);
+    for (int k = 0; k < N; ++k) dot[k] = ct * load<T, S>(image + offset[k]);
+  } else {
+    int64_t c = 0;
+    Vector<T, W> sum[N] = {};
+    for (; c + W <= channels; c += W) {
+      const Vector<T, W> ct = load<T, W>(cotangent + c);
+      for (int k = 0; k < N; ++k) sum[k] += ct * load<T, W>(image + offset[k] + c);
+    }
+    if constexpr (W < S)
+      for (int k = 0; k < N; ++k) dot[k] = Vector<T, S>{sum[k][0], sum[k][1]};
+    else
+      for (int k = 0; k < N; ++k) dot[k] = fold<T, W, S>(sum[k]);
+    for (; c + S <= channels; c += S) {
+      const Vector<T, S> ct = load<T, S>(cotangent + c);
+      for (int k = 0; k < N; ++k) dot[k] += ct * load<T, S>(image + offset[k] + c);
+    }
+    for (; c < channels; ++c)
+      for (int k = 0; k < N; ++k) dot[k][0] += cotangent[c] * image[offset[k] + c];
+  }
+}
+
+// gradient[offset + c] += weight * cotangent[c] for the channels [first, last), tap by tap.
+template <class T, int C, int N>
+STN_INLINE void spread(T* gradient, const int64_t* offset, const T* weight, int count,
+                       const T* cotangent, int64_t first, int64_t last) {
+  const int taps = N ? N : count;
+  if constexpr (C > 0 && C < 4) {
+    for (int k = 0; k < taps; ++k)
+      for (int c = 0; c < C; ++c) gradient[offset[k] + c] += weight[k] * cotangent[c];
+  } else {
+    by_vectors<C ? C : kLanes<T>>(C ? 0 : first, C ? C : last, [&](auto width, int64_t c) {
+      constexpr int W = decltype(width)::value;
+      const Vector<T, W> ct = load<T, W>(cotangent + c);
+      for (int k = 0; k < taps; ++k) {
+        T* to = gradient + offset[k] + c;
+        store<T, W>(to, load<T, W>(to) + ct * weight[k]);
+      }
+    });
+  }
+}
+
+// The slopes of a bilinear or trilinear sum of the values at a cell's corners (x runs fastest).
+template <class V, class T>
+STN_INLINE void cell_slopes(const V* v, const T (*w)[2], V* slope) {
+  slope[0] = (v[1] - v[0]) * w[1][0] + (v[3] - v[2]) * w[1][1];
+  slope[1] = (v[2] - v[0]) * w[0][0] + (v[3] - v[1]) * w[0][1];
+}
+
+// --- blocks of samples ---------------------------------------------------------------------------
+
+template <class T, int R, Mode M, int C>
+struct Block {
+  using TapsOf = Taps<T, R, M>;
+  using ReachedOf = Reached<T, R, M>;
+  static constexpr int N = TapsOf::kCount, S = kSpread<C>;
+  static constexpr bool kFast = M != kCubic;  // there may be samples with all taps inside
+
+  const Problem<T>& problem;
+  const Rows rows;
+  int count = 0;
+  int64_t corner[N];  // of a cell: elements from the first tap
+  Positions<T> positions;
+  TapsOf taps;
+  T lanes[R][kBlock][S];  // slopes along each axis, spread over lanes
+
+  Block(const Problem<T>& problem, Rows rows) : problem(problem), rows(rows) {
+    constexpr int K = TapsOf::K;
+    for (int k = 0; k < N; ++k) {
+      const int64_t x = k % K, y = k / K % K, z = k / (K * K);
+      corner[k] = ((z * problem.size[1] + y) * problem.size[0] + x) * problem.channels;
+    }
+  }
+
+  // Finds the positions and taps of the samples from first on, of no more than a block.
+  void find(const T* where, int64_t first, int64_t last) {
+    count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
+    find_positions(problem, where, first, count, &positions);
+    find_taps<T, R, M>(problem, rows, kGuard<C>, count, &positions, &taps);
+  }
+
+  STN_INLINE void products(int i, T* weight) const {
+    for (int k = 0; k < N; ++k) weight[k] = taps.product[k][i];
+  }
+
+  void sample(const T* image, T* out) const {
+    const int64_t channels = C ? C : problem.channels;
+    for (int i = 0; i < count; ++i, out += channels) {
+      if (kFast && taps.state[i] == TapsOf::kAll) {
+        T weight[N];
+        products(i, weight);
+        blend<T, C, N>(image + taps.first[i] * channels, corner, weight, N, T(0), channels,
+                       i + 1 == count, out);
+        continue;
+      }
+      T start = 0;  // NaN where the position is
+      for (int axis = 0; axis < R; ++axis) start += 0 * taps.weight[axis][0][i];
+      const ReachedOf reached(problem, taps, rows, i);
+      blend<T, C, 0>(image, reached.offset, reached.weight, reached.count, start, channels, true,
+                     out);
+    }
+  }
+
+  // Adds to the image's gradient (if kImage) and to the lanes (if kWhere).
+  template <bool kImage, bool kWhere>
+  void pull_back(const T* image, const T* cotangent, T* gradient, int64_t first_channel,
+                 int64_t last_channel) {
+    const int64_t channels = C ? C : problem.channels;
+    for (int i = 0; i < count; ++i, cotangent += channels) {
+      if (taps.state[i] == TapsOf::kNone) continue;
+      if (kFast && taps.state[i] == TapsOf::kAll) {
+        const int64_t start = taps.first[i] * channels;
+        if constexpr (kWhere && M == kLinear)
+          fast_slopes(image + start, cotangent, i, i + 1 == count);
+        if constexpr (kImage) {
+          T weight[N];
+          products(i, weight);
+          spread<T, C, N>(gradient + start, corner, weight, N, cotangent, first_channel,
+                          last_channel);
+        }
+        continue;
+      }
+      const ReachedOf reached(problem, taps, rows, i);
+      if constexpr (kWhere && M != kNearest) slopes(reached, image, cotangent, i);
+      if constexpr (kImage)
+        spread<T, C, 0>(gradient, reached.offset, reached.weight, reached.count, cotangent,
+                        first_channel, last_channel);
+    }
+  }
+
+  STN_INLINE void fast_slopes(const T* cell, const T* cotangent, int i, bool exact) {
+    Vector<T, S> dot[N], slope[R];
+    dots<T, C, N>(cell, corner, cotangent, problem.channels, exact, dot);
+    T w[R][2];
+    for (int axis = 0; axis < R; ++axis)
+      for (int k = 0; k < 2; ++k) w[axis][k] = taps.weight[axis][k][i];
+    if constexpr (R == 3) {
+      Vector<T, S> across[4];
+      for (int k = 0; k < 4; ++k) across[k] = dot[k + 4] - dot[k];
+      for (int k = 0; k < 4; ++k) dot[k] = dot[k] * w[2][0] + dot[k + 4] * w[2][1];
+      slope[2] = (across[0] * w[0][0] + across[1] * w[0][1]) * w[1][0] +
+                 (across[2] * w[0][0] + across[3] * w[0][1]) * w[1][1];
+    }
+    cell_slopes(dot, w, slope);
+    for (int axis = 0; axis < R; ++axis) add_lanes(axis, i, slope[axis]);
+  }
+
+  void slopes(const ReachedOf& reached, const T* image, const T* cotangent, int i) {
+    for (int k = 0; k < reached.count; ++k) {
+      Vector<T, S> dot[1];
+      dots<T, C, 1>(image, &reached.offset[k], cotangent, problem.channels, true, dot);
+      for (int axis = 0; axis < R; ++axis) add_lanes(axis, i, dot[0] * reached.slope[axis][k]);
+    }
+  }
+
+  STN_INLINE void add_lanes(int axis, int i, Vector<T, S> v) {
+    T* to = lanes[axis][i];
+    store<T, S>(to, load<T, S>(to) + v);
+  }
+
+  void clear_lanes() { std::memset(lanes, 0, sizeof(lanes)); }
+
+  // The gradient to the block's normalised positions along an axis; 0 past the count.
+  void slopes_of(int axis, T* g) const {
+    for (int i = 0; i < kBlock; ++i) {
+      T sum = lanes[axis][i][0];
+      for (int s = 1; s < S; ++s) sum += lanes[axis][i][s];
+      const T scale = positions.scale[axis][i];
+      g[i] = scale != 0 ? sum * scale : 0;
+    }
+  }
+
+  // From the lanes: adds to theta's sums, or writes the grid's gradient.
+  void finish(T* grid_gradient, double* sums) const {
+    T g[R][kBlock];
+    for (int axis = 0; axis < R; ++axis) slopes_of(axis, g[axis]);
+    if (problem.theta) {
+      for (int axis = 0; axis < R; ++axis)
+        for (int column = 0; column <= R; ++column)
+          sums[axis * (R + 1) + column] += inner(g[axis], column < R ? positions.base[column] : nullptr);
+    } else {
+      for (int i = 0; i < count; ++i)
+        for (int axis = 0; axis < R; ++axis) grid_gradient[i * R + axis] = g[axis][i];
+    }
+  }
+
+  static T inner(const T* a, const T* b) {
+    constexpr int W = kLanes<T>;
+    Vector<T, W> sum{};
+    for (int i = 0; i < kBlock; i += W) {
+      const Vector<T, W> v = load<T, W>(a + i);
+      sum += b ? v * load<T, W>(b + i) : v;
+    }
+    return fold<T, W, 1>(sum);
+  }
+};
+
+// --- parts of the work ---------------------------------------------------------------------------
+
+template <class T, int R, Mode M, int C>
+struct Parts {
+  using BlockOf = Block<T, R, M, C>;
+
+  static const T* at(const T* array, int64_t index, int64_t size) { return array + index * size; }
+  static T* at(T* array, int64_t index, int64_t size) { return array + index * size; }
+
+  static void sample(const Problem<T>& p, const SamplePart& part) {
+    BlockOf block(p, Rows{0, p.rows()});
+    for (int64_t i = part.first; i < part.last; i += kBlock) {
+      block.find(at(p.where, part.where, p.where_size()), i, part.last);
+      for (int64_t share = 0; share < p.entries_per_where; ++share) {
+        const Entry entry = locate(p.batch, p.batch.where, part.where, share);
+        block.sample(at(p.image, entry.image, p.pixels * p.channels),
+                     at(p.out, entry.out * p.samples + i, p.channels));
+      }
+    }
+  }
+
+  static void where_gradient(const Problem<T>& p, const SamplePart& part, double* sums) {
+    BlockOf block(p, Rows{0, p.rows()});
+    for (int64_t i = part.first; i < part.last; i += kBlock) {
+      block.find(at(p.where, part.where, p.where_size()), i, part.last);
+      block.clear_lanes();
+      for (int64_t share = 0; share < p.entries_per_where; ++share) {
+        const Entry entry = locate(p.batch, p.batch.where, part.where, share);
+        block.template pull_back<false, true>(
+            at(p.image, entry.image, p.pixels * p.channels),
+            at(p.cotangent, entry.out * p.samples + i, p.channels), nullptr, 0, 0);
+      }
+      block.finish(grid_gradient(p, part.where, i), sums);
+    }
+  }
+
+  static void image_gradient(const Problem<T>& p, const ImagePart& part) {
+    T* gradient = at(p.image_gradient, part.image, p.pixels * p.channels);
+    clear(p, part, gradient);
+    BlockOf block(p, Rows{part.first_row, part.last_row});
+    for (int64_t share = 0; share < p.entries_per_image; ++share) {
+      const Entry entry = locate(p.batch, p.batch.image, part.image, share);
+      for (int64_t i = 0; i < p.samples; i += kBlock) {
+        block.find(at(p.where, entry.where, p.where_size()), i, p.samples);
+        block.template pull_back<true, false>(
+            nullptr, at(p.cotangent, entry.out * p.samples + i, p.channels), gradient,
+            part.first_channel, part.last_channel);
+      }
+    }
+  }
+
+  static void both_gradients(const Problem<T>& p, int64_t image, double* sums) {
+    T* gradient = at(p.image_gradient, image, p.pixels * p.channels);
+    clear(p, ImagePart{image, 0, p.rows(), 0, p.channels}, gradient);
+    BlockOf block(p, Rows{0, p.rows()});
+    for (int64_t share = 0; share < p.entries_per_image; ++share, sums += R * (R + 1)) {
+      const Entry entry = locate(p.batch, p.batch.image, image, share);
+      for (int64_t i = 0; i < p.samples; i += kBlock) {
+        block.find(at(p.where, entry.where, p.where_size()), i, p.samples);
+        block.clear_lanes();
+        block.template pull_back<true, true>(
+            at(p.image, image, p.pixels * p.channels),
+            at(p.cotangent, entry.out * p.samples + i, p.channels), gradient, 0, p.channels);
+        block.finish(grid_gradient(p, entry.where, i), sums);
+      }
+    }
+  }
+
+  static T* grid_gradient(const Problem<T>& p, int64_t where, int64_t sample) {
+    return p.theta ? nullptr : p.where_gradient + (where * p.samples + sample) * R;
+  }
+
+  static void clear(const Problem<T>& p, const ImagePart& part, T* gradient) {
+    const int64_t width = p.size[0], channels = part.last_channel - part.first_channel;
+    const int64_t first = part.first_row * width, last = part.last_row * width;
+    if (channels == p.channels) {
+      std::memset(gradient + first * channels, 0, (last - first) * channels * sizeof(T));
+      return;
+    }
+    for (int64_t pixel = first; pixel < last; ++pixel)
+      std::memset(gradient + pixel * p.channels + part.first_channel, 0, channels * sizeof(T));
+  }
+};
+
+template <class T, int R, Mode M, int C>
+Kernels<T> kernels_of() {
+  using Of = Parts<T, R, M, C>;
+  return {Of::sample, Of::where_gradient, Of::image_gradient, Of::both_gradients};
+}
+
+template <class T, int R, Mode M>
+Kernels<T> for_channels(int64_t channels) {
+  switch (channels) {
+    case 1: return kernels_of<T, R, M, 1>();
+    case 2: return kernels_of<T, R, M, 2>();
+    case 3: return kernels_of<T, R, M, 3>();
+    case 4: return kernels_of<T, R, M, 4>();
+    default: return kernels_of<T, R, M, 0>();
+  }
+}
+
+}  // namespace
+
+template <class T>
+Kernels<T> find_kernels(const Problem<T>& problem) {
+  const int64_t channels = problem.channels;
+  const bool volume = problem.rank == 3;
+  switch (problem.mode) {
+    case kNearest:
+      return volume ? for_channels<T, 3, kNearest>(channels) : for_channels<T, 2, kNearest>(channels);
+    case kLinear:
+      return volume ? for_channels<T, 3, kLinear>(channels) : for_channels<T, 2, kLinear>(channels);
+    default: return for_channels<T, 2, kCubic>(channels);
+  }
+}
+
+template Kernels<float> find_kernels(const Problem<float>&);
+template Kernels<double> find_kernels(const Problem<double>&);
+
+}  // namespace stn::STN_LEVEL
