@@ -16,7 +16,7 @@ from stn_jax.experiments import results
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, Row
 from stn_jax.training import TrainingError, train
-from stn_jax.training.config import Config
+from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.inspect import evaluate_pretrained, evaluate_workdir_on
 from stn_jax.training.run import environment
 from stn_jax.training.workdir import Workdir, WorkdirBusyError
@@ -251,31 +251,33 @@ def test_also(
 
 
 def measure_poses(
-    wanted: Sequence[Result], folders: Mapping[str, Any], path: Path, say: Callable[[str], None]
+    wanted: Sequence[Result], settings: Mapping[str, Any], path: Path, say: Callable[[str], None]
 ) -> None:
     """Reads the poses of networks whose weights come with the package, and appends results anew.
 
     Results keep all that they have, their test error too; what they say of poses is of the weights
-    as they are stored, which ``poses_of`` names. Others are left alone.
+    as they are stored: ``poses_of`` says which, and over how many passes. Others are left alone.
 
     Args:
       wanted: results of finished runs.
-      folders: where the data is: data_dir, manual_dir, cache_dir.
+      settings: fields of Config: where the data is, test_passes.
       path: the results' file.
       say: called with what goes on.
 
     Raises:
-      ConfigError, DataError: the data cannot be had.
+      ConfigError, DataError: the data cannot be had, or other settings are given.
     """
+    if other := sorted(set(settings) - {*Config.FOLDERS, "test_passes"}):
+        raise ConfigError(f"--pretrained: {other[0]} is that of the weights, which are as they are")
     configs = {name: pretrained.describe(name)["config"] for name in pretrained.available()}
     names = {identity(Config.from_stored(config)): name for name, config in configs.items()}
     for result in wanted:
         name = names.get(identity(result.config))
         if name is None or result.config.variant == "cnn":
             continue
-        summary = evaluate_pretrained(name, folders)
+        summary = evaluate_pretrained(name, settings)
         found = {key: summary[key][0] for key in results.OF_POSES if key in summary}
-        origin = {"weights": name, "commit": environment()["commit"]}
+        origin = {"weights": name, "test_passes": summary["test_passes"], **environment()}
         results.append(path, [{**result.line, **found, "poses_of": origin}])
         values = ", ".join(f"{key} {value:.2f}" for key, value in found.items())
         say(f"{result.line['row']}, seed {result.config.seeds[0]}, as stored: {values}")

@@ -30,6 +30,7 @@ class Config:
       recipe: published, the networks and distortions of the authors' code; or legacy, what this
         package had before on scaled_mnist and, for stn-c0, on svhn and svhn_cropped: see
         create_model and stn_jax.data.tasks. What was stored without it is read as it was made.
+        Where both are the same it is published.
       dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
         data set with square images: mnist, fashion_mnist, kmnist, svhn_cropped, ...; for task svhn
         svhn_numbers.
@@ -201,6 +202,8 @@ class Config:
             )
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if not self.recipe_matters:
+            object.__setattr__(self, "recipe", "published")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
@@ -215,15 +218,10 @@ class Config:
         return cls(**values)
 
     @classmethod
-    def from_stored(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
-        """:meth:`from_dict` for what a run has stored, perhaps an earlier version's.
-
-        Where a recipe matters, one that was stored without it is a legacy one.
-        """
-        config = cls.from_dict(values, origin)
-        if "recipe" in values or not config.recipe_matters:
-            return config
-        return dataclasses.replace(config, recipe="legacy")
+    def from_stored(cls, values: Any, origin: str = "the configuration") -> "Config":
+        """:meth:`from_dict` for what a run has stored; without a recipe it is a legacy one."""
+        known = {"recipe": "legacy", **values} if isinstance(values, dict) else values
+        return cls.from_dict(known, origin)
 
     @property
     def recipe_matters(self) -> bool:

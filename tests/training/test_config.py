@@ -164,6 +164,7 @@ def test_what_was_stored_without_a_recipe_is_read_as_it_was_made(task, variant, 
     (tmp_path / "config.json").write_text(json.dumps(old))
     assert Config.load(tmp_path) == stored
     assert Config.from_stored(new.to_dict()) == new
+    assert Config(task=task, variant=variant, recipe="legacy") == stored
     # A configuration that someone writes today is today's.
     assert Config.from_dict(old) == new
 
