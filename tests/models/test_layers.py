@@ -410,7 +410,7 @@ def lowered(function: Callable, *args: Any, platforms: tuple[str, ...]) -> str:
 
 
 class TestPlatforms:
-    """A program holds the forms for the platforms that it is lowered for, not for this machine's."""
+    """A program holds the forms for the platforms that it is lowered for, not for this one."""
 
     def gradients(self, *args: Any) -> tuple[jax.Array, ...]:
         return jax.grad(lambda *args: (ours(*args) ** 2).sum(), (0, 1))(*args)

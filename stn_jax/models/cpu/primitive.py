@@ -13,7 +13,7 @@ depends on the platform happens at lowering: on CPU the forms of this folder, el
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ class Spec(NamedTuple):
       implementation: see :data:`force_implementation`.
     """
 
-    padding: tuple[tuple[int, int], tuple[int, int]]
+    padding: tuple[tuple[int, ...], ...]
     precision: Any
     implementation: str | None
 
@@ -55,7 +55,7 @@ class Spec(NamedTuple):
 def convolution(
     x: jax.Array,
     kernel: jax.Array,
-    padding: tuple[tuple[int, int], tuple[int, int]],
+    padding: Sequence[Sequence[int]],
     precision: Any = None,
 ) -> jax.Array:
     """A convolution of stride 1, ``[B, H, W, C_in]`` and ``[h, w, C_in, C_out]``, any float type.
@@ -75,7 +75,7 @@ def convolution(
     if precision is None:
         precision = jax.config.jax_default_matmul_precision
     x, kernel = _equally_varying(x, kernel)
-    spec = Spec(tuple(map(tuple, padding)), precision, name)
+    spec = Spec(tuple(tuple(pads) for pads in padding), precision, name)
     return _convolution_p.bind(x, kernel, wanted=OUTPUT, mapped=(), spec=spec)
 
 
@@ -84,12 +84,16 @@ def _equally_varying(*arrays: jax.Array) -> list[jax.Array]:
 
     The transpose of what is done for it adds up the gradients of what all devices hold alike.
     """
-    axes = [getattr(jax.typeof(x), "vma", frozenset()) for x in arrays]
-    every = frozenset().union(*axes)
+    varying = [_varying(jax.typeof(x)) for x in arrays]
+    missing = [frozenset[Any]().union(*varying) - axes for axes in varying]
     return [
-        lax.pcast(x, tuple(every - own), to="varying") if every - own else x
-        for x, own in zip(arrays, axes, strict=True)
+        lax.pcast(x, tuple(axes), to="varying") if axes else x
+        for x, axes in zip(arrays, missing, strict=True)
     ]
+
+
+def _varying(aval: Any) -> frozenset[Any]:
+    return aval.mat.varying if hasattr(aval, "mat") else aval.vma  # newer and older releases of JAX
 
 
 # --- shapes and types -----------------------------------------------------------------------------
@@ -191,11 +195,14 @@ def _contraction(
 def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, form: Form, **params: Any) -> Any:
     """Lowers by a form, or by the one that the call asked for.
 
-    What is inside has no shardings of its own: the compiler carries them through.
+    What is inside has no shardings of its own: the compiler carries them through. It keeps its
+    types where the program was traced with 64-bit types and is lowered without.
     """
     form = {None: form, "lax": _plain, "cpu": _fast}[params["spec"].implementation]
-    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+    typed: Any = ctx.avals_in
+    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in typed]
+    no_mesh = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+    with no_mesh, jax.enable_x64(avals[0].dtype == jnp.dtype("float64")):
         lower = mlir.lower_fun(functools.partial(_contraction, form=form), multiple_results=False)
         return lower(ctx.replace(avals_in=avals), *operands, **params)
 
@@ -217,7 +224,7 @@ def _transpose(
     cotangent: Any, a: Any, b: Any, *, at: int, wanted: int, mapped: Mapped, spec: Spec
 ) -> jax.Array:
     """The cotangent of one operand: the cotangent of the result takes the result's place."""
-    operands = {role: x for role, x in zip(_given(wanted), (a, b), strict=True)}
+    operands = dict(zip(_given(wanted), (a, b), strict=True))
     target = _given(wanted)[at]
     operands[wanted] = cotangent
     known = [operands[role] for role in _given(target)]
@@ -230,8 +237,10 @@ def _batch(
     """One more mapped axis, before the others."""
     has = dict(zip(_given(wanted), (axis is not None for axis in axes), strict=True))
     new = tuple(has.get(role, True) for role in (INPUT, KERNEL, OUTPUT))
-    moved = [x if axis is None else jnp.moveaxis(x, axis, 0)
-             for x, axis in zip(operands, axes, strict=True)]
+    moved = [
+        x if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
     return _convolution_p.bind(*moved, wanted=wanted, mapped=(new, *mapped), spec=spec), 0
 
 

@@ -1,4 +1,4 @@
-"""Convolution as a product of windows of the input with a banded matrix: for few channels on CPU."""
+"""Convolution as products of windows with a banded matrix: for CPU and few channels."""
 
 import functools
 
