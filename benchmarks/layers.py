@@ -111,7 +111,7 @@ def pooling(side: int, channels: int, kind: str, torch: Any) -> dict[str, Callab
         return lambda: program(*args)
 
     def plain(x: jax.Array) -> jax.Array:
-        with layers.using_plain():
+        with layers.force_implementation("lax"):
             return layers.max_pool(x)
 
     sides = {"stn_jax": jax_side(layers.max_pool), "plain": jax_side(plain)}

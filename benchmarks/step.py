@@ -171,7 +171,7 @@ class JaxSide:
             return jax.lax.fori_loop(0, steps, lambda _, now: step(now[0], batch, key), start)
 
         args = (self._state, self._batch, self._key)
-        with layers.using_plain() if plain else contextlib.nullcontext():
+        with layers.force_implementation("lax") if plain else contextlib.nullcontext():
             #: One step.
             self.lowered = jax.jit(step).lower(*args)
             self._program = jax.jit(several, donate_argnums=0).lower(*args)
@@ -281,7 +281,7 @@ def accuracy(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
         return losses.sum() / len(batch[0])
 
-    with layers.using_plain() if plain else contextlib.nullcontext():
+    with layers.force_implementation("lax") if plain else contextlib.nullcontext():
         found = jax.jit(jax.value_and_grad(loss_fn))(params)
     return errors(found, exact)
 

@@ -1,4 +1,4 @@
-"""What classifiers are lists of: any module that is called as ``block(x, train=...)``."""
+"""What classifiers are lists of: any module that is called as ``block(x, train)``."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stn_jax.models.dropout import Dropout
 from stn_jax.models.layers import conv_general_dilated, max_pool
 
 
@@ -18,7 +19,7 @@ class ConvBlock(nn.Module):
       kernel_size: side of the square kernel.
       padding: "VALID" or "SAME".
       pool: whether the map is halved by a 2x2 maximum.
-      dropout: share of the outputs that training sets to 0.
+      dropout: fraction of the outputs that training sets to 0.
       dtype: type to compute in; parameters stay float32.
     """
 
@@ -30,7 +31,7 @@ class ConvBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """``[B, H, W, C]`` to ``[B, H', W', features]``."""
         size = self.kernel_size
         if self.padding == "VALID" and min(x.shape[1:3]) < size:
@@ -47,8 +48,21 @@ class ConvBlock(nn.Module):
             name="conv",
         )(x)
         if self.pool:
+            if min(x.shape[1:3]) < 2:
+                raise ValueError(
+                    f"a map of {x.shape[1]}x{x.shape[2]} is too small for pooling by 2; use larger "
+                    "images or a lower depth"
+                )
             x = max_pool(x)
-        return nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+        return Dropout(self.dropout)(nn.relu(x), train)
+
+
+def flattened(x: jax.Array) -> jax.Array:
+    """``[B, ...]`` to ``[B, n]``. ValueError where there is nothing in an example."""
+    if 0 in x.shape[1:]:
+        raise ValueError(f"a map of shape {x.shape} holds no values; use larger images")
+    # Not -1, which an empty batch leaves open.
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class Head(nn.Module):
@@ -59,7 +73,7 @@ class Head(nn.Module):
       positions: None for one answer an image; a number for that many answers side by side (the
         digits of a house number).
       hidden: widths of the dense layers before the last.
-      dropout: share of each hidden layer that training sets to 0.
+      dropout: fraction of each hidden layer that training sets to 0.
       dtype: type to compute in; parameters stay float32, and the logits are no narrower.
     """
 
@@ -70,13 +84,12 @@ class Head(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """``[B, ...]`` to ``[B, classes]`` or ``[B, positions, classes]``."""
-        # Not -1, which an empty batch leaves open.
-        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        x = flattened(x)
         for i, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout)(x, train)
         shape = (self.classes,) if self.positions is None else (self.positions, self.classes)
         x = nn.Dense(math.prod(shape), dtype=self.dtype, name="logits")(x)
         return x.reshape(x.shape[0], *shape).astype(jnp.promote_types(x.dtype, jnp.float32))

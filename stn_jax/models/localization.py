@@ -1,12 +1,12 @@
 """Localization networks: from an image or feature map to a vector that a pose is read from."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from flax import linen as nn
 
+from stn_jax.models.blocks import flattened
 from stn_jax.models.layers import conv_general_dilated, max_pool
 
 
@@ -22,9 +22,9 @@ class DenseLocalization(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """``[B, ...]`` to ``[B, widths[-1]]``."""
-        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        x = flattened(x)
         for i, width in enumerate(self.widths):
             x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
         return x
@@ -55,7 +55,7 @@ class ConvLocalization(nn.Module):
     pool_input: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """``[B, H, W, C]`` to ``[B, widths[-1]]``."""
         size = self.kernel_size
         if self.pool_input:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stn_jax.models import classifiers
+from stn_jax.models.calls import call, call_in_turn
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
 from stn_jax.models.transformer import SpatialTransformer
@@ -33,14 +34,8 @@ class Stack(nn.Module):
     blocks: Sequence[nn.Module]
     last: nn.Module
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return self.last(_run(self.blocks, x, train), train=train)
-
-
-def _run(blocks: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Array:
-    for block in blocks:
-        x = block(x, train=train)
-    return x
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return call(self.last, call_in_turn(self.blocks, x, train), train)
 
 
 class Network(nn.Module):
@@ -51,7 +46,8 @@ class Network(nn.Module):
     layers, which are thereby shared: STN-CX is (X, X), STN-SLX is (0, X).
 
     Attributes:
-      blocks: modules called as ``block(x, train=...)``.
+      blocks: modules from map to map, called as ``block(x, train=...)`` or, where they have no such
+        argument, ``block(x)``.
       head: module called alike, from the last map to logits.
       transformer: None for a plain classifier.
       warp_depth, look_depth: see above.
@@ -63,10 +59,15 @@ class Network(nn.Module):
     warp_depth: int = 0
     look_depth: int = 0
 
+    # With positional flags, so that nn.remat can be told that they are static.
     def __call__(
-        self, images: jax.Array, *, train: bool = False, return_details: bool = False
+        self, images: jax.Array, train: bool = False, return_details: bool = False
     ) -> jax.Array | tuple[jax.Array, Details]:
         """Classifies a batch.
+
+        ``nn.remat`` and ``nn.jit`` take static arguments by their positions, of which ``self`` is
+        0: ``nn.remat(Network, static_argnums=(2, 3))`` makes modules that are called with both
+        flags, as ``network(images, True, False)``.
 
         Args:
           images: ``[B, H, W, C]``, normalised.
@@ -94,14 +95,14 @@ class Network(nn.Module):
                 f"warp_depth is {self.warp_depth} and look_depth {self.look_depth}; expected "
                 f"0 <= warp_depth <= look_depth <= {len(self.blocks)}, the number of blocks"
             )
-        x = _run(self.blocks[: self.warp_depth], images, train)
+        x = call_in_turn(self.blocks[: self.warp_depth], images, train)
         theta = None
         if self.transformer is not None:
             shared = self.blocks[self.warp_depth : self.look_depth]
             x, theta = self.transformer(
-                x, features=lambda y: _run(shared, y, train), return_theta=True, train=train
+                x, features=lambda y: call_in_turn(shared, y, train), return_theta=True, train=train
             )
-        logits = self.head(_run(self.blocks[self.warp_depth :], x, train), train=train)
+        logits = call(self.head, call_in_turn(self.blocks[self.warp_depth :], x, train), train)
         return (logits, Details(theta, x)) if return_details else logits
 
 
@@ -197,7 +198,6 @@ def create_model(
     downsample: int | None = None,
     localization: nn.Module | None = None,
     transform: Transform | str = "affine",
-    clip: float = 0.0,
     dtype: Any = None,
 ) -> Network:
     """Makes one of the study's networks.
@@ -221,12 +221,10 @@ def create_model(
       mode, padding_mode, align_corners: of the warp. The defaults are the study's: bilinear,
         "border" for MNIST and "zeros" for SVHN, corners aligned.
       downsample: the warped array's sides are divided by this; the task's own where None.
-      localization: a localization network in place of the task's own, called as
-        ``localization(x, train=...)``.
+      localization: a localization network in place of the task's own, from ``[B, H, W, C]`` to
+        ``[B, n]``; it is told ``train=`` where it has such an argument.
       transform: what the transformer may do: "rotation", "attention", "similarity", "affine" (the
         study's), "projective" or "tps", or an object of :mod:`stn_jax.warp.transforms`.
-      clip: bound of an image's gradient to its transform in training, in mean norms of the batch's;
-        0: none. See :class:`SpatialTransformer`.
       dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
 
     Returns:
@@ -278,7 +276,6 @@ def create_model(
         padding_mode=padding_mode or made.padding_mode,
         align_corners=align_corners,
         transform=transform,
-        clip=clip,
     )
     transformer.family()  # refuses what does not fit together now, not at the first call
     return Network(

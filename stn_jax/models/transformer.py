@@ -1,6 +1,5 @@
 """The spatial transformer: look, decide on a pose, warp."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stn_jax.models.calls import call
 from stn_jax.warp import grid_sample, transforms
 from stn_jax.warp.transforms import Transform
 
@@ -22,7 +22,8 @@ class SpatialTransformer(nn.Module):
     is blurred twice (Lin and Lucey 2017; Jansson et al., arXiv 2004.11678).
 
     Attributes:
-      localization: module from ``[B, H, W, C]`` to a vector ``[B, n]``.
+      localization: module from ``[B, H, W, C]`` to a vector ``[B, n]``; it is told ``train=`` where
+        it has such an argument.
       shape: the output's spatial shape; the input's own where None.
       downsample: the output's sides are the input's divided by this (where shape is None).
       iterations: how many times the localization network looks.
@@ -33,10 +34,6 @@ class SpatialTransformer(nn.Module):
       transform: what the transformer may do: "rotation", "attention", "similarity", "affine",
         "projective", "tps" (only "affine" for volumes), or a family of one's own settings; see
         :mod:`stn_jax.warp.transforms`.
-      clip: in training, an image's gradient with respect to the parameters of its transform is
-        shortened to this many times the batch's mean norm (few images have by far the longest
-        ones, and drown what the others ask for); 0: never. Such networks have no forward-mode
-        derivatives.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -46,6 +43,13 @@ class SpatialTransformer(nn.Module):
       >>> images = jnp.ones((8, 28, 28, 1))
       >>> aligned, variables = SpatialTransformer(look).init_with_output(jax.random.key(0), images)
       >>> aligned.shape
+      (8, 28, 28, 1)
+
+      The same in two steps, each a method that ``nn.remat``, ``nn.jit`` and ``module.apply`` can
+      take alone (see :meth:`predict` and :meth:`warp`):
+
+      >>> theta = SpatialTransformer(look).apply(variables, images, method="predict")
+      >>> SpatialTransformer(look).apply(variables, images, theta, method="warp").shape
       (8, 28, 28, 1)
     """
 
@@ -58,7 +62,6 @@ class SpatialTransformer(nn.Module):
     padding_mode: str = "zeros"
     align_corners: bool = False
     transform: Transform | str = "affine"
-    clip: float = 0.0
 
     def family(self, rank: int = 2) -> Transform:
         """The family of transforms, for images (rank 2) or volumes (rank 3).
@@ -77,12 +80,77 @@ class SpatialTransformer(nn.Module):
         return family
 
     @nn.compact
+    def parameters(
+        self, x: jax.Array, family: Transform, train: bool = False, **localization_options: Any
+    ) -> jax.Array:
+        """The parameters of the transform that one look at ``[B, ...]`` asks for, ``[B, n]``."""
+        vector = call(self.localization, x, train, **localization_options)
+        if vector.ndim != 2 or vector.shape[1] == 0:
+            raise ValueError(
+                f"the localization network gave an array of shape {vector.shape} for one of "
+                f"{x.shape}; expected a vector for each image, [B, n]"
+            )
+        # Half precision is too coarse for poses.
+        vector = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
+        return nn.Dense(family.size, kernel_init=nn.initializers.zeros, name="theta")(vector)
+
+    def predict(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        *,
+        num_spatial_dims: int = 2,
+        **localization_options: Any,
+    ) -> jax.Array:
+        """Looks once, and says how to warp.
+
+        ``warp(image, predict(image))`` is ``__call__(image)``, and with another x, computed as one
+        likes, what ``features`` is for there.
+
+        Args:
+          x: what the localization network looks at, ``[B, ...]``.
+          train: passed to the localization network, where it has such an argument.
+          num_spatial_dims: 2 for images, 3 for volumes.
+          **localization_options: passed to the localization network.
+
+        Returns:
+          theta, as :meth:`__call__` gives it.
+
+        Raises:
+          ValueError: there are several iterations, in which the images have to be warped between
+            the looks; or an attribute is out of range.
+        """
+        if self.iterations != 1:
+            raise ValueError(
+                f"iterations is {self.iterations}, and predict looks once; expected 1: call the "
+                "module itself for more"
+            )
+        family = self.family(num_spatial_dims)
+        theta = family.theta(self.parameters(x, family, train, **localization_options))
+        return self._cropped(theta, family)
+
+    def warp(self, image: jax.Array, theta: jax.Array) -> jax.Array:
+        """Warps a batch by transforms that are known.
+
+        Args:
+          image: ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes.
+          theta: as :meth:`predict` gives it.
+
+        Returns:
+          ``[B, *shape, C]``, in the image's type.
+
+        Raises:
+          ValueError: as :meth:`__call__`.
+        """
+        return self._sample(image, theta, self._output_shape(image))
+
+    # With positional flags, so that ``nn.remat(..., static_argnums=...)`` can name them.
     def __call__(
         self,
         image: jax.Array,
-        *,
         features: Callable[[jax.Array], jax.Array] | None = None,
         return_theta: bool = False,
+        train: bool = False,
         **localization_options: Any,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Warps a batch.
@@ -90,8 +158,9 @@ class SpatialTransformer(nn.Module):
         Args:
           image: ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes: what is warped.
           features: function from an image to what the localization network looks at; the image
-            itself where None.
+            itself where None. Where a closure will not do, as in ``nn.remat``: :meth:`predict`.
           return_theta: whether the transform comes back too.
+          train: passed to the localization network, where it has such an argument.
           **localization_options: passed to the localization network.
 
         Returns:
@@ -104,6 +173,36 @@ class SpatialTransformer(nn.Module):
           ValueError: the image has not four or five axes, or an attribute is out of range or does
             not fit the others.
         """
+        shape = self._output_shape(image)
+        family = self.family(image.ndim - 2)
+        steps: list[jax.Array] = []
+        view = image
+        for i in range(self.iterations):
+            seen = view if features is None else features(view)
+            parameters = self.parameters(seen, family, train, **localization_options)
+            steps.append(family.theta(parameters))
+            theta = family.compose(*steps)
+            if i < self.iterations - 1:
+                view = self._sample(image, theta, image.shape[1:-1])
+        theta = self._cropped(theta, family)
+        warped = self._sample(image, theta, shape)
+        return (warped, theta) if return_theta else warped
+
+    def _cropped(self, theta: jax.Array, family: Transform) -> jax.Array:
+        return theta if self.window == 1 else family.windowed(theta, self.window)
+
+    def _sample(self, image: jax.Array, theta: jax.Array, shape: Sequence[int]) -> jax.Array:
+        family = self.family(image.ndim - 2)
+        return grid_sample(
+            image,
+            family.grid_of(theta, shape, align_corners=self.align_corners),
+            mode=self.mode,
+            padding_mode=self.padding_mode,
+            align_corners=self.align_corners,
+        )
+
+    def _output_shape(self, image: jax.Array) -> tuple[int, ...]:
+        """The output's spatial shape for an image. ValueError where there is none."""
         if image.ndim not in (4, 5):
             raise ValueError(
                 f"image has shape {image.shape}; expected [B, H, W, C] or [B, D, H, W, C]"
@@ -111,56 +210,21 @@ class SpatialTransformer(nn.Module):
         for name in ("downsample", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if not self.window > 0:
+        if not 0 < self.window < float("inf"):
             raise ValueError(f"window is {self.window}; expected a share of a side, such as 0.5")
-        if not self.clip >= 0:
-            raise ValueError(f"clip is {self.clip}; expected a factor, or 0 for no clipping")
-        rank = image.ndim - 2
-        shape = self.shape or tuple(side // self.downsample for side in image.shape[1:-1])
-        family = self.family(rank)
-        to_params = nn.Dense(family.size, kernel_init=nn.initializers.zeros, name="theta")
-        steps: list[jax.Array] = []
-        view = image
-        for i in range(self.iterations):
-            seen = view if features is None else features(view)
-            vector = self.localization(seen, **localization_options)
-            # Half precision is too coarse for poses.
-            vector = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
-            params = to_params(vector)
-            if self.clip:
-                params = _with_short_gradients(params, self.clip)
-            steps.append(family.theta(params))
-            theta = family.compose(*steps)
-            last = i == self.iterations - 1
-            if last and self.window != 1:
-                theta = family.windowed(theta, self.window)
-            grid = family.grid_of(
-                theta, shape if last else image.shape[1:-1], align_corners=self.align_corners
+        sides = image.shape[1:-1]
+        if 0 in sides:
+            raise ValueError(f"image has shape {image.shape}; expected sides of 1 or more")
+        if self.shape is not None:
+            if len(self.shape) != len(sides) or any(side < 1 for side in self.shape):
+                raise ValueError(
+                    f"shape is {tuple(self.shape)}; expected {len(sides)} sides of 1 or more"
+                )
+            return tuple(self.shape)
+        shape = tuple(side // self.downsample for side in sides)
+        if 0 in shape:
+            raise ValueError(
+                f"downsample is {self.downsample}, which leaves nothing of an image of "
+                f"{'x'.join(map(str, sides))}; expected no more than {min(sides)}"
             )
-            view = grid_sample(
-                image,
-                grid,
-                mode=self.mode,
-                padding_mode=self.padding_mode,
-                align_corners=self.align_corners,
-            )
-        return (view, theta) if return_theta else view
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _with_short_gradients(params: jax.Array, clip: float) -> jax.Array:
-    """The identity of ``[B, n]``; rows of its gradient are clipped at ``clip`` mean norms."""
-    return params
-
-
-def _forward(params: jax.Array, clip: float) -> tuple[jax.Array, None]:
-    return params, None
-
-
-def _backward(clip: float, _: None, gradient: jax.Array) -> tuple[jax.Array]:
-    norms = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
-    longest = clip * norms.mean()
-    return (jnp.where(norms > longest, longest / norms, 1) * gradient,)
-
-
-_with_short_gradients.defvjp(_forward, _backward)
+        return shape

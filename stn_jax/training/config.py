@@ -40,9 +40,9 @@ class Config:
       seeds: one network is trained for each, all in one program.
       epochs, batch_size: an epoch drops the examples that do not fill its last batch.
       microbatch: how many of a batch's examples at once; the parts' gradients are averaged, which
-        takes the memory of one part. Dropout draws other masks in each, and theta_clip's mean is
-        the part's. 0: all, but on one CPU fewer (64 of 28x28 pixels, 32 of larger images), which
-        is faster there.
+        takes the memory of one part and changes rounding alone. 0: all, but on one CPU without
+        theta_clip fewer (64 of 28x28 pixels, 32 of larger images), which is faster there. With
+        theta_clip each look costs parts a forward and half a backward pass more.
       holdout: this many training examples, the last ones, are not trained on and take the test
         set's place in the evaluation; to choose settings by.
       learning_rate: the schedule's peak.
@@ -67,7 +67,8 @@ class Config:
       transform: what it may do: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
       theta_clip: an image's gradient with respect to its transform is shortened to this many times
-        the batch's mean norm, so that few images do not drown the others; 0 turns it off.
+        the mean norm of the whole batch's, so that few images do not drown the others; 0 turns it
+        off.
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       crop: only for svhn and svhn_cropped, side of the random parts of images that are trained on
         (54 of 64 in the literature), in the evaluation the middle; 0 for whole images.

@@ -86,7 +86,7 @@ class Run:
             statistics = placement.put(jax.device_get(data[2:]), placement.whole)
             data = Data(images, labels, *statistics)
         options = model_options(config, source.num_classes)
-        model = create_model(config.task, config.variant, clip=config.theta_clip, **options)
+        model = create_model(config.task, config.variant, **options)
         return cls(config, task, model, data, test, placement)
 
     @property
@@ -100,7 +100,12 @@ class Run:
     @property
     def microbatch(self) -> int:
         """How many of a batch's examples are taken at once."""
-        return self.config.microbatch or self.at_once(self.config.batch_size)
+        config = self.config
+        if config.microbatch:
+            return config.microbatch
+        # With theta_clip parts would cost more than they save.
+        whole = config.theta_clip and self.model.transformer is not None
+        return config.batch_size if whole else self.at_once(config.batch_size)
 
     def at_once(self, size: int) -> int:
         """How many of so many examples are best taken at once; a divisor."""
@@ -127,6 +132,7 @@ class Run:
             seeds=self.config.seeds,
             batch_size=self.config.batch_size,
             microbatch=self.microbatch,
+            theta_clip=self.config.theta_clip,
             label_smoothing=self.config.label_smoothing,
             placement=self.placement,
         )

@@ -10,8 +10,9 @@ import optax
 
 from stn_jax.data.tasks import Task, example_keys
 from stn_jax.models import Network
+from stn_jax.models.dropout import numbered
+from stn_jax.training.gradients import value_and_grad
 from stn_jax.training.health import runaway, variation
-from stn_jax.training.microbatch import in_parts
 from stn_jax.training.placement import Placement
 
 State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lead with [seeds]
@@ -107,6 +108,7 @@ def make_train_steps(
     seeds: tuple[int, ...],
     batch_size: int,
     microbatch: int = 0,
+    theta_clip: float = 0.0,
     label_smoothing: float = 0.0,
     placement: Placement | None = None,
 ) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
@@ -115,13 +117,14 @@ def make_train_steps(
     Everything that a step draws (order of the examples, distortions, dropout) comes from its
     seed's key and its number by ``fold_in``, and what is measured is added up step by step. So
     after a number of steps state and sums are the same bits, however these were divided into
-    dispatches.
+    dispatches. Distortions and dropout masks are drawn for each example by itself.
 
     Args:
       model, optimizer, task: what is trained, how, and on what.
       seeds: one network for each.
       batch_size: examples in each step.
-      microbatch: how many of these at once, a divisor; 0: all.
+      microbatch: how many of these at once, a divisor; 0: all. It changes rounding alone.
+      theta_clip: see :func:`stn_jax.training.gradients.value_and_grad`.
       placement: how states and data are laid over devices; None: they are on one.
 
     Returns:
@@ -144,14 +147,14 @@ def make_train_steps(
         key = jax.random.fold_in(key, step)
         numbers = jnp.arange(batch_size)
 
-        def gradients_of(part, number):
+        dropout = jax.random.fold_in(key, batch_size)
+
+        def loss_fn(params, part):
             chosen, numbers = part
             keys = shared(example_keys(key, numbers))
             images, _ = distorted_batch(task, data, keys, shared(data.images[chosen]))
             images, labels = shared(images), shared(data.labels[chosen])
-            dropout = jax.random.fold_in(key, batch_size + number)
-
-            def loss_fn(params):
+            with numbered(numbers):
                 result: Any = model.apply(
                     {"params": params},
                     images,
@@ -159,23 +162,18 @@ def make_train_steps(
                     rngs={"dropout": dropout},
                     return_details=True,
                 )
-                logits, details = result
-                # Where an example has several labels, their losses add up, and one miss is an
-                # error.
-                targets = jax.nn.one_hot(labels, logits.shape[-1])
-                losses = optax.softmax_cross_entropy(
-                    logits, optax.smooth_labels(targets, label_smoothing)
-                )
-                wrong = logits.argmax(-1) != labels
-                loss = losses.reshape(len(labels), -1).sum(-1).mean()
-                return loss, (wrong.reshape(len(labels), -1).any(-1).mean(), details.theta)
+            logits, details = result
+            # Where an example has several labels, their losses add up, and one miss is an error.
+            targets = jax.nn.one_hot(labels, logits.shape[-1])
+            losses = optax.softmax_cross_entropy(
+                logits, optax.smooth_labels(targets, label_smoothing)
+            )
+            wrong = logits.argmax(-1) != labels
+            loss = losses.reshape(len(labels), -1).sum(-1).mean()
+            return loss, (wrong.reshape(len(labels), -1).any(-1).mean(), details.theta)
 
-            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-            (loss, (errors, theta)), gradients = value_and_grad(params)
-            return (loss, errors, gradients), theta
-
-        (loss, errors, gradients), theta = in_parts(
-            gradients_of, (chosen, numbers), microbatch or batch_size
+        (loss, errors, gradients), theta = value_and_grad(
+            loss_fn, params, (chosen, numbers), size=microbatch or batch_size, ratio=theta_clip
         )
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         params = optax.apply_updates(params, updates)

@@ -6,6 +6,7 @@ tolerance of 1e-12 leaves no room for a mistake. Inputs are drawn at random.
 
 import functools
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,20 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax import lax
+from jax import export, lax
 
-from stn_jax.models import fourier, layers
+from stn_jax.models import layers
+from stn_jax.models.cpu import fourier, tiled
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 FORMS = {
     "fourier": fourier.convolution,
     "fourier by 1": functools.partial(fourier.convolution, tile=(1, 1)),
     "fourier by 2x3": functools.partial(fourier.convolution, tile=(2, 3)),
-    "tiled": layers._tiled,
-    "tiled by 1": functools.partial(layers._tiled, tile=1),
-    "tiled by 7": functools.partial(layers._tiled, tile=7),
+    "tiled": tiled.convolution,
+    "tiled by 1": functools.partial(tiled.convolution, tile=1),
+    "tiled by 7": functools.partial(tiled.convolution, tile=7),
 }
-USED_FORMS = ((fourier, "convolution"), (layers, "_tiled"))
 
 # Image [B, H, W, C], kernel [h, w, C, features] and a padding. Which form each takes is not the
 # tests' business, but together they should take all of them and all their branches: few channels
@@ -79,19 +80,19 @@ def x64():
 
 @pytest.fixture
 def used(monkeypatch):
-    """The names of the forms that are used, one for each use."""
-    names = []
+    """The modules of the forms that are used, one for each use."""
+    modules = []
 
-    def spy(name, form):
+    def spy(module, form):
         def call(*args, **options):
-            names.append(name)
+            modules.append(module)
             return form(*args, **options)
 
         return call
 
-    for module, name in USED_FORMS:
-        monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
-    return names
+    for module in (fourier, tiled):
+        monkeypatch.setattr(module, "convolution", spy(module, module.convolution))
+    return modules
 
 
 def draw(*shapes: tuple[int, ...], dtype: Any = np.float64) -> list[np.ndarray]:
@@ -197,8 +198,8 @@ class TestForms:
     def test_all_of_them_are_in_use(self, used):
         for x, kernel in SHAPES:
             arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x, kernel)]
-            jax.eval_shape(jax.grad(lambda *args: ours(*args).sum(), (0, 1)), *arrays)
-        assert set(used) == {name for _, name in USED_FORMS}
+            jax.jit(lambda *args: ours(*args)).lower(*arrays)
+        assert set(used) == {fourier, tiled}
 
 
 class TestConvolution:
@@ -274,6 +275,7 @@ class TestConvolution:
             {"feature_group_count": 2},
             {"batch_group_count": 2},
             {"precision": lax.Precision.HIGHEST},
+            {"precision": ("highest", "highest")},
         ],
     )
     def test_other_convolutions(self, options, x64):
@@ -400,40 +402,123 @@ class TestMaxPool:
         assert_same(found, expected, 1e-6)
 
 
-class TestOnAccelerators:
-    """The forms for accelerators are XLA's own operations; here they run on CPU."""
+CONVOLUTION = "stablehlo.convolution"
 
-    @pytest.fixture(autouse=True)
-    def _backend(self, monkeypatch):
+
+def lowered(function: Callable, *args: Any, platforms: tuple[str, ...]) -> str:
+    return export.export(jax.jit(function), platforms=platforms)(*args).mlir_module()
+
+
+class TestPlatforms:
+    """A program holds the forms for the platforms that it is lowered for, not for this one."""
+
+    def gradients(self, *args: Any) -> tuple[jax.Array, ...]:
+        return jax.grad(lambda *args: (ours(*args) ** 2).sum(), (0, 1))(*args)
+
+    @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+    def test_accelerators_are_given_plain_convolutions(self, platform):
+        arrays = draw(*SHAPES[1], dtype=np.float32)
+        text = lowered(self.gradients, *arrays, platforms=(platform,))
+        assert text.count(CONVOLUTION) == 3
+        assert "dot_general" not in text
+
+    def test_cpus_are_given_products(self, monkeypatch):
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        text = lowered(self.gradients, *draw(*SHAPES[1], dtype=np.float32), platforms=("cpu",))
+        assert CONVOLUTION not in text
+        assert "dot_general" in text
 
-    def test_convolution(self):
+    def test_several_platforms_are_given_both(self):
+        arrays = draw(*SHAPES[1], dtype=np.float32)
+        mapped = jax.vmap(self.gradients)
+        for function, args in ((self.gradients, arrays), (mapped, [x[None] for x in arrays])):
+            exported = export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(*args)
+            text = exported.mlir_module()
+            assert CONVOLUTION in text
+            assert "dot_general" in text
+            assert_same(exported.call(*args), function(*args), 1e-6)
+
+    @pytest.mark.parametrize("precision", [None, "highest", lax.Precision.HIGH])
+    def test_the_precision_is_the_one_asked_for(self, precision):
+        arrays = draw(*SHAPES[1], dtype=np.float32)
+        texts = [
+            lowered(
+                lambda *args, conv=conv: jax.grad(
+                    lambda *args: conv(*args, precision=precision).sum()
+                )(*args),
+                *arrays,
+                platforms=("cuda",),
+            )
+            for conv in (ours, theirs)
+        ]
+        found, expected = (set(re.findall(r"#stablehlo<precision \w+>", text)) for text in texts)
+        assert found == expected
+        assert bool(found - {"#stablehlo<precision DEFAULT>"}) == (precision is not None)
+
+    def test_the_precision_is_the_contexts_at_the_call(self):
+        arrays = draw(*SHAPES[1], dtype=np.float32)
+        with jax.default_matmul_precision("highest"):
+            traced = jax.jit(lambda *args: ours(*args)).trace(*arrays)
+        assert "HIGHEST" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+    def test_pooling_is_elementwise(self, dtype):
+        x = jnp.ones((2, 7, 5, 3), dtype)
+        pooled = jax.grad(lambda x: layers.max_pool(x).astype(np.float32).sum())
+        text = lowered(pooled, x, platforms=("cuda",))
+        assert "reduce_window" not in text
+        assert "gather" not in text
+        assert "select_and_scatter" not in text
+
+
+class TestForcedImplementation:
+    """It is part of the key by which programs are found again."""
+
+    def test_of_a_convolution(self, used):
         x, kernel = draw(*SHAPES[1], dtype=np.float32)
-        assert primitives(ours, x, kernel) == ["conv_general_dilated"]
+        compiled = jax.jit(lambda *args: ours(*args))
 
-    def test_max_pool(self):
+        def text() -> str:
+            return compiled.lower(x, kernel).as_text()
+
+        assert CONVOLUTION not in text()
+        value = compiled(x, kernel)
+        with layers.force_implementation("lax"):
+            assert CONVOLUTION in text()
+            used.clear()
+            assert_same(compiled(x, kernel), value, 1e-6)
+            assert not used
+        assert CONVOLUTION not in text()
+        with layers.force_implementation("cpu"):
+            accelerated = compiled.trace(x, kernel).lower(lowering_platforms=("cuda",)).as_text()
+        assert CONVOLUTION not in accelerated
+
+    def test_of_a_convolution_without_jit(self, used):
+        x, kernel = draw((2, 7, 8, 5), (3, 5, 5, 4), dtype=np.float32)
+        value = ours(x, kernel)
+        assert used
+        used.clear()
+        with layers.force_implementation("lax"):
+            assert_same(ours(x, kernel), value, 1e-6)
+        assert not used
+
+    def test_of_pooling(self):
         (x,) = draw((2, 7, 5, 3), dtype=np.float32)
-        assert primitives(layers.max_pool, x) == ["reduce_window_max"]
+        compiled = jax.jit(lambda x: layers.max_pool(x))
+        for name, there in ((None, False), ("lax", True), (None, False)):
+            with layers.force_implementation(name):
+                assert ("reduce_window" in compiled.lower(x).as_text()) == there
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_max_pool_has_derivatives(self, dtype):
+    def test_pooling_has_derivatives(self, dtype):
         x, dx = draw((2, 7, 5, 3), (2, 7, 5, 3), dtype=jnp.dtype(dtype))
-        assert_same(*(pool_derivatives(pool, x, dx, 2) for pool in POOLS), 0)
+        with layers.force_implementation("lax"):
+            found = pool_derivatives(layers.max_pool, x, dx, 2)
+        assert_same(found, pool_derivatives(reduce_window, x, dx, 2), 0)
 
-
-def test_plain_operations_can_be_asked_for_and_are_left_again():
-    x, kernel = draw(*SHAPES[1], dtype=np.float32)
-
-    def used() -> list[str]:  # functions of their own, since JAX keeps what it has traced
-        pooling = primitives(lambda x: layers.max_pool(x), x)
-        return primitives(lambda x, kernel: ours(x, kernel), x, kernel) + pooling
-
-    before = used()
-    with layers.using_plain():
-        assert used() == ["conv_general_dilated", "reduce_window_max"]
-    assert used() == before
-    assert "reduce_window_max" not in before
-
-
-def primitives(function: Callable, *args) -> list[str]:
-    return [equation.primitive.name for equation in jax.make_jaxpr(function)(*args).eqns]
+    def test_another_name_is_refused(self):
+        with (
+            layers.force_implementation("gpu"),
+            pytest.raises(ValueError, match="force_implementation is 'gpu'; expected 'lax'"),
+        ):
+            ours(*draw(*SHAPES[1], dtype=np.float32))

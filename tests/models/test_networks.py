@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from stn_jax import SpatialTransformer, affine_transform, create_model
-from stn_jax.models import Variant
+from stn_jax.models import ConvBlock, DenseLocalization, Head, Network, Variant
 from stn_jax.warp import affine
 
 SIDES = {
@@ -365,47 +365,237 @@ class TestSpatialTransformer:
         chex.assert_shape(warped, (2, 2, 3, 4, 1))
         chex.assert_shape(theta, (2, 3, 4))
 
-    @pytest.mark.parametrize("clip", [0.0, 0.5, 1.0, 100.0])
-    def test_clipping_shortens_the_gradients_of_few_images(self, clip):
-        """Against the gradients of each image alone, of which none is longer than the mean."""
-        plain, clipped = SpatialTransformer(self.look), SpatialTransformer(self.look, clip=clip)
-        images = jax.random.normal(jax.random.key(0), (6, 12, 12, 2))
-        weights = jnp.array([0.0, 1, 1, 2, 3, 50])  # the last one would drown the others
-        params = plain.init(jax.random.key(1), images)["params"]
+    def test_predict_and_warp_are_the_call_in_two_steps(self):
+        module = SpatialTransformer(self.look, downsample=2, window=0.5, align_corners=True)
+        images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
+        variables = module.init(jax.random.key(1), images[..., :1])
+        variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
+        warped, theta = module.apply(
+            variables, images, lambda x: x[..., :1], True
+        )  # looks at one of the two channels
+        found = module.apply(variables, images[..., :1], method="predict")
+        chex.assert_trees_all_equal(found, theta)
+        chex.assert_trees_all_equal(module.apply(variables, images, found, method="warp"), warped)
+        made = module.init(jax.random.key(1), images[..., :1], method="predict")
+        chex.assert_trees_all_equal_shapes(made, variables)
 
-        def bias_gradient(module, images, weights):
-            def loss(params):
-                warped = module.apply({"params": params}, images)
-                return (weights[:, None, None, None] * warped * images[:, ::-1]).sum()
+    def test_predict_and_warp_of_volumes(self):
+        module = SpatialTransformer(self.look)
+        volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
+        theta, _ = module.init_with_output(
+            jax.random.key(1), volumes, num_spatial_dims=3, method="predict"
+        )
+        warped = module.apply({}, volumes, theta, method="warp")
+        chex.assert_trees_all_close(warped, volumes, atol=1e-5)
 
-            return np.asarray(jax.grad(loss)(params)["theta"]["bias"], np.float64)
-
-        each = np.stack(
-            [bias_gradient(plain, images[i : i + 1], weights[i : i + 1]) for i in range(6)]
-        )
-        norms = np.linalg.norm(each, axis=1)
-        longest = clip * norms.mean() if clip else np.inf
-        shortened = each * np.minimum(1, longest / np.maximum(norms, 1e-30))[:, None]
-        expected = shortened.sum(0)
-        np.testing.assert_allclose(
-            bias_gradient(clipped, images, weights), expected, rtol=1e-4, atol=1e-4 * norms.max()
-        )
-        assert (np.abs(expected - each.sum(0)).max() > 1) == (0 < clip <= 1)
-        chex.assert_trees_all_equal(
-            clipped.apply({"params": params}, images), plain.apply({"params": params}, images)
-        )
+    def test_predict_looks_once(self):
+        with pytest.raises(ValueError, match="iterations is 2, and predict looks once"):
+            SpatialTransformer(self.look, iterations=2).init(
+                jax.random.key(1), jnp.ones((1, 12, 12, 2)), method="predict"
+            )
 
     def test_bad_input_is_refused(self):
-        for window in (0.0, -1.0, float("nan")):
+        for window in (0.0, -1.0, float("nan"), float("inf")):
             with pytest.raises(ValueError, match=f"window is {window}; expected a share of a side"):
                 SpatialTransformer(self.look, window=window).init(
                     jax.random.key(1), jnp.ones((1, 12, 12, 2))
                 )
-        with pytest.raises(ValueError, match="clip is -1; expected a factor, or 0 for no clipping"):
-            SpatialTransformer(self.look, clip=-1).init(jax.random.key(1), jnp.ones((1, 12, 12, 2)))
         with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
             SpatialTransformer(self.look).init(jax.random.key(1), jnp.ones((12, 12, 2)))
         with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
             SpatialTransformer(self.look, iterations=0).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2))
             )
+
+    @pytest.mark.parametrize(
+        ("options", "shape", "message"),
+        [
+            (
+                {"downsample": 8},
+                (1, 6, 6, 1),
+                "downsample is 8, which leaves nothing of an image of 6x6",
+            ),
+            ({"downsample": 3}, (1, 6, 2, 1), "expected no more than 2"),
+            ({"shape": (0, 5)}, (1, 6, 6, 1), r"shape is \(0, 5\); expected 2 sides of 1 or more"),
+            ({"shape": (5,)}, (1, 6, 6, 1), r"shape is \(5,\); expected 2 sides"),
+            ({"shape": (5, 5)}, (1, 6, 6, 6, 1), r"shape is \(5, 5\); expected 3 sides"),
+            ({}, (1, 0, 6, 1), r"image has shape \(1, 0, 6, 1\); expected sides of 1 or more"),
+        ],
+    )
+    def test_an_empty_output_is_refused(self, options, shape, message):
+        module = SpatialTransformer(self.look, **options)
+        with pytest.raises(ValueError, match=message):
+            module.init(jax.random.key(1), jnp.ones(shape))
+        with pytest.raises(ValueError, match=message):
+            module.apply({}, jnp.ones(shape), jnp.ones((1, 2, 3)), method="warp")
+
+    @pytest.mark.parametrize(
+        "look", [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))]
+    )
+    def test_what_is_no_vector_for_each_image_is_refused(self, look):
+        with pytest.raises(ValueError, match=r"the localization network gave .*expected a vector"):
+            SpatialTransformer(look).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
+
+
+class TestFlags:
+    """Who has an argument ``train`` is told, and flags can be static arguments."""
+
+    look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
+
+    def test_a_localization_network_that_knows_nothing_of_training(self):
+        images = images_for("rotated_mnist")
+        for variant in ("stn-c0", "stn-c1", "stn-sl1", "stn-dl1"):
+            model = create_model("rotated_mnist", variant, width=1 / 16, localization=self.look)
+            variables = model.init(jax.random.key(0), images)
+            logits, details = model.apply(variables, images, True, True)
+            assert logits.shape == (3, 10)
+            assert details.theta.shape == (3, 2, 3)
+
+    @pytest.mark.parametrize("kind", ["keyword", "position", "sequential", "any", "function"])
+    def test_a_localization_network_is_told(self, kind):
+        told = []
+
+        class Keyword(nn.Module):
+            @nn.compact
+            def __call__(self, x, *, train):
+                told.append(train)
+                return nn.Dense(4)(x.reshape(len(x), -1))
+
+        class Position(Keyword):
+            def __call__(self, x, train):
+                return super().__call__(x, train=train)
+
+        class Any(Keyword):
+            def __call__(self, x, **options):
+                return super().__call__(x, **options)
+
+        def function(x, train):
+            told.append(train)
+            return x.reshape(len(x), -1)
+
+        module = {
+            "keyword": Keyword(),
+            "position": Position(),
+            "sequential": nn.Sequential([Position(), nn.relu]),
+            "any": Any(),
+            "function": function,
+        }[kind]
+        model = create_model("rotated_mnist", "stn-c0", width=1 / 16, localization=module)
+        model.init(jax.random.key(0), images_for("rotated_mnist"), True)
+        model.init(jax.random.key(0), images_for("rotated_mnist"))
+        assert told == [True, False]
+
+    def test_blocks_and_heads_of_ones_own(self):
+        blocks = (nn.Conv(4, (3, 3)), nn.relu, nn.Dropout(0.5, deterministic=True))
+        network = Network(blocks, nn.Sequential([lambda x: x.mean((1, 2)), nn.Dense(10)]))
+        logits, _ = network.init_with_output(jax.random.key(0), images_for("rotated_mnist"), True)
+        assert logits.shape == (3, 10)
+
+    @staticmethod
+    def gradients(model, variables, *args):
+        rngs = {"dropout": jax.random.key(5)}
+
+        @jax.jit
+        def compute(params, *args):
+            def loss(params):
+                logits, details = model.apply({"params": params}, *args, True, True, rngs=rngs)
+                return (logits**2).sum(), details
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        return compute(variables["params"], *args)
+
+    @pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-sl1"])
+    @pytest.mark.parametrize("lift", ["remat", "jit"])
+    def test_lifted_networks(self, lift, variant):
+        model, variables, images = init("svhn", variant, width=1 / 16)
+        other = getattr(nn, lift)(Network, static_argnums=(2, 3))(
+            model.blocks, model.head, model.transformer, model.warp_depth, model.look_depth
+        )
+        made = jax.eval_shape(lambda: other.init(jax.random.key(0), images, False, False))
+        chex.assert_trees_all_equal_shapes_and_dtypes(made, variables)
+        found, expected = (self.gradients(each, variables, images) for each in (other, model))
+        assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(found[1])) > 0
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+    def test_lifted_blocks_in_a_network(self):
+        model, variables, images = init("svhn", "cnn", width=1 / 16)
+        block = nn.remat(ConvBlock, static_argnums=2)
+        fields = ("features", "kernel_size", "padding", "pool", "dropout", "dtype")
+        blocks = [block(**{name: getattr(b, name) for name in fields}) for b in model.blocks]
+        found, expected = (
+            self.gradients(each, variables, images) for each in (Network(blocks, model.head), model)
+        )
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("lift", ["remat", "jit"])
+    def test_lifted_transformers(self, lift):
+        images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
+        look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
+        lifted = getattr(nn, lift)(SpatialTransformer, static_argnums=(2, 3, 4))
+        steps = getattr(nn, lift)(SpatialTransformer, static_argnums=2, methods=["predict", "warp"])
+        variables = SpatialTransformer(look).init(jax.random.key(1), images)
+        variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
+
+        def in_steps(module, x):
+            return module.warp(x, module.predict(x, True))
+
+        def whole(module, x):
+            return module(x, None, True, True)[0]
+
+        def gradient(module, run):
+            def loss(variables, x):
+                return (module.apply(variables, x, method=run) ** 3).sum()
+
+            return jax.jit(jax.value_and_grad(loss, (0, 1)))(variables, images)
+
+        expected = gradient(SpatialTransformer(look), whole)
+        for found in (gradient(lifted(look), whole), gradient(steps(look), in_steps)):
+            chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    def test_networks_mapped_and_scanned(self):
+        """An ensemble by nn.vmap, and a transformer that refines an image in nn.scan."""
+        images = images_for("rotated_mnist")
+        model = create_model("rotated_mnist", "stn-c0", width=1 / 16)
+        fields = (model.blocks, model.head, model.transformer)
+        several = nn.vmap(
+            Network,
+            in_axes=None,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            axis_size=2,
+        )(*fields)
+        made = several.init(jax.random.key(0), images)
+        for i, logits in enumerate(several.apply(made, images)):
+            one = jax.tree.map(lambda x, i=i: x[i], made)
+            chex.assert_trees_all_close(logits, model.apply(one, images), atol=1e-5)
+
+        class Refine(nn.Module):
+            @nn.compact
+            def __call__(self, image, _):
+                return SpatialTransformer(TestFlags.look, name="look")(image), None
+
+        scanned = nn.scan(
+            Refine, variable_broadcast="params", split_rngs={"params": False}, length=3
+        )()
+        made = scanned.init(jax.random.key(0), images, None)
+        made["params"]["look"]["theta"]["bias"] = jnp.array([0, 0.1, 0, -0.1, 0, 0])
+        expected = images
+        for _ in range(3):
+            once = {"params": made["params"]["look"]}
+            expected = SpatialTransformer(self.look).apply(once, expected)
+        found, _ = scanned.apply(made, images, None)
+        chex.assert_trees_all_close(found, expected, atol=1e-5)
+
+
+def test_maps_that_are_too_small_are_refused():
+    for task, side, message in (
+        ("svhn", 8, "a map of 1x1 is too small for pooling by 2"),
+        ("rotated_mnist", 14, "a map of 3x3 is too small for a 7x7 convolution"),
+    ):
+        images = jnp.ones((1, side, side, 1))
+        with pytest.raises(ValueError, match=message):
+            create_model(task, "cnn", width=1 / 16).init(jax.random.key(0), images)
+    for module in (DenseLocalization(), Head(10)):
+        with pytest.raises(ValueError, match=r"a map of shape \(2, 0, 5, 3\) holds no values"):
+            module.init(jax.random.key(0), jnp.ones((2, 0, 5, 3)))

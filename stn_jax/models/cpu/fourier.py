@@ -10,6 +10,7 @@ Gauss's three real products for a complex one.)
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = 
     features = kernel.shape[3]
     out_shape = (height - kernel.shape[0] + 1, width - kernel.shape[1] + 1)
     dtype = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 would lose the small among the large
-    tile = tile or _best_tile(batch, out_shape, kernel.shape)
+    tile = tile or _best_tile(counted(batch), out_shape, kernel.shape)
     window = tuple(t + k - 1 for t, k in zip(tile, kernel.shape[:2], strict=True))
     counts = [-(-o // t) for o, t in zip(out_shape, tile, strict=True)]
     to_window, to_kernel, to_output = (
@@ -59,16 +60,22 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = 
     return out[:, : out_shape[0], : out_shape[1]].astype(x.dtype)
 
 
-def cost(batch: int, out_shape: tuple[int, int], kernel_shape: tuple[int, ...]) -> float:
+def cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
     """What :func:`convolution` costs, in multiplications.
 
     Args:
-      batch: number of images.
-      out_shape: height and width of the output.
+      shape: the input's, ``(B, H, W, C_in)``.
       kernel_shape: ``(h, w, C_in, C_out)``.
     """
+    batch = counted(shape[0])
+    out_shape = (shape[1] - kernel_shape[0] + 1, shape[2] - kernel_shape[1] + 1)
     tile = _best_tile(batch, out_shape, kernel_shape)
     return _cost(batch, out_shape, kernel_shape, tile)
+
+
+def counted(batch: Any) -> int:
+    """The number of images to reckon with where a program is exported for any number."""
+    return batch if isinstance(batch, int) else 32
 
 
 # A value of a transform that is stored and read again takes about as long as this many

@@ -1,0 +1,255 @@
+"""Convolution as a JAX primitive whose form is chosen when a program is lowered.
+
+A convolution is linear in the input and linear in the kernel. With a cotangent of the output,
+``<cotangent, convolution(input, kernel)>`` is linear in each of the three, and each of
+
+    output(input, kernel)      input(kernel, cotangent)      kernel(input, cotangent)
+
+is the contraction of that form with the two others. These three are closed under differentiation:
+the derivatives of one are the other two. One primitive holds them, and what is wanted is one of its
+parameters. Mapped axes stay parameters too (which of the three have them), so that all that
+depends on the platform happens at lowering: on CPU the forms of this folder, elsewhere
+``lax.conv_general_dilated``, both mapped and transposed by JAX itself.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from stn_jax.models.cpu import fourier, tiled
+
+#: The implementation of what is traced within ``with force_implementation(name):``, whatever the
+#: platform: "lax" is ``lax.conv_general_dilated``, "cpu" are the forms for CPU; None: by platform.
+#: It is part of the key by which ``jax.jit`` finds what it has traced. For tests and measurements.
+force_implementation = jax.make_user_context(None)
+
+INPUT, KERNEL, OUTPUT = range(3)
+_NUMBERS = ("NHWC", "HWIO", "NHWC")
+
+Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
+Form = Callable[..., jax.Array]
+# For each mapped axis, outermost first: whether input, kernel and output have it.
+Mapped = tuple[tuple[bool, bool, bool], ...]
+
+
+class Spec(NamedTuple):
+    """What a convolution is, apart from its arrays.
+
+    Attributes:
+      padding: values added before and after, of height and of width.
+      precision: as in ``lax.conv_general_dilated``.
+      implementation: see :data:`force_implementation`.
+    """
+
+    padding: tuple[tuple[int, ...], ...]
+    precision: Any
+    implementation: str | None
+
+
+def convolution(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Sequence[Sequence[int]],
+    precision: Any = None,
+) -> jax.Array:
+    """A convolution of stride 1, ``[B, H, W, C_in]`` and ``[h, w, C_in, C_out]``, any float type.
+
+    Args:
+      x: input ``[B, H, W, C_in]``.
+      kernel: ``[h, w, C_in, C_out]``, of the input's type.
+      padding: values added before and after, of height and of width; 0 or more.
+      precision: as in ``lax.conv_general_dilated``.
+
+    Returns:
+      ``[B, H_out, W_out, C_out]``.
+    """
+    name = force_implementation.value
+    if name not in (None, "lax", "cpu"):
+        raise ValueError(f"force_implementation is {name!r}; expected 'lax', 'cpu' or None")
+    if precision is None:
+        precision = jax.config.jax_default_matmul_precision
+    x, kernel = _equally_varying(x, kernel)
+    spec = Spec(tuple(tuple(pads) for pads in padding), precision, name)
+    return _convolution_p.bind(x, kernel, wanted=OUTPUT, mapped=(), spec=spec)
+
+
+def _equally_varying(*arrays: jax.Array) -> list[jax.Array]:
+    """Arrays that vary over the same axes of a ``shard_map``.
+
+    The transpose of what is done for it adds up the gradients of what all devices hold alike.
+    """
+    varying = [_varying(jax.typeof(x)) for x in arrays]
+    missing = [frozenset[Any]().union(*varying) - axes for axes in varying]
+    return [
+        lax.pcast(x, tuple(axes), to="varying") if axes else x
+        for x, axes in zip(arrays, missing, strict=True)
+    ]
+
+
+def _varying(aval: Any) -> frozenset[Any]:
+    return aval.mat.varying if hasattr(aval, "mat") else aval.vma  # newer and older releases of JAX
+
+
+# --- shapes and types -----------------------------------------------------------------------------
+
+
+def _given(wanted: int) -> tuple[int, int]:
+    """The roles of the two operands where the third is wanted, in order."""
+    first, second = (role for role in (INPUT, KERNEL, OUTPUT) if role != wanted)
+    return first, second
+
+
+def _result_shape(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> tuple[Any, ...]:
+    """The shape of what is wanted, from the two operands."""
+    shapes = dict(zip(_given(wanted), (a.shape, b.shape), strict=True))
+    leading = []
+    for i, axis in enumerate(mapped):
+        if axis[wanted]:
+            role = next(role for role in shapes if axis[role])
+            leading.append(shapes[role][sum(before[role] for before in mapped[:i])])
+    first, second = a.shape[-4:], b.shape[-4:]
+    more = [sum(pads) + 1 for pads in spec.padding]
+    if wanted == INPUT:  # from kernel and output
+        sides = [o + k - m for o, k, m in zip(second[1:3], first[:2], more, strict=True)]
+        return (*leading, second[0], *sides, first[2])
+    if wanted == KERNEL:  # from input and output
+        sides = [i - o + m for i, o, m in zip(first[1:3], second[1:3], more, strict=True)]
+        return (*leading, *sides, first[3], second[3])
+    sides = [i - k + m for i, k, m in zip(first[1:3], second[:2], more, strict=True)]
+    return (*leading, first[0], *sides, second[3])
+
+
+def _over_mapped(fn: Bilinear, mapped: Mapped, wanted: int) -> Bilinear:
+    """Maps a function of the two operands; sums over axes that its result does not have."""
+
+    def summed(fn: Bilinear) -> Bilinear:
+        return lambda a, b: fn(a, b).sum(0)
+
+    for axis in reversed(mapped):
+        fn = jax.vmap(fn, [0 if axis[role] else None for role in _given(wanted)])
+        fn = fn if axis[wanted] else summed(fn)
+    return fn
+
+
+def _abstract(a: Any, b: Any, *, wanted: int, mapped: Mapped, spec: Spec) -> Any:
+    """The type of the result: what JAX's own sums, products and broadcasts give.
+
+    So that it is sharded along the axis of examples, and varies over a mesh, as these would be.
+    """
+    shape = _result_shape(a, b, wanted, mapped, spec)
+    roles = _given(wanted)
+
+    def stand_in(a: jax.Array, b: jax.Array) -> jax.Array:
+        sums = [
+            x.sum() if role == KERNEL else x.sum((1, 2, 3))
+            for role, x in zip(roles, (a, b), strict=True)
+        ]
+        product = sums[0] * sums[1]
+        if wanted == KERNEL:
+            return jnp.broadcast_to(product.sum(), shape[-4:])
+        return jnp.broadcast_to(product[:, None, None, None], shape[-4:])
+
+    traced = jax.make_jaxpr(_over_mapped(stand_in, mapped, wanted))(a, b)
+    return traced.out_avals[0]
+
+
+# --- the computation ------------------------------------------------------------------------------
+
+
+def _plain(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), spec.padding, dimension_numbers=_NUMBERS, precision=spec.precision
+    )
+
+
+def _fast(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
+    """The form for CPU that takes less time."""
+    if not all(isinstance(size, int) for size in (*x.shape[1:], *kernel.shape)):
+        return _plain(x, kernel, spec)  # an exported program, of maps of any size
+    x = jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
+    cheapest = min((fourier, tiled), key=lambda form: form.cost(x.shape, kernel.shape))
+    return cheapest.convolution(x, kernel)
+
+
+def _contraction(
+    a: jax.Array, b: jax.Array, *, form: Form, wanted: int, mapped: Mapped, spec: Spec
+) -> jax.Array:
+    """What is wanted, by a form of the convolution or by that form's transposes."""
+    if wanted == OUTPUT:
+        return _over_mapped(functools.partial(form, spec=spec), mapped, OUTPUT)(a, b)
+    convolve = functools.partial(_contraction, form=form, wanted=OUTPUT, mapped=mapped, spec=spec)
+    like = jax.ShapeDtypeStruct(_result_shape(a, b, wanted, mapped, spec), a.dtype)
+    if wanted == INPUT:
+        (result,) = jax.linear_transpose(lambda x: convolve(x, a), like)(b)
+    else:
+        (result,) = jax.linear_transpose(lambda kernel: convolve(a, kernel), like)(b)
+    return result
+
+
+def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, form: Form, **params: Any) -> Any:
+    """Lowers by a form, or by the one that the call asked for.
+
+    What is inside has no shardings of its own: the compiler carries them through. It keeps its
+    types where the program was traced with 64-bit types and is lowered without.
+    """
+    form = {None: form, "lax": _plain, "cpu": _fast}[params["spec"].implementation]
+    typed: Any = ctx.avals_in
+    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in typed]
+    no_mesh = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+    with no_mesh, jax.enable_x64(avals[0].dtype == jnp.dtype("float64")):
+        lower = mlir.lower_fun(functools.partial(_contraction, form=form), multiple_results=False)
+        return lower(ctx.replace(avals_in=avals), *operands, **params)
+
+
+# --- what JAX does with it ------------------------------------------------------------------------
+
+
+@functools.lru_cache(1024)
+def _compiled(**params: Any) -> Bilinear:
+    return jax.jit(functools.partial(_convolution_p.bind, **params))
+
+
+def _run(*operands: jax.Array, **params: Any) -> jax.Array:
+    with jax.disable_jit(False):
+        return _compiled(**params)(*operands)
+
+
+def _transpose(
+    cotangent: Any, a: Any, b: Any, *, at: int, wanted: int, mapped: Mapped, spec: Spec
+) -> jax.Array:
+    """The cotangent of one operand: the cotangent of the result takes the result's place."""
+    operands = dict(zip(_given(wanted), (a, b), strict=True))
+    target = _given(wanted)[at]
+    operands[wanted] = cotangent
+    known = [operands[role] for role in _given(target)]
+    return _convolution_p.bind(*known, wanted=target, mapped=mapped, spec=spec)
+
+
+def _batch(
+    operands: Any, axes: Any, *, wanted: int, mapped: Mapped, spec: Spec
+) -> tuple[jax.Array, int]:
+    """One more mapped axis, before the others."""
+    has = dict(zip(_given(wanted), (axis is not None for axis in axes), strict=True))
+    new = tuple(has.get(role, True) for role in (INPUT, KERNEL, OUTPUT))
+    moved = [
+        x if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    return _convolution_p.bind(*moved, wanted=wanted, mapped=(new, *mapped), spec=spec), 0
+
+
+_convolution_p = Primitive("stn_convolution")
+_convolution_p.def_impl(_run)
+_convolution_p.def_abstract_eval(_abstract)
+ad.defbilinear(
+    _convolution_p, functools.partial(_transpose, at=0), functools.partial(_transpose, at=1)
+)
+batching.primitive_batchers[_convolution_p] = _batch
+mlir.register_lowering(_convolution_p, functools.partial(_lower, form=_plain))
+mlir.register_lowering(_convolution_p, functools.partial(_lower, form=_fast), platform="cpu")
