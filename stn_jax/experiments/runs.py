@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stn_jax.experiments.tables import NETWORK, Row
 from stn_jax.training import TrainingError, train
 from stn_jax.training.config import Config
 from stn_jax.training.inspect import evaluate_workdir_on
+from stn_jax.training.placement import mesh_shape
 from stn_jax.training.run import environment
 from stn_jax.training.workdir import Workdir, WorkdirBusyError
 
@@ -132,7 +134,8 @@ def seeds_together() -> int:
 
 def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
     """How long a job takes from its start, by earlier runs of the same kind or else by a guess."""
-    config, here = job.config, environment()
+    config = job.config
+    here = {**environment(), "devices": math.prod(mesh_shape(config))}
 
     def alike(result: Result) -> bool:
         fields = (*NETWORK, "width", "compute_dtype", "batch_size")
@@ -233,7 +236,7 @@ def test_also(
         if dataset in line.get("also_tested", {}):
             continue
         workdir, title = Path(root) / line["workdir"], f"{line['row']}, seed {seed}"
-        if Workdir(workdir).read_json("result.json") is None:
+        if Workdir(workdir).result() is None:
             say(f"{title}: not tested on {dataset}, its folder {workdir} is not here")
             continue
         if workdir not in summaries:
