@@ -14,9 +14,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from stn_jax.command_line import (
+    Parser,
     add_data_flags,
     data_settings,
     enable_compilation_cache,
@@ -27,13 +28,6 @@ from stn_jax.experiments.tables import TABLES
 from stn_jax.training.config import Config, ConfigError
 
 SEEDS = "0,1,2"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as our commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -126,7 +120,7 @@ def _from_trained(
 
 def _parser() -> argparse.ArgumentParser:
     about = __doc__.format(tables=", ".join(TABLES))
-    parser = _Parser(
+    parser = Parser(
         prog="python -m stn_jax.experiments",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,

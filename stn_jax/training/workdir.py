@@ -13,7 +13,6 @@ from typing import Any
 from stn_jax.files import UNFINISHED, atomic_write, make_folder, sync_folder
 from stn_jax.training.config import Config, ConfigError
 
-
 _RESULT = "result.json"
 # What the evaluation draws.
 FIGURES = ("gallery.png", "angles.png")
