@@ -13,6 +13,7 @@ from stn_jax.analysis.image_files import read_digit, read_number
 from stn_jax.data.sources import Split
 from stn_jax.data.tasks import TASKS
 from stn_jax.pretrained import describe, load_pretrained
+from stn_jax.training import processes
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import (
@@ -44,9 +45,10 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     """
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices that are here, however many it was trained on.
-    run = Run.open(config, mesh="batch")
+    run = processes.everywhere(lambda: Run.open(config, mesh="batch"))
     with Checkpoints(Workdir(workdir).checkpoints) as checkpoints:
-        saved = checkpoints.restore(jax.eval_shape(run.init_state))
+        like = jax.eval_shape(run.init_state)
+        saved = processes.everywhere(lambda: checkpoints.restore(like))
     if saved is None:
         raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
     return run, run.put(saved.state)
