@@ -55,7 +55,7 @@ class Checkpoints:
 
         self.folder = folder.absolute()
         self.keep = keep
-        _check_name(self.folder)
+        check_name(self.folder)
         self._args = ocp.args
         # Each process reads for itself, and the first alone writes: nobody waits for others.
         me = jax.process_index()
@@ -218,8 +218,8 @@ def _check_room(folder: Path, size: int) -> None:
         path.unlink()
 
 
-def _check_name(folder: Path) -> None:
-    """WorkdirError where a folder's name is not what Orbax, which takes UTF-8, can open."""
+def check_name(folder: Path) -> None:
+    """WorkdirError where Orbax, which takes UTF-8, cannot open a folder of that name."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:

@@ -13,7 +13,7 @@ import numpy as np
 
 from stn_jax.progress import Progress
 from stn_jax.training import health, processes
-from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.checkpoints import Checkpoints, check_name
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.optimizer import make_schedule
@@ -55,6 +55,8 @@ def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
       KeyboardInterrupt: Ctrl-C. SystemExit, with status 143: SIGTERM.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    if config.checkpoint_every:
+        check_name(folder.checkpoints)  # before anything is written
     with StopSignals() as signals, contextlib.ExitStack() as stack:
         environment()  # the commit, before a long training
         run = processes.everywhere(lambda: Run.open(config))
