@@ -281,7 +281,8 @@ class _Log:
 
             # What a process that was cut off has written of later steps does not count.
             folder = str(workdir.path / "tensorboard")
-            self._board = SummaryWriter(folder, purge_step=step + 1)
+            suffix = f".from-step-{step}"
+            self._board = SummaryWriter(folder, purge_step=step + 1, filename_suffix=suffix)
 
     def pending(self) -> dict[str, Any]:
         """What is not written yet, ready for JSON, which loses nothing of it."""
