@@ -55,11 +55,15 @@ def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
       KeyboardInterrupt: Ctrl-C. SystemExit, with status 143: SIGTERM.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
-    if config.checkpoint_every:
-        check_name(folder.checkpoints)  # before anything is written
     with StopSignals() as signals, contextlib.ExitStack() as stack:
         environment()  # the commit, before a long training
-        run = processes.everywhere(lambda: Run.open(config))
+
+        def open_run() -> Run:
+            if config.checkpoint_every:
+                check_name(folder.checkpoints)  # before anything is written
+            return Run.open(config)
+
+        run = processes.everywhere(open_run)
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())
@@ -120,7 +124,8 @@ def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State
       The last state.
     """
     # Where checkpoints are there, training goes on from them, whether it writes others or not.
-    if not run.config.checkpoint_every and not workdir.checkpoints.exists():
+    there = processes.by_first(lambda: workdir.checkpoints.exists())
+    if not run.config.checkpoint_every and not there:
         return _fit(run, workdir, signals or StopSignals(), None)
     with processes.everywhere(lambda: Checkpoints(workdir.checkpoints)) as checkpoints:
         return _fit(run, workdir, signals or StopSignals(), checkpoints)
