@@ -64,7 +64,8 @@ class Checkpoints:
             alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
             )
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler(**alone), **alone)
+        with _without_orbax_log():
+            self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler(**alone), **alone)
 
     def __enter__(self) -> "Checkpoints":
         return self
