@@ -104,7 +104,7 @@ def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
     assert said == {
         "devices": 8,
         "process": 0,
-        "whole_on_one": [],
+        "whole_on_one": 0,
         "training": [65] * 8,
         "batch": 30,
         "status": 0,
