@@ -5,13 +5,18 @@ python eval.py --workdir=runs/NAME --report [FILE]
 python eval.py --pretrained=rotated_mnist/stn-sl1 [--dataset=mnist_sample] [--image FILE ...]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from stn_jax.command_line import add_data_flags, data_settings, enable_compilation_cache, exit_code
+from stn_jax.command_line import (
+    Parser,
+    add_data_flags,
+    data_settings,
+    enable_compilation_cache,
+    exit_code,
+)
 from stn_jax.pretrained import describe
 from stn_jax.training.config import ConfigError
 from stn_jax.training.inspect import (
@@ -26,7 +31,7 @@ from train import alignment, print_result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", help="folder of a training run")
     which.add_argument("--pretrained", metavar="NAME", help="weights that come with the package")

@@ -22,9 +22,9 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__, Config.__doc__, sep="\n")
         return
-    config, workdir = read_config(sys.argv, DEFAULT)
     enable_compilation_cache()
     processes.join()
+    config, workdir = processes.everywhere(lambda: read_config(sys.argv, DEFAULT))
     result = train(config, workdir)
     if processes.is_first():
         print_result(result, workdir)

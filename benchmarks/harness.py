@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from stn_jax.training.run import cores
 from stn_jax.training.run import environment as run_environment
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +147,7 @@ def environment() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": found["device"],
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "versions": versions,
     }
 
@@ -285,7 +286,7 @@ def optional_torch() -> Any:
     except ImportError:
         print("PyTorch is not installed: no rows against it", flush=True)
         return None
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     return torch
 
 

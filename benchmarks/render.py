@@ -342,8 +342,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = read_lines(options.folder)
     if not lines:
         sys.exit("there are no results yet; run python -m benchmarks.warp, for one")
-    notes = options.notes.read_text() if options.notes.exists() else ""
-    options.page.write_text(page(lines, notes))
+    notes = options.notes.read_text(encoding="utf-8") if options.notes.exists() else ""
+    options.page.write_text(page(lines, notes), encoding="utf-8")
     print(f"{options.page}: {len(lines)} lines read")
 
 

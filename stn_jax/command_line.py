@@ -4,14 +4,26 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import io
 import os
+import re
+import runpy
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stn_jax.data.sources import DataError
+from stn_jax.files import user_cache
 from stn_jax.training.config import Config, ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as our commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists the flags")
 
 
 def exit_code(command: Callable[[], object]) -> int:
@@ -25,6 +37,10 @@ def exit_code(command: Callable[[], object]) -> int:
     from stn_jax.training.loop import TrainingError
     from stn_jax.training.processes import ProcessError
 
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever a locale's encoding lacks, in a name of a file say, is shown as \xNN.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
     except (ConfigError, DataError, PretrainedError) as error:
@@ -52,59 +68,104 @@ def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
     Raises:
       ConfigError: a flag or field is unknown, a value is out of range, a file does not exist.
     """
-    from absl import flags
-    from ml_collections import config_flags
-
-    values = flags.FlagValues()
-    workdir = flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
-    try:
-        file = config_flags.DEFINE_config_file("config", str(default), flag_values=values)
-        rest = values(list(argv))[1:]
-        config = Config.from_dict(file.value.to_dict())
-    except ConfigError:
-        raise
-    except AttributeError as error:
-        # A misspelt field: ml_collections names the nearest one.
-        message = str(error).strip("\"'").replace("\\'", "").replace("\\n", ". ")
-        raise ConfigError(f"unknown configuration field {message}") from None
-    except flags.Error as error:
-        raise ConfigError(str(error)) from None
-    except Exception as error:
-        # A config file is a program, which can fail in any way; the last line says how it did.
-        last = str(error).strip().splitlines()[-1].strip()
-        raise ConfigError(f"cannot load --config: {last}") from None
-    if rest:
-        raise ConfigError(f"cannot make sense of {' '.join(rest)!r}; flags are --NAME=VALUE")
-    name = config_flags.get_config_filename(values["config"])
-    return config, workdir.value or os.path.join("runs", Path(name).stem)
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default=str(default))
+    parser.add_argument("--workdir")
+    flags, rest = parser.parse_known_args(list(argv)[1:])
+    config = read_config_file(flags.config, read_fields(rest))
+    return config, flags.workdir or os.path.join("runs", Path(flags.config).stem)
 
 
 def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
-    """Reads ``--config.KEY=VALUE ...`` alone, without a config file.
+    """Reads ``--config.KEY=VALUE ...``, for a bool also ``--config.KEY`` and ``--noconfig.KEY``.
 
     Returns:
-      The fields of Config that are named; whether their values can be is for Config to say.
+      The fields of Config that are named, in their types. What is not of a field's type is left as
+      text, for Config to refuse.
 
     Raises:
       ConfigError: an argument is something else, or there is no such field.
     """
-    fields = {}
-    for argument in arguments:
-        name, equals, text = argument.removeprefix("--config.").partition("=")
-        if name == argument.partition("=")[0] or not equals:
+    fields: dict[str, Any] = {}
+    types = {field.name: field.type for field in dataclasses.fields(Config)}
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        match = re.fullmatch(r"--?(no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL)
+        if match is None:
             raise ConfigError(
                 f"cannot make sense of {argument!r}; --help lists the flags, and a field of the "
                 "configuration is set by --config.KEY=VALUE"
             )
-        if name not in (known := [field.name for field in dataclasses.fields(Config)]):
-            near = difflib.get_close_matches(name, known, 1)
+        negated, name, text = match.groups()
+        if name not in types:
+            near = difflib.get_close_matches(name, types, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise ConfigError(f"unknown configuration field {name!r}{hint}")
-        try:
-            fields[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            fields[name] = text
+        if types[name] is bool and text is None:
+            text = "false" if negated else "true"
+        elif negated or (text is None and not left):
+            raise ConfigError(f"{argument} has no value; expected --config.{name}=VALUE")
+        fields[name] = _value(types[name], left.pop(0) if text is None else text)
     return fields
+
+
+def _value(kind: Any, text: str) -> Any:
+    """A text as a value of a field's type; the text itself where it is none."""
+    if kind is bool:
+        words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+        return words.get(text.lower(), text)
+    read = kind if kind in (str, int, float) else ast.literal_eval
+    try:
+        return read(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+
+
+def read_config_file(path: str, fields: Mapping[str, Any]) -> Config:
+    """The configuration of a config file: what its function ``get_config()`` returns.
+
+    Args:
+      path: the file, a Python program; behind a colon may be what get_config is called with.
+      fields: of Config, in place of the file's own. What the file derives from a field by a
+        reference of ml_collections follows it.
+
+    Raises:
+      ConfigError: there is no such file, it fails, or what it returns is no configuration.
+    """
+    from ml_collections import ConfigDict
+
+    file, arguments = path, []
+    if not os.path.exists(path) and ":" in path:
+        file, *arguments = path.split(":", 1)
+    if not os.path.isfile(file):
+        raise ConfigError(f"--config is {file}, which is no file; expected a Python program")
+    try:
+        found = runpy.run_path(file)["get_config"](*arguments)
+        if isinstance(found, Config):
+            found = found.to_dict()
+        if not isinstance(found, dict | ConfigDict):
+            raise TypeError(f"get_config returns {found!r:.60}; expected a ConfigDict")
+        config = found if isinstance(found, ConfigDict) else ConfigDict(found)
+        with config.unlocked(), config.ignore_type():
+            config.update(fields)
+        values = config.to_dict()
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except (Exception, SystemExit) as error:
+        # A config file is a program, which can fail in any way.
+        raise ConfigError(f"cannot load --config: {_failure(file, error)}") from None
+    return Config.from_dict(values)
+
+
+def _failure(file: str, error: BaseException) -> str:
+    """What went wrong in a config file, and in which of its lines."""
+    if isinstance(error, KeyError) and error.args == ("get_config",):
+        return f"{file} has no function get_config"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    where = f"{file}, line {lines[-1]}" if lines else file
+    said = (str(error).strip().splitlines() or [""])[-1].strip()
+    return f"{where}: {type(error).__name__}" + (f": {said}" if said else "")
 
 
 def add_data_flags(parser: Any) -> None:
@@ -129,7 +190,6 @@ def enable_compilation_cache() -> None:
     import jax
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(base, "stn_jax", "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
     shortest = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
     jax.config.update("jax_persistent_cache_min_compile_time_secs", min(shortest, 0.5))

@@ -3,18 +3,20 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from stn_jax.command_line import read_config
+from stn_jax.command_line import read_config, read_fields
+from stn_jax.training import Config, ConfigError
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments, cwd, code=None):
+def run(*arguments, cwd, code=None, env=None):
     """Runs python with arguments; returns exit code, stdout and stderr."""
     # ml_collections loads config files by a method that Python has deprecated.
     strict = ["-W", "error", "-W", "ignore:the load_module:DeprecationWarning"]
@@ -25,7 +27,7 @@ def run(*arguments, cwd, code=None):
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -98,16 +100,21 @@ def test_eval_writes_a_report(trained, here, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.py", "--config.epoch=3"], 'Did you mean "epochs" instead of "epoch"?'),
-        (["train.py", "--config.epochs=three"], "--config.epochs=three"),
+        (["train.py", "--config.epoch=3"], "field 'epoch'; did you mean \"epochs\"?"),
+        (["train.py", "--config.epochs=three"], "epochs is 'three', of type str; expected int"),
+        (["train.py", "--config.epochs"], "--config.epochs has no value; expected --config.epoc"),
+        (["train.py", "--noconfig.epochs"], "--noconfig.epochs has no value"),
+        (["train.py", "--config.figures=maybe"], "figures is 'maybe', of type str; expected bool"),
         (["train.py", "--config.variant=stn-sl7"], "expected a depth from 0 to 2"),
         (["train.py", "--config.variant=stn7"], "expected cnn, or stn-cX"),
         (["train.py", "--config.dataset=mnist", "--config.data_dir=/nowhere"], "/nowhere does not"),
         (["train.py", "--config.manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["train.py", "--config=none.py"], "none.py"),
-        (["train.py", "--epochs=3"], "Unknown command line flag 'epochs'"),
+        (["train.py", "--epochs=3"], "cannot make sense of '--epochs=3'; --help lists the"),
+        (["train.py", "--workdir"], "argument --workdir: expected one argument"),
         (["train.py", "epochs=3"], "cannot make sense of 'epochs=3'"),
         (["train.py", "--workdir=run", "--config.epochs=9"], "holds a run of another configura"),
+        (["eval.py", "--workdr=run"], "one of the arguments --workdir --pretrained is required"),
         (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
         (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
         (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir goes with --dataset"),
@@ -135,12 +142,117 @@ def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message, here
     assert out == ""
 
 
+QUICKSTART = ROOT / "configs" / "quickstart.py"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
 def test_every_config_file_is_one(path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={path}", "--config.epochs=3"])
-    config, workdir = read_config(sys.argv, ROOT / "configs" / "quickstart.py")
+    # What the process was started with is not what is asked here.
+    monkeypatch.setattr(sys, "argv", ["pytest", "--config.epochs=5", "--config=none.py"])
+    config, workdir = read_config(
+        ["train.py", f"--config={path}", "--config.epochs=3"], ROOT / "configs" / "quickstart.py"
+    )
     assert config.epochs == 3
     assert workdir == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "fields"),
+    [
+        (["--config.figures=false"], {"figures": False}),
+        (["--config.figures=False", "--config.tensorboard=TRUE"], {"tensorboard": True}),
+        (["--noconfig.figures", "--config.tensorboard"], {"figures": False, "tensorboard": True}),
+        (["--config.data_dir=123", "--config.cache_dir=true"], {"data_dir": "123"}),
+        (["--config.dataset=None"], {"dataset": "None"}),
+        (["--config.width=1"], {"width": 1.0}),
+        (["--config.weight_decay=1e-3"], {"weight_decay": 1e-3}),
+        (["--config.epochs", "7", "--config.manual_dir", "a=b"], {"epochs": 7}),
+        (["--config.manual_dir="], {"manual_dir": ""}),
+        (["--config.seeds=0,1,2"], {"seeds": (0, 1, 2)}),
+        (["--config.seeds=[4]"], {"seeds": (4,)}),
+        (["--config.seeds=4"], {"seeds": (4,)}),
+        (["--config.mesh=seeds=2,batch=4"], {"mesh": "seeds=2,batch=4"}),
+    ],
+)
+def test_one_parser_reads_the_fields_of_all_commands(flags, fields):
+    config, _ = read_config(["train.py", *flags], QUICKSTART)
+    assert {name: getattr(config, name) for name in fields} == fields
+    # As the tables have them, without a config file.
+    assert Config(**read_fields(flags)) == Config(
+        **{name: getattr(config, name) for name in read_fields(flags)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("raise ValueError", "line 1: ValueError"),
+        ("raise ValueError('\\n')", "line 1: ValueError"),
+        (
+            "import math\n\nmath.nope",
+            "line 3: AttributeError: module 'math' has no",
+        ),
+        ("def get_config():\n    return {}['key']", "line 2: KeyError: 'key'"),
+        ("open('absent')", "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"),
+        ("import sys\nsys.exit(3)", "line 2: SystemExit: 3"),
+        ("def get_config(", "SyntaxError: '(' was never closed"),
+        ("x = 1", "has no function get_config"),
+        (
+            "def get_config():\n    return 3",
+            "TypeError: get_config returns 3; expected",
+        ),
+        ("def get_config():\n    return {'epoch': 3}", "unknown fields: epoch"),
+        ("from stn_jax.training import Config\nConfig(epochs=0)", "epochs is 0; expected 1 or"),
+    ],
+)
+def test_a_config_file_that_fails_says_how_and_where(tmp_path, program, said):
+    path = tmp_path / "mine.py"
+    path.write_text(program)
+    with pytest.raises(ConfigError) as caught:
+        read_config(["train.py", f"--config={path}"], QUICKSTART)
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert ("unknown configuration field" in message) is False
+
+
+def test_a_config_file_may_take_an_argument_and_derive_fields_from_others(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(variant):\n"
+        "    config = ConfigDict({'epochs': 2, 'variant': variant, 'dataset': 'mnist_sample'})\n"
+        "    config.log_every = config.get_ref('epochs') * 3\n"
+        "    return config\n"
+    )
+    flags = [f"--config={path}:stn-c0", "--config.epochs=5", "--config.seeds=1"]
+    config, _ = read_config(["train.py", *flags], QUICKSTART)
+    expected = Config(epochs=5, variant="stn-c0", dataset="mnist_sample", log_every=15, seeds=(1,))
+    assert config == expected
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_names_that_the_locale_cannot_read_are_told_so(trained, tmp_path, digit_file):
+    """Python then reads names as ASCII, and Orbax writes them as UTF-8."""
+    folder = tmp_path / "L\u00e4ufe"
+    shutil.copytree(trained[0] / "run", folder / "run")
+    image = folder / "ziffer \u00fc.jpg"
+    image.write_bytes(digit_file.read_bytes())
+    said = "under this locale Python reads names as ascii, and this one has other characters. Set"
+    for command in (
+        [ROOT / "eval.py", f"--workdir={folder / 'run'}"],
+        [ROOT / "train.py", f"--workdir={folder / 'new'}"],
+    ):
+        code, _, errors = run(*command, cwd=tmp_path, env=ASCII)
+        assert code == 2, errors
+        assert said in errors.splitlines()[-1]
+    assert not (folder / "new").exists()
+    network = "--pretrained=rotated_mnist/stn-sl1"
+    code, out, errors = run(ROOT / "eval.py", network, "--image", image, cwd=tmp_path, env=ASCII)
+    assert code == 0, errors
+    assert (tmp_path / out.splitlines()[-1].removeprefix("drawn in ")).exists()
 
 
 def test_help_lists_the_fields(tmp_path, here, capsys):

@@ -232,7 +232,9 @@ def pictures(
             size = np.array(images.shape[2:0:-1])
             x, y = ((outlines[row] + 1) / 2 * size - 0.5).T
             axes[row, 0].plot(x, y, color="tab:orange", scalex=False, scaley=False)
-        axes[row, 0].set_title(caption, fontsize=9, loc="left")
+        # A file's name may hold a dollar, and bytes that the locale does not know.
+        caption = caption.encode(errors="surrogateescape").decode(errors="replace")
+        axes[row, 0].set_title(caption, fontsize=9, loc="left", parse_math=False)
     _save(figure, path)
 
 

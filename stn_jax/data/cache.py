@@ -27,6 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stn_jax.files import make_folder, rename, sync_folder
+
 FORMAT = 1
 _META = "meta.json"
 _SPLITS = ("train", "test")
@@ -166,7 +168,7 @@ def write(
     """
     folder = home / version
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
         with _temporary_folder(home) as unfinished:
             arrays: dict[str, Any] = {}
             moments = _Moments()
@@ -182,7 +184,8 @@ def write(
             with _durable(unfinished / _META) as file:
                 file.write(json.dumps(meta, indent=2).encode() + b"\n")
             try:
-                unfinished.rename(folder)
+                sync_folder(unfinished)
+                rename(unfinished, folder)
             except OSError:
                 if not (folder / _META).exists():
                     raise

@@ -9,11 +9,13 @@ that trains. Progress goes to stderr. The only line on stdout is the data set's 
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import importlib.util
 import itertools
 import os
 import pathlib
+import re
 import signal
 import sys
 import tempfile
@@ -26,7 +28,7 @@ from urllib.error import URLError
 import numpy as np
 import tqdm
 
-from stn_jax.data import cache, house_numbers
+from stn_jax.data import cache, house_numbers, originals
 from stn_jax.data.cache import DataError
 
 HOUSE_NUMBERS = "svhn_numbers"
@@ -192,6 +194,8 @@ def _download(
         _require(name, "h5py")
     root = pathlib.Path(os.fspath(builder.data_dir_root))
     _check_writable(root, "data_dir")
+    if manual_dir and originals.is_accepted():
+        _accept_recompressed(name, builder, manual_dir)
     # Ten retries with growing pauses would keep who has no network waiting for three minutes.
     with contextlib.suppress(ImportError):
         from tensorflow_datasets.core.download import downloader
@@ -215,6 +219,28 @@ def _download(
     return _builder(name, data_dir)
 
 
+def _accept_recompressed(name: str, builder: Any, manual_dir: pathlib.Path) -> None:
+    """Has TFDS take files of the right content that are not the originals byte for byte.
+
+    Raises:
+      DataError: what a file holds is wrong.
+    """
+    from tensorflow_datasets.core.download import checksums
+
+    if not originals.is_known(builder.name):
+        return
+    expected = builder.url_infos or {}
+    for url, original in expected.items():
+        path = manual_dir / (original.filename or "")
+        if not path.is_file() or (found := checksums.compute_url_info(path)) == original:
+            continue
+        if why := originals.fault(builder.name, path):
+            raise DataError(f"{name} cannot be prepared: {path} {why}")
+        print(f"{name}: {path}, compressed anew, is taken", file=sys.stderr, flush=True)
+        # The dictionary is the builder class's own, in this process.
+        expected[url] = dataclasses.replace(found, filename=original.filename)
+
+
 def _download_error(
     name: str, builder: Any, manual_dir: pathlib.Path | None, error: Exception
 ) -> DataError:
@@ -232,8 +258,11 @@ def _download_error(
             f" ({_some(lacking) or 'see the TFDS catalog'}) into a folder and give it as"
             " manual_dir, or use mnist_sample, which needs no download"
         )
-    hint = "; the file is damaged or another one" if "wrong checksum" in str(error) else ""
-    return DataError(f"{name} cannot be prepared: {_line(error)}{hint}")
+    if found := re.search(r"downloaded to (.*), has wrong checksum", str(error)):
+        # TFDS names the first such file.
+        said = originals.said_of(builder.name, pathlib.Path(found[1]))
+        return DataError(f"{name} cannot be prepared: {said}")
+    return DataError(f"{name} cannot be prepared: {_line(error)}")
 
 
 def _require(name: str, *modules: str) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from stn_jax.data import cache, embedded
 from stn_jax.data.archives import read_npz
 from stn_jax.data.cache import DataError, Source, Split
+from stn_jax.files import user_cache
 
 __all__ = ["DataError", "Source", "Split", "is_synthetic", "load"]
 
@@ -120,8 +121,7 @@ def _folder(
 
 
 def _cache_root(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    default = os.environ.get("STN_JAX_CACHE") or os.path.join(base, "stn_jax")
+    default = os.environ.get("STN_JAX_CACHE") or user_cache()
     root = _folder(cache_dir, "cache_dir", must_exist=False)
     return root or pathlib.Path(os.path.abspath(os.path.expanduser(default)))
 

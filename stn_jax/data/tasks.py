@@ -103,7 +103,7 @@ class Task:
     def statistics(
         self,
         dataset: str,
-        pool: jax.Array,
+        pool: jax.Array | np.ndarray,
         stored: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Mean and standard deviation that normalise this task's images.

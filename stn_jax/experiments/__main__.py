@@ -14,9 +14,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from stn_jax.command_line import (
+    Parser,
     add_data_flags,
     data_settings,
     enable_compilation_cache,
@@ -27,13 +28,6 @@ from stn_jax.experiments.tables import TABLES
 from stn_jax.training.config import Config, ConfigError
 
 SEEDS = "0,1,2"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as our commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the flags")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,15 +47,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]) -> None:
     from stn_jax.experiments import report, results, runs
+    from stn_jax.training import processes
 
     table = TABLES[flags.command]
     rows = table.select(flags.rows.split(","))
-    done = results.read(flags.results)
     if flags.render:
         path = Path(flags.docs) / "results.md"
-        report.write(path, done, flags.results)
+        report.write(path, results.read(flags.results), flags.results)
         print(f"written to {path}")
         return
+    if not flags.dry_run:
+        processes.join()
+    done = results.read_together(flags.results)
     if flags.pretrained:
         names = {row.name for row in rows}
         wanted = [result for result in done if result.line["row"] in names]
@@ -77,30 +74,31 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
     times = [runs.estimate(job, done) for job in jobs]
     total = runs.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
     root = flags.workdir or f"runs/{flags.command}"
-    print(f"{wanted - left} of {wanted} runs are done; to train: {left}", end="")
-    print(f", {total}" if jobs else "", flush=True)
+    said = f"{wanted - left} of {wanted} runs are done; to train: {left}"
+
+    def say(line: str) -> None:
+        if processes.is_first():
+            print(line, flush=True)
+
+    say(f"{said}, {total}" if jobs else said)
     if flags.dry_run:
         for row in rows:
             for seed in seeds:
                 for result in results.of(row.config({**settings, "seeds": (seed,)}), done):
-                    print(f"{row.name}, seed {seed}: done, {result}")
+                    say(f"{row.name}, seed {seed}: done, {result}")
         for job, time in zip(jobs, times, strict=True):
-            print(f"{job}: {time}, in {job.workdir(root)}")
+            say(f"{job}: {time}, in {job.workdir(root)}")
     else:
-
-        def say(line: str) -> None:
-            print(line, flush=True)
-
         runs.run(jobs, root, flags.results, flags.command, say)
         if flags.also_test:
-            trained = results.read(flags.results, quiet=True)
+            trained = results.read_together(flags.results, quiet=True)
             configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
             to_test = [result for config in configs for result in results.of(config, trained)]
             folders = {name: settings[name] for name in Config.FOLDERS if name in settings}
             path = Path(flags.results) / f"{flags.command}.jsonl"
             runs.test_also(to_test, flags.also_test, folders, root, path, say)
         dataset = rows[0].config(settings).dataset
-        print(report.markdown(table, results.read(flags.results, quiet=True), dataset))
+        say(report.markdown(table, results.read_together(flags.results, quiet=True), dataset))
 
 
 def _from_trained(
@@ -132,7 +130,7 @@ def _from_trained(
 
 def _parser() -> argparse.ArgumentParser:
     about = __doc__.format(tables=", ".join(TABLES))
-    parser = _Parser(
+    parser = Parser(
         prog="python -m stn_jax.experiments",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -36,7 +36,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     run, params = trained.open(row)
     params = jax.tree.map(lambda x: jnp.asarray(pretrained.stored(x), jnp.float32), params)
     summary = summarise(run, predict(run, params))
-    result = Workdir(trained.workdir(row)[0]).read_json("result.json") or {}
+    result = Workdir(trained.workdir(row)[0]).result() or {}
     config = run.config
     metadata = {
         "model": model_options(config, run.model.head.classes),

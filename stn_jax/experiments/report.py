@@ -11,9 +11,9 @@ from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data.sources import is_synthetic
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, TABLES, Row, Table
+from stn_jax.files import atomic_write
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.run import mean_and_interval
-from stn_jax.training.workdir import whole_file
 
 HEADER = """\
 # Results
@@ -63,7 +63,7 @@ def write(path: Path, results: Sequence[Result], folder: str | Path) -> None:
             parts.append(_OTHER_DATA.format(dataset=dataset, kind=_kind(dataset)))
             parts += tables
     try:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write("\n".join(parts))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None

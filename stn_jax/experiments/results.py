@@ -5,13 +5,15 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from stn_jax.analysis.pose import ASPECTS
+from stn_jax.training import processes
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.workdir import Workdir
 
@@ -21,6 +23,21 @@ OF_POSES = (
     *(name for aspect in ASPECTS.values() for name in (*aspect.slopes, *aspect.spreads)),
 )
 _BY_SEED = ("position_error_percent", *OF_POSES)
+# What every line has, and of which types.
+_NUMBER: tuple[type, ...] = (int, float)
+_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("row", "device", "evaluated_on"), (str,)),
+    **dict.fromkeys(("seed", "devices", "train_examples", "test_examples", "test_passes"), (int,)),
+    **dict.fromkeys(("test_error_percent", "seconds"), _NUMBER),
+    "images_per_second": (*_NUMBER, NoneType),
+    "trained_together": (list,),
+    "commit": (str, NoneType),
+}
+_VERSIONS = ("jax", "jaxlib", "flax", "optax", "python")
+_ALSO_TESTED: dict[str, tuple[type, ...]] = {
+    "test_error_percent": _NUMBER,
+    "test_examples": (int,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,18 +152,48 @@ def read(folder: str | Path, *, quiet: bool = False) -> list[Result]:
     return list(results.values())
 
 
+def read_together(folder: str | Path, *, quiet: bool = False) -> list[Result]:
+    """:func:`read` as the first of the processes that were joined reads it, for all of them."""
+    lines = processes.from_first(lambda: [result.line for result in read(folder, quiet=quiet)])
+    return [Result(Config.from_stored(line["config"]), line) for line in lines]
+
+
+def _check(line: dict[str, Any]) -> None:
+    """ConfigError where a line lacks what tables are made of, or holds something else there."""
+    optional = {name: line[name] for name in _BY_SEED if name in line}
+    also = line.get("also_tested", {})
+    parts: list[tuple[str, Any, Mapping[str, tuple[type, ...]]]] = [
+        ("", line, _FIELDS),
+        ("", optional, dict.fromkeys(optional, _NUMBER)),
+        ("versions: ", line.get("versions"), dict.fromkeys(_VERSIONS, (str,))),
+        ("also_tested: ", {"also_tested": also}, {"also_tested": (dict,)}),
+    ]
+    if type(also) is dict:
+        parts += [(f"also_tested: {name}: ", each, _ALSO_TESTED) for name, each in also.items()]
+    for where, values, kinds in parts:
+        for name, kind in kinds.items():
+            if type(values) is not dict or name not in values:
+                raise ConfigError(f"it is not a whole result: {where}{name} is missing")
+            if type(values[name]) not in kind:
+                raise ConfigError(
+                    f"it is not a whole result: {where}{name} is {values[name]!r:.60}"
+                )
+    if line["config"].get("seeds") != [line["seed"]]:
+        raise ConfigError(f"it is not a whole result: seed is {line['seed']}, its config's another")
+    if line["seed"] not in line["trained_together"]:
+        raise ConfigError("it is not a whole result: seed is not among trained_together")
+
+
 def _read_file(path: Path, quiet: bool) -> Iterable[Result]:
-    for number, text in enumerate(path.read_text(errors="replace").split("\n"), 1):
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
         try:
             line = json.loads(text)
             result = Result(Config.from_stored(line["config"]), line)
-            if [line["seed"]] != list(result.config.seeds):
-                raise KeyError("seed")
-            for name in ("test_error_percent", "device", "devices", "versions"):
-                line[name]
-        except (ValueError, TypeError, KeyError) as error:
+            _check(line)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             why = error if isinstance(error, ConfigError) else "it is not a whole result"
             if not quiet:
                 print(f"{path}, line {number} is left out: {why}", file=sys.stderr, flush=True)

@@ -1,9 +1,12 @@
 """Running a table: what is to be done, how long it may take, and doing it."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ from stn_jax import pretrained
 from stn_jax.experiments import results
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, Row
-from stn_jax.training import TrainingError, train
+from stn_jax.training import TrainingError, processes, train
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.inspect import evaluate_pretrained, evaluate_workdir_on
+from stn_jax.training.placement import mesh_shape
 from stn_jax.training.run import environment
 from stn_jax.training.workdir import Workdir, WorkdirBusyError
 
@@ -133,7 +137,8 @@ def seeds_together() -> int:
 
 def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
     """How long a job takes from its start, by earlier runs of the same kind or else by a guess."""
-    config, here = job.config, environment()
+    config = job.config
+    here = {**environment(), "devices": math.prod(mesh_shape(config))}
 
     def alike(result: Result) -> bool:
         fields = (*NETWORK, "width", "compute_dtype", "batch_size")
@@ -166,7 +171,8 @@ def run(
 
     A job that was begun is continued. One that another process is at is left to it, and one whose
     results are there by the time of its turn is skipped: the same command may run several times
-    side by side.
+    side by side. Several processes that were joined train each job together; the first reads,
+    writes and says.
 
     Args:
       jobs: see :func:`plan`.
@@ -181,27 +187,46 @@ def run(
     """
     failures = []
     for number, job in enumerate(jobs, 1):
-        workdir, title = job.workdir(root), f"[{number} of {len(jobs)}] {job}"
-        folder_of_job = Workdir(workdir)
+        title = f"[{number} of {len(jobs)}] {job}"
         try:
-            with folder_of_job.lock():
-                done = results.read(folder, quiet=True)
-                if not missing(job.config, done):
-                    say(f"{title}: done by now")
-                    continue
-                say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
-                result = train(job.config, folder_of_job)
-                results.append(
-                    Path(folder) / f"{table}.jsonl",
-                    results.lines_of(job.row.name, workdir, root, result),
-                )
-        except WorkdirBusyError:
-            say(f"{title}: another process is at it, in {workdir}")
+            _run_job(job, title, root, Path(folder) / f"{table}.jsonl", say)
         except TrainingError as error:
             failures.append(f"{job}: {error}")
             say(f"failed: {error}")
     if failures:
         raise TrainingError(f"{len(failures)} of {len(jobs)} failed; {'; '.join(failures)}")
+
+
+def _run_job(
+    job: Job, title: str, root: str | Path, path: Path, say: Callable[[str], None]
+) -> None:
+    """Trains a job, unless it is done by now or another process is at it."""
+    workdir = job.workdir(root)
+    folder = Workdir(workdir)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> int:
+            try:
+                stack.enter_context(folder.lock())
+            except WorkdirBusyError:
+                say(f"{title}: another process is at it, in {workdir}")
+                return False
+            done = results.read(path.parent, quiet=True)
+            if not missing(job.config, done):
+                say(f"{title}: done by now")
+                return False
+            say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
+            return True
+
+        if not processes.by_first(begin):
+            return
+        result = train(job.config, folder)
+
+        def append() -> int:
+            results.append(path, results.lines_of(job.row.name, workdir, root, result))
+            return 0
+
+        processes.by_first(append)
 
 
 def test_also(
@@ -233,8 +258,8 @@ def test_also(
         line, seed = result.line, result.config.seeds[0]
         if dataset in line.get("also_tested", {}):
             continue
-        workdir, title = Path(root) / line["workdir"], f"{line['row']}, seed {seed}"
-        if Workdir(workdir).read_json("result.json") is None:
+        workdir, title = Path(root, line.get("workdir", "?")), f"{line['row']}, seed {seed}"
+        if not processes.by_first(functools.partial(_is_finished, workdir)):
             say(f"{title}: not tested on {dataset}, its folder {workdir} is not here")
             continue
         if workdir not in summaries:
@@ -246,8 +271,13 @@ def test_also(
             if name in ("test_error_percent", "position_error_percent")
         } | {"test_examples": summary["test_examples"]}
         also = {**line.get("also_tested", {}), dataset: found}
-        results.append(path, [{**line, "also_tested": also}])
+        if processes.is_first():
+            results.append(path, [{**line, "also_tested": also}])
         say(f"{title}: {found['test_error_percent']:.2f} % on {dataset}")
+
+
+def _is_finished(workdir: Path) -> bool:
+    return Workdir(workdir).result() is not None
 
 
 def measure_poses(

@@ -18,6 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from stn_jax.data.archives import read_npz
+from stn_jax.files import atomic_write
 from stn_jax.models import Network, create_model
 
 FOLDER = Path(__file__).parent
@@ -125,14 +126,9 @@ def save(
     text = json.dumps({"format": FORMAT, "name": name, **metadata})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, metadata=np.frombuffer(text.encode(), np.uint8), **arrays)
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(buffer.getvalue())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_write(path, "wb") as file:
+            file.write(buffer.getvalue())
     except OSError as error:
         raise PretrainedError(f"cannot write {path}: {error.strerror}") from None
     return path

@@ -6,6 +6,8 @@ of every file. It is written under another name and renamed once all of it is on
 process can be killed at any moment.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -19,11 +21,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from stn_jax.files import UNFINISHED, make_folder, rename, sync_tree
 from stn_jax.training.step import State
 from stn_jax.training.workdir import WorkdirError
 
 _DIGESTS, _LOG, _STATE = "digests.json", "log.json", "default"
-_UNFINISHED, _DOOMED, _DAMAGED = ".unfinished", ".doomed", ".damaged"
+_DOOMED, _DAMAGED = ".doomed", ".damaged"
 
 
 class Saved(NamedTuple):
@@ -34,18 +37,25 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run, by step; the newest ones are kept.
+    """The checkpoints of a run, by step; the newest ones are kept. To be used as a context.
 
     States are for one device: see :meth:`stn_jax.training.run.Run.put` and ``fetch``.
+
+    Args:
+      folder: of the checkpoints.
+      keep: how many of them.
+
+    Raises:
+      WorkdirError: Orbax cannot open a folder of that name.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
         # Orbax takes a second to import; those who train without checkpoints need not have it.
         import orbax.checkpoint as ocp
-        from absl import logging as absl_logging
 
-        absl_logging.set_verbosity(absl_logging.FATAL)
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self.folder = folder.absolute()
+        self.keep = keep
+        check_name(self.folder)
         self._args = ocp.args
         # Each process reads for itself, and the first alone writes: nobody waits for others.
         me = jax.process_index()
@@ -54,9 +64,15 @@ class Checkpoints:
             alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
             )
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler(**alone), **alone)
-        self.folder = folder.absolute()
-        self.keep = keep
+        with _without_orbax_log():
+            self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler(**alone), **alone)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _without_orbax_log():
+            self._orbax.close()
 
     def steps(self) -> list[int]:
         """The steps of which there are checkpoints, rising."""
@@ -81,19 +97,19 @@ class Checkpoints:
           WorkdirError: it cannot be written. The earlier checkpoints are as they were.
         """
         step = int(state["step"])
-        path, draft = self.folder / str(step), self.folder / f"{step}{_UNFINISHED}"
+        path, draft = self.folder / str(step), self.folder / f"{step}{UNFINISHED}"
         try:
             self._discard(draft)
-            draft.mkdir(parents=True)
+            make_folder(draft)
             _check_room(draft, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
-            self._orbax.save(draft / _STATE, args=self._args.StandardSave(state))
+            with _without_orbax_log():
+                self._orbax.save(draft / _STATE, args=self._args.StandardSave(state))
             (draft / _LOG).write_text(json.dumps(log))
             (draft / _DIGESTS).write_text(json.dumps(_digests(draft), indent=2))
-            _sync(draft)
+            sync_tree(draft)
             if path.exists():
                 self._discard(path)
-            draft.rename(path)
-            _sync_folder(self.folder)
+            rename(draft, path)
         except Exception as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise WorkdirError(self._not_written(step, error)) from error
@@ -112,7 +128,7 @@ class Checkpoints:
           What it holds, or None where there is no checkpoint.
 
         Raises:
-          WorkdirError: a checkpoint is whole, but not of this network.
+          WorkdirError: a checkpoint is whole, but not of this network, or cannot be read.
         """
         if mend:
             self._tidy()
@@ -122,6 +138,10 @@ class Checkpoints:
             if damage is None:
                 try:
                     return self.read(step, like)
+                except OSError as error:
+                    raise WorkdirError(
+                        f"checkpoint {path} cannot be read: {error.strerror or error}"
+                    ) from error
                 except Exception as error:
                     if (path / _DIGESTS).exists():
                         raise WorkdirError(
@@ -133,9 +153,6 @@ class Checkpoints:
             print(f"checkpoint {path} is damaged ({damage}); {where}", file=sys.stderr, flush=True)
         return None
 
-    def close(self) -> None:
-        self._orbax.close()
-
     def read(self, step: int, like: Any) -> Saved:
         """Reads a checkpoint that is whole."""
         path = self.folder / str(step)
@@ -143,7 +160,8 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
         )
-        state = self._orbax.restore(path / _STATE, args=self._args.StandardRestore(abstract))
+        with _without_orbax_log():
+            state = self._orbax.restore(path / _STATE, args=self._args.StandardRestore(abstract))
         log = path / _LOG
         return Saved(state, json.loads(log.read_text()) if log.exists() else None)
 
@@ -152,12 +170,11 @@ class Checkpoints:
         while aside.exists():
             number += 1
             aside = path.with_name(f"{path.name}{_DAMAGED}-{number}")
-        path.rename(aside)
-        return aside
+        return rename(path, aside)
 
     def _tidy(self) -> None:
         """Deletes what killed processes have left."""
-        for pattern in (f"*{_UNFINISHED}", f"*{_DOOMED}", "*.orbax-checkpoint-tmp*"):
+        for pattern in (f"*{UNFINISHED}", f"*{_DOOMED}", "*.orbax-checkpoint-tmp*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path)
 
@@ -166,7 +183,7 @@ class Checkpoints:
         if path.exists():
             doomed = path.with_name(f"{path.name}{_DOOMED}")
             shutil.rmtree(doomed, ignore_errors=True)
-            shutil.rmtree(path.rename(doomed))
+            shutil.rmtree(rename(path, doomed))
 
     def _not_written(self, step: int, error: Exception) -> str:
         # TensorStore puts the system's error code into its message.
@@ -187,13 +204,49 @@ _MARGIN = 2**18
 
 def _check_room(folder: Path, size: int) -> None:
     """OSError where so many bytes do not fit on the disk, while Orbax is not yet in the middle."""
+    allocate = getattr(os, "posix_fallocate", None)  # macOS has none
+    if allocate is None:
+        disk = os.statvfs(folder)
+        if disk.f_bavail * disk.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
     path = folder / "room"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        allocate(descriptor, 0, size)
     finally:
         os.close(descriptor)
         path.unlink()
+
+
+def check_name(folder: Path) -> None:
+    """WorkdirError where Orbax, which takes UTF-8, cannot open a folder of that name."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise WorkdirError(
+            f"checkpoints cannot be kept in {folder}: under this locale Python reads names as "
+            f"{sys.getfilesystemencoding()}, and this one has other characters. Set PYTHONUTF8=1, "
+            "or a locale of UTF-8 such as LC_ALL=C.UTF-8"
+        ) from None
+
+
+class _NotOrbax(logging.Filter):
+    """Leaves out what Orbax says of its own work; what goes wrong it raises."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "orbax" not in Path(record.pathname).parts
+
+
+@contextlib.contextmanager
+def _without_orbax_log() -> Iterator[None]:
+    """Keeps Orbax's lines, and nobody else's, out of absl's log."""
+    logger, left_out = logging.getLogger("absl"), _NotOrbax()
+    logger.addFilter(left_out)
+    try:
+        yield
+    finally:
+        logger.removeFilter(left_out)
 
 
 def _last_line(error: Exception) -> str:
@@ -234,21 +287,3 @@ def _damage(folder: Path) -> str | None:
         if found[name] != expected.get(name):
             return f"{name} is not as it was written"
     return None
-
-
-def _sync(folder: Path) -> None:
-    """Has a folder and all that is in it on disk."""
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_dir():
-            _sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,14 @@ class Config:
 
     # Fields that name folders of one machine; results do not repeat them.
     FOLDERS = ("data_dir", "manual_dir", "cache_dir")
+    # Fields that the evaluation alone reads.
+    EVALUATION = ("test_passes", "test_batch_size", "figures")
     # Fields that may change between a run and its continuation: they do not touch the training.
     VOLATILE = frozenset(
         [
             *FOLDERS,
-            *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every"),
-            *("test_passes", "test_batch_size", "figures", "tensorboard"),
+            *EVALUATION,
+            *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every", "tensorboard"),
         ]
     )
 
@@ -236,7 +239,7 @@ class Config:
         """Reads a workdir's config.json; ConfigError where there is none or it is damaged."""
         path = Path(workdir) / "config.json"
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(
                 f"{path} does not exist; expected the folder of a training run: "
@@ -252,14 +255,24 @@ class Config:
         """All fields, ready for JSON and for ml_collections."""
         return dataclasses.asdict(self)
 
-    def differences(self, other: "Config") -> list[str]:
-        """What, of that which shapes the training, differs: ["epochs: 4 against 8", ...]."""
+    def differences(self, other: "Config", ignored: Collection[str] = VOLATILE) -> list[str]:
+        """What differs, but for some fields: ["epochs: 4 against 8", ...].
+
+        Args:
+          other: another configuration.
+          ignored: fields that may differ; by default those that do not shape the training.
+        """
         mine, others = self.to_dict(), other.to_dict()
         return [
             f"{name}: {mine[name]} against {others[name]}"
             for name in mine
-            if name not in self.VOLATILE and mine[name] != others[name]
+            if name not in ignored and mine[name] != others[name]
         ]
+
+    def evaluated_as(self, other: "Config") -> "Config":
+        """This configuration, evaluated as another one says, with data from where that one says."""
+        names = (*self.EVALUATION, *self.FOLDERS)
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in names})
 
 
 def mesh_axes(mesh: str) -> dict[str, int | None]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -193,7 +193,18 @@ def angles_of(
     return poses_of(predictions, seed, pose.ASPECTS["angle"], shape)
 
 
-def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, Any]:
+# What a result says of the machine and the code that made it.
+_MADE_WITH = ("device", "devices", "versions", "commit")
+
+
+def evaluate(
+    run: Run,
+    params: Any,
+    step: int,
+    workdir: Workdir,
+    *,
+    trained: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Evaluates, writes result.json and (if the config says so) the figures.
 
     Args:
@@ -201,11 +212,17 @@ def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, An
       params: its parameters, with the leading axis of seeds.
       step: how far it was trained.
       workdir: where it was trained.
+      trained: an earlier result of the same state. What it was made with then stays, and beside it
+        is said what it was evaluated with, where that differs.
 
     Returns:
       What result.json holds.
     """
     config = run.config
+    here = {**environment(), "devices": run.devices}
+    made_with = here
+    if trained is not None and trained["step"] == step:
+        made_with = {name: trained.get(name) for name in _MADE_WITH}
     predictions = predict(run, params)
     lines = workdir.metrics()
     result = {
@@ -220,7 +237,8 @@ def evaluate(run: Run, params: Any, step: int, workdir: Workdir) -> dict[str, An
         "step": step,
         "total_steps": run.total_steps,
         "seconds": lines[-1]["seconds"] if lines else None,
-        **environment(),
+        **made_with,
+        **({"evaluated_with": here} if here != made_with else {}),
         "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDERS}
         | {"seeds": list(config.seeds)},
     }

@@ -14,6 +14,7 @@ from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data.sources import Split
 from stn_jax.data.tasks import make_task
 from stn_jax.pretrained import describe, load_pretrained
+from stn_jax.training import processes
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import (
@@ -45,10 +46,10 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     """
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices that are here, however many it was trained on.
-    run = Run.open(config, mesh="batch")
-    checkpoints = Checkpoints(Workdir(workdir).checkpoints)
-    saved = checkpoints.restore(jax.eval_shape(run.init_state))
-    checkpoints.close()
+    run = processes.everywhere(lambda: Run.open(config, mesh="batch"))
+    with Checkpoints(Workdir(workdir).checkpoints) as checkpoints:
+        like = jax.eval_shape(run.init_state)
+        saved = processes.everywhere(lambda: checkpoints.restore(like))
     if saved is None:
         raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
     return run, run.put(saved.state)
@@ -64,7 +65,9 @@ def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
 def evaluate_workdir(workdir: str | Path) -> dict[str, Any]:
     """Evaluates the newest checkpoint; writes and returns what result.json holds."""
     run, state = load(workdir)
-    return evaluate(run, state["params"], int(state["step"]), Workdir(workdir))
+    folder = Workdir(workdir)
+    step = int(state["step"])
+    return evaluate(run, state["params"], step, folder, trained=folder.result())
 
 
 def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +130,10 @@ def open_pretrained(
 def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
     """A run's networks on the data of a configuration with other settings."""
     # Of its training split nothing is trained on, however small it is.
-    config = dataclasses.replace(run.config, **settings, holdout=0, batch_size=1)
-    other = Run.open(config)
+    config = dataclasses.replace(
+        run.config, **settings, holdout=0, batch_size=1, microbatch=0, mesh="batch"
+    )
+    other = Run.open(config, alone=True)
     fits = {
         "images": (other.seen_shape(), run.seen_shape()),
         "classes": (other.model.head.classes, run.model.head.classes),

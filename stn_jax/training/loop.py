@@ -1,6 +1,7 @@
 """The training loop: from a configuration and a folder to a trained, evaluated network."""
 
 import contextlib
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 
 from stn_jax.progress import Progress
 from stn_jax.training import health, processes
-from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.config import Config
+from stn_jax.training.checkpoints import Checkpoints, check_name
+from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.optimizer import make_schedule
 from stn_jax.training.run import Run, environment
 from stn_jax.training.signals import StopSignals
 from stn_jax.training.step import State, Sums
-from stn_jax.training.workdir import Workdir
+from stn_jax.training.workdir import Workdir, config_of
 
 
 class TrainingError(RuntimeError):
@@ -31,7 +32,9 @@ def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
 
     Called again with the same arguments it goes on from the last checkpoint, and once all is done
     it returns the result at once. However often it was cut off, the result is that of a training
-    that never was.
+    that never was. Called for a trained network with other settings of the evaluation
+    (``Config.EVALUATION``) it evaluates again; what else may change between a run and its
+    continuation then stays as it was trained.
 
     SIGTERM and Ctrl-C stop the training after the steps in flight, once its state is saved.
 
@@ -43,27 +46,70 @@ def train(config: Config, workdir: str | Path | Workdir) -> dict[str, Any]:
       What ``result.json`` holds.
 
     Raises:
-      ConfigError: config and data do not fit together, or the folder holds another run.
+      ConfigError: config and data do not fit together, or the folder holds another run, or a
+        result of another evaluation and no checkpoint to evaluate again.
       WorkdirError: the folder cannot be written, or another process trains in it.
       DataError: the data cannot be had.
       TrainingError: the loss became infinite or NaN.
+      ProcessError: another process of the run could not go on.
       KeyboardInterrupt: Ctrl-C. SystemExit, with status 143: SIGTERM.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     with StopSignals() as signals, contextlib.ExitStack() as stack:
         environment()  # the commit, before a long training
-        run = Run.open(config)
 
-        def claim() -> int:
+        def open_run() -> Run:
+            if config.checkpoint_every:
+                check_name(folder.checkpoints)  # before anything is written
+            return Run.open(config)
+
+        run = processes.everywhere(open_run)
+
+        def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())
-            folder.claim(config)
-            return int((folder.read_json("result.json") or {}).get("step", 0))
+            folder.check(config)
+            result = folder.result()
+            if result is None or result["step"] < run.total_steps:
+                folder.claim(config)
+                return None
+            return result
 
-        if processes.by_first(claim) == run.total_steps:
-            print(f"{folder.path} is trained and evaluated already", flush=True)
-            return folder.read_json("result.json") or {}
+        trained = processes.from_first(claim)
+        if trained is not None:
+            return _evaluated(run, folder, trained)
         state = fit(run, folder, signals)
         return evaluate(run, state["params"], int(state["step"]), folder)
+
+
+def _evaluated(run: Run, workdir: Workdir, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run that is trained and evaluated, evaluated again where settings differ."""
+    before = config_of(result)
+    config = before.evaluated_as(run.config)
+    changed = before.differences(config, Config.FOLDERS)
+
+    def claim(step: int) -> int:
+        if changed and step != result["step"]:
+            raise ConfigError(
+                f"{workdir.path} holds a result of another evaluation ({'; '.join(changed)}), and "
+                f"no checkpoint of step {result['step']} to evaluate again: ask for that "
+                "evaluation, or train in another folder, named with --workdir"
+            )
+        if late := config.differences(run.config, ()):
+            print(f"trained already, so that this changes nothing: {'; '.join(late)}", flush=True)
+        workdir.claim(config)
+        return 0
+
+    if not changed:
+        processes.by_first(lambda: claim(result["step"]))
+        print(f"{workdir.path} is trained and evaluated already", flush=True)
+        return result
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        state, _ = _begin(run, workdir, checkpoints)
+    step = int(state["step"])
+    processes.by_first(lambda: claim(step))
+    print(f"evaluating {workdir.path} again: {'; '.join(changed)}", flush=True)
+    run = dataclasses.replace(run, config=config)
+    return evaluate(run, state["params"], step, workdir, trained=result)
 
 
 def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State:
@@ -77,13 +123,26 @@ def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State
     Returns:
       The last state.
     """
+    # Where checkpoints are there, training goes on from them, whether it writes others or not.
+    there = processes.by_first(lambda: workdir.checkpoints.exists())
+    if not run.config.checkpoint_every and not there:
+        return _fit(run, workdir, signals or StopSignals(), None)
+    with processes.everywhere(lambda: Checkpoints(workdir.checkpoints)) as checkpoints:
+        return _fit(run, workdir, signals or StopSignals(), checkpoints)
+
+
+def _fit(
+    run: Run, workdir: Workdir, signals: StopSignals, checkpoints: Checkpoints | None
+) -> State:
     config = run.config
-    signals = signals or StopSignals()
-    checkpoints = Checkpoints(workdir.checkpoints) if config.checkpoint_every else None
     state, pending = _begin(run, workdir, checkpoints)
     step = int(state["step"])
-    before = workdir.rewind_metrics(step) if processes.is_first() else 0.0
-    log = _Log(run, workdir, before, pending)
+
+    def begin_log() -> _Log:
+        seconds = workdir.rewind_metrics(step) if processes.is_first() else 0.0
+        return _Log(run, workdir, step, seconds, pending)
+
+    log = processes.everywhere(begin_log)
     train_steps = run.train_steps()
     images = config.batch_size * len(config.seeds)
     total = run.total_steps * images
@@ -112,8 +171,6 @@ def fit(run: Run, workdir: Workdir, signals: StopSignals | None = None) -> State
             if signals.received and (alone or logged):
                 _save_and_say(run, workdir, checkpoints, state, log, signals.received.name)
                 break
-    if checkpoints is not None:
-        checkpoints.close()
     return state
 
 
@@ -135,8 +192,9 @@ def _begin(
     step = processes.by_first(restore)
     if step == 0:
         return run.init_state(), None
-    saved = saved or checkpoints.read(step, like)
-    print(f"going on from step {step} of {run.total_steps}", flush=True)
+    saved = processes.everywhere(lambda: saved or checkpoints.read(step, like))
+    if step < run.total_steps:
+        print(f"going on from step {step} of {run.total_steps}", flush=True)
     return run.put(saved.state), saved.log
 
 
@@ -205,7 +263,12 @@ class _Log:
     """
 
     def __init__(
-        self, run: Run, workdir: Workdir, seconds: float, pending: dict[str, Any] | None = None
+        self,
+        run: Run,
+        workdir: Workdir,
+        step: int,
+        seconds: float,
+        pending: dict[str, Any] | None = None,
     ):
         self._run, self._workdir = run, workdir
         self._schedule = make_schedule(run.config, run.total_steps)
@@ -221,7 +284,10 @@ class _Log:
         if run.config.tensorboard and processes.is_first():
             from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(workdir.path / "tensorboard"))
+            # What a process that was cut off has written of later steps does not count.
+            folder = str(workdir.path / "tensorboard")
+            suffix = f".from-step-{step}"
+            self._board = SummaryWriter(folder, purge_step=step + 1, filename_suffix=suffix)
 
     def pending(self) -> dict[str, Any]:
         """What is not written yet, ready for JSON, which loses nothing of it."""
@@ -276,11 +342,15 @@ class _Log:
         images = self.steps * config.batch_size * len(config.seeds)
         line["images_per_second"] = round(images / (now - self._last), 1)
         line["seconds"] = round(self._before + now - self._begun, 3)
-        if processes.is_first():
+
+        def write() -> int:
             self._workdir.append_metrics(line)
-        if self._board is not None:
-            for name, value in means.items():
-                self._board.add_scalar(f"train/{name}", float(np.mean(value)), step)
+            if self._board is not None:
+                for name, value in means.items():
+                    self._board.add_scalar(f"train/{name}", float(np.mean(value)), step)
+            return 0
+
+        processes.by_first(write)
         self.note = (
             f"epoch {step / run.steps_per_epoch:.1f}, loss {np.mean(means['loss']):.3f}, "
             f"train error {np.mean(means['train_error_percent']):.2f} %"

@@ -40,26 +40,9 @@ class Placement:
         Raises:
           ConfigError: there are not so many devices, or they cannot share the work evenly.
         """
-        asked = mesh or config.mesh
-        available = jax.devices()
-        shared = "microbatch" if config.microbatch else "batch_size"
-        sizes = {"seeds": len(config.seeds), "batch": getattr(config, shared)}
-        counts = mesh_axes(asked)
-        given = int(np.prod([count or 1 for count in counts.values()]))
-        for axis, count in counts.items():
-            if count is None:
-                most = len(available) // given
-                fits = [n for n in range(1, most + 1) if sizes[axis] % n == 0]
-                counts[axis] = max(fits, default=1)
-            elif sizes[axis] % count:
-                raise ConfigError(
-                    f"mesh is {asked!r}, but {count} devices cannot share {sizes[axis]} "
-                    f"({shared if axis == 'batch' else 'seeds'}) evenly"
-                )
-        shape = [counts.get(axis) or 1 for axis in AXES]
+        asked, available = mesh or config.mesh, jax.devices()
+        shape = mesh_shape(config, mesh)
         total = int(np.prod(shape))
-        if total > len(available):
-            raise ConfigError(f"mesh is {asked!r}, but there are {len(available)} devices")
         if total < len(available):
             if jax.process_count() > 1:
                 raise ConfigError(
@@ -141,3 +124,29 @@ class Placement:
     def constrain(self, x: jax.Array) -> jax.Array:
         """States, in a program, that the leading axis is that of a training batch."""
         return x if self.single else jax.lax.with_sharding_constraint(x, self.by_example)
+
+
+def mesh_shape(config: Config, mesh: str | None = None) -> tuple[int, int]:
+    """How many devices share the seeds, and how many the batch.
+
+    Args, Raises: as :meth:`Placement.choose`.
+    """
+    asked, available = mesh or config.mesh, jax.device_count()
+    shared = "microbatch" if config.microbatch else "batch_size"
+    sizes = {"seeds": len(config.seeds), "batch": getattr(config, shared)}
+    counts = mesh_axes(asked)
+    given = int(np.prod([count or 1 for count in counts.values()]))
+    for axis, count in counts.items():
+        if count is None:
+            most = available // given
+            fits = [n for n in range(1, most + 1) if sizes[axis] % n == 0]
+            counts[axis] = max(fits, default=1)
+        elif sizes[axis] % count:
+            raise ConfigError(
+                f"mesh is {asked!r}, but {count} devices cannot share {sizes[axis]} "
+                f"({shared if axis == 'batch' else 'seeds'}) evenly"
+            )
+    seeds, batch = (counts.get(axis) or 1 for axis in AXES)
+    if seeds * batch > available:
+        raise ConfigError(f"mesh is {asked!r}, but there are {available} devices")
+    return seeds, batch

@@ -4,13 +4,17 @@ Every process runs the same program; the first one alone writes. A process does 
 it is the only one.
 """
 
+import json
 import os
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from stn_jax.training.config import ConfigError
+
+T = TypeVar("T")
 
 
 class ProcessError(RuntimeError):
@@ -75,6 +79,58 @@ def by_first(work: Callable[[], int]) -> int:
     if value < 0:
         raise ProcessError("the first process could not go on; it says why")
     return value
+
+
+def everywhere(work: Callable[[], T]) -> T:
+    """Does something in every process; none goes on where one of them could not.
+
+    What may fail in one process alone, before all meet in a collective, belongs in here: the others
+    would wait there without end.
+
+    Args:
+      work: has no collective in it.
+
+    Raises:
+      ProcessError: it has failed in another process. That one raises what work has raised.
+    """
+    if jax.process_count() == 1:
+        return work()
+    failure: BaseException | None = None
+    try:
+        result = work()
+    except BaseException as error:
+        failure = error
+    failed = greatest(int(failure is not None))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise ProcessError("another process could not go on; it says why")
+    return result
+
+
+def from_first(work: Callable[[], Any]) -> Any:
+    """What the first process finds, for all.
+
+    Args:
+      work: returns what JSON can hold.
+
+    Raises:
+      ProcessError: as :func:`by_first`.
+    """
+    if jax.process_count() == 1:
+        return work()
+    text = b""
+
+    def found() -> int:
+        nonlocal text
+        text = json.dumps(work()).encode()
+        return len(text)
+
+    size = by_first(found)
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(text, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(own)).tobytes())
 
 
 def greatest(value: int) -> int:

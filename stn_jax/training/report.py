@@ -13,6 +13,7 @@ from stn_jax.analysis import mistakes, page
 from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data import house_numbers
 from stn_jax.data.tasks import example_keys
+from stn_jax.files import atomic_write
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import (
     TEST_KEY,
@@ -30,7 +31,7 @@ from stn_jax.training.evaluation import (
 from stn_jax.training.inspect import load
 from stn_jax.training.run import Run, environment
 from stn_jax.training.step import distorted_batch
-from stn_jax.training.workdir import Workdir, whole_file
+from stn_jax.training.workdir import Workdir
 from stn_jax.warp import affine, affine_transform
 
 HARDEST = 24
@@ -61,7 +62,7 @@ def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[d
     path = folder.path / "report.html" if path is None else Path(path)
     try:
         # Opened first: whether it can be written is known before the work.
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             predictions = predict(run, state["params"])
             found = report(run, state["params"], int(state["step"]), predictions, folder.metrics())
             file.write(page.render(found))

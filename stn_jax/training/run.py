@@ -41,12 +41,13 @@ class Run:
     placement: Placement | None = None  # None: one device
 
     @classmethod
-    def open(cls, config: Config, *, mesh: str | None = None) -> "Run":
+    def open(cls, config: Config, *, mesh: str | None = None, alone: bool = False) -> "Run":
         """Loads the data (see :func:`stn_jax.data.sources.load`) and makes the network.
 
         Args:
           config: what is to be trained, or was.
           mesh: in place of the configuration's.
+          alone: on one device, in every process, whatever the configuration says.
 
         Raises:
           ConfigError: the configuration does not fit the data.
@@ -75,16 +76,19 @@ class Run:
                 f"{COUNTABLE}"
             )
         task = task_of(config, source)
-        # On CPU this takes the mapped file as it is, where jnp.asarray would copy it.
-        images = jax.device_put(train.images)
-        statistics = task.statistics(config.dataset, images, source.statistics)
-        data = Data(images, jnp.asarray(train.labels), *statistics)
-        placement = Placement.choose(config, mesh)
-        if not placement.single:
-            # The statistics are computed on one device, so that they are the same everywhere.
-            images, labels = placement.put_examples((train.images, train.labels))
-            statistics = placement.put(jax.device_get(data[2:]), placement.whole)
-            data = Data(images, labels, *statistics)
+        placement = None if alone else Placement.choose(config, mesh)
+        if placement is None or placement.single:
+            # On CPU this takes the mapped file as it is, where jnp.asarray would copy it.
+            images = jax.device_put(train.images)
+            statistics = task.statistics(config.dataset, images, source.statistics)
+            data = Data(images, jnp.asarray(train.labels), *statistics)
+        else:
+            # No device need have room for all images. What is measured on them is measured by the
+            # host, so that it is the same everywhere.
+            with jax.default_device(_host()):
+                measured = task.statistics(config.dataset, train.images, source.statistics)
+            statistics = placement.put(jax.device_get(measured), placement.whole)
+            data = Data(*placement.put_examples((train.images, train.labels)), *statistics)
         options = model_options(config, source.num_classes)
         model = create_model(config.task, config.variant, **options)
         return cls(config, task, model, data, test, placement)
@@ -112,6 +116,11 @@ class Run:
         if self.placement is not None and not self.placement.single:
             return size
         return microbatch.automatic(size, math.prod(self.seen_shape()))
+
+    @property
+    def devices(self) -> int:
+        """How many devices it is on."""
+        return 1 if self.placement is None else self.placement.mesh.size
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -241,11 +250,11 @@ def model_options(config: Config, classes: int) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Device, versions and commit that a result was made with."""
+    """Kind of device, how many there are, versions and commit that a result was made with."""
     device = jax.devices()[0]
     kind = device.device_kind
     if device.platform == "cpu":
-        kind = f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores"
+        kind = f"{platform.machine()} CPU, {cores()} cores"
     packages = ("stn_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     versions = {"python": platform.python_version()}
     for package in packages:
@@ -261,6 +270,21 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "commit": _commit(),
     }
+
+
+def cores() -> int:
+    """How many CPU cores this process may use; where the system does not tell, all that exist."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _host() -> jax.Device | None:
+    """The CPU as a device; None where JAX was told to do without."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 @functools.cache

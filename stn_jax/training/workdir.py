@@ -6,12 +6,16 @@ import fcntl
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from stn_jax.files import UNFINISHED, atomic_write, make_folder, sync_folder
 from stn_jax.training.config import Config, ConfigError
+
+_RESULT = "result.json"
+# What the evaluation draws.
+FIGURES = ("gallery.png", "angles.png")
 
 
 class WorkdirError(ConfigError):
@@ -46,7 +50,7 @@ class Workdir:
             return
         with contextlib.ExitStack() as stack:
             with self.writing():
-                self.path.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path)
                 file = stack.enter_context((self.path / "lock").open("a+"))
                 try:
                     # The kernel's lock, not the file, is what counts: it ends with the process.
@@ -67,23 +71,35 @@ class Workdir:
             finally:
                 self._locked = False
 
-    def claim(self, config: Config) -> None:
-        """Makes the folder a run of this configuration, or continues one; wants the lock.
-
-        Raises:
-          ConfigError: the folder holds a run of another configuration.
-          WorkdirError: it cannot be written.
-        """
+    def check(self, config: Config) -> None:
+        """ConfigError where the folder holds a run of another configuration."""
         exists = (self.path / "config.json").exists()
         if exists and (differences := Config.load(self.path).differences(config)):
             raise ConfigError(
                 f"{self.path} holds a run of another configuration ({'; '.join(differences)}): "
                 "name another folder with --workdir, or delete this one"
             )
+
+    def claim(self, config: Config) -> None:
+        """Makes the folder a run of this configuration, or continues one; wants the lock.
+
+        A result of other settings goes before they are written: at no moment do the files
+        contradict each other.
+
+        Raises:
+          ConfigError: the folder holds a run of another configuration.
+          WorkdirError: it cannot be written.
+        """
+        self.check(config)
+        result = self.result()
         with self.writing():
-            self.path.mkdir(parents=True, exist_ok=True)
-            for left in self.path.glob(f"*{_UNFINISHED}"):  # by a process that was killed
+            make_folder(self.path)
+            for left in self.path.glob(f"*{UNFINISHED}"):  # by a process that was killed
                 left.unlink()
+            if result is None or config_of(result).differences(config, Config.FOLDERS):
+                for path in (self.path / _RESULT, *(self.figures / name for name in FIGURES)):
+                    path.unlink(missing_ok=True)
+                sync_folder(self.path)
         self.write_json("config.json", config.to_dict())
 
     @contextlib.contextmanager
@@ -105,20 +121,22 @@ class Workdir:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Writes a file whole or not at all."""
-        with self.writing(), whole_file(self.path / name) as file:
+        with self.writing(), atomic_write(self.path / name) as file:
             file.write(json.dumps(value, indent=2) + "\n")
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Reads a file; None where there is none."""
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds; None where there is none, or what is there is no result."""
         try:
-            return json.loads((self.path / name).read_text())
-        except FileNotFoundError:
+            found = json.loads((self.path / _RESULT).read_text(encoding="utf-8"))
+            config_of(found)
+            return found if type(found["step"]) is int else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, up to the first that is not whole."""
         try:
-            text = (self.path / "metrics.jsonl").read_text(errors="replace")
+            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
         lines = []
@@ -137,7 +155,7 @@ class Workdir:
     def rewind_metrics(self, step: int) -> float:
         """Drops the lines after a step. Returns the seconds of training up to there."""
         lines = [line for line in self.metrics() if line["step"] <= step]
-        with self.writing(), whole_file(self.path / "metrics.jsonl") as file:
+        with self.writing(), atomic_write(self.path / "metrics.jsonl") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
         return lines[-1]["seconds"] if lines else 0.0
 
@@ -152,23 +170,10 @@ class Workdir:
             os.fsync(file.fileno())
 
 
-_UNFINISHED = ".unfinished"
+def config_of(result: dict[str, Any]) -> Config:
+    """The configuration that a result states, which names no folders.
 
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[str]]:
-    """Opens a text file that appears under its name only once it is written and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED, delete=False
-    ) as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
-            raise
+    Raises:
+      ConfigError, TypeError, KeyError: it states none.
+    """
+    return Config.from_dict(result["config"], _RESULT)

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from stn_jax.experiments import results
+from stn_jax.experiments import report as page
+from stn_jax.experiments import results, runs
 from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config, ConfigError
 
@@ -81,7 +82,7 @@ def test_lines_of_several_writers_do_not_mix(tmp_path):
         ("[]", "it is not a whole result"),
         ("3", "it is not a whole result"),
         ('{"row": "rotation/cnn"}', "it is not a whole result"),
-        ('{"config": {"epochs": 3, "seeds": [0]}, "seed": 1}', "it is not a whole result"),
+        ('{"config": {"epochs": 3, "seeds": [0]}}', "it is not a whole result: row is missing"),
         ('{"config": {"tomorrow": 3}}', "the configuration has unknown fields: tomorrow"),
         ('{"config": {"epochs": 0}}', "epochs is 0; expected 1 or more and at most 2147482624"),
     ],
@@ -125,3 +126,47 @@ def test_runs_are_the_same_if_nothing_differs_that_shapes_them():
         {"test_passes": 9},
     ):
         assert not same(**change)
+
+
+WRONG = (None, "text", -1.5, [], {}, True)
+
+
+def test_a_line_that_lacks_a_field_or_holds_something_else_there_is_rendered_or_left_out(
+    line, tmp_path, capsys
+):
+    """Every field of a line, taken away or replaced: pages are written of what is left."""
+    also = {"mnist_sample": {"test_error_percent": 2.0, "test_examples": 2000}}
+    extra = {"angle_slope": -0.9, "angle_spread_degrees": 20.0, "window_share": 1.0}
+    whole = line("rotation/stn-c0", 0, extra={**extra, "also_tested": also}.items())
+    other = line("rotation/stn-c0", 1, extra={**extra, "also_tested": also}.items())
+    cases = [(path, None) for path in _paths(whole)]
+    cases += [(path, value) for path in _paths(whole) for value in WRONG]
+    left_out = 0
+    for path, value in cases:
+        broken = json.loads(json.dumps(whole))
+        *above, name = path
+        place = broken
+        for key in above:
+            place = place[key]
+        if value is None:
+            del place[name]
+        else:
+            place[name] = value
+        folder = tmp_path / "results"
+        folder.mkdir(exist_ok=True)
+        (folder / "a.jsonl").write_text(f"{json.dumps(broken)}\n{json.dumps(other)}\n")
+        read = results.read(folder)
+        left_out += len(read) == 1
+        assert len(read) == 2 or capsys.readouterr().err.count("line 1 is left out: ") == 1
+        page.write(tmp_path / "results.md", read, folder)
+        for result in read:
+            runs.estimate(runs.Job(TABLES["table1"].rows[0], result.config), read)
+    assert left_out > 80
+
+
+def _paths(line):
+    """The keys that lead to every value of a line, but for those of its config."""
+    for key, value in line.items():
+        yield (key,)
+        if isinstance(value, dict) and key != "config":
+            yield from ((key, *below) for below in _paths(value))

@@ -18,7 +18,9 @@ from stn_jax.progress import Progress
 from stn_jax.training import Config, processes, train
 from stn_jax.training import step as steps
 from stn_jax.training.inspect import load
+from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run
+from stn_jax.training.workdir import Workdir
 
 
 def main() -> None:
@@ -27,6 +29,16 @@ def main() -> None:
     workdir = sys.argv[2]
     said: dict = {"devices": jax.device_count(), "process": jax.process_index()}
 
+    # Whether the whole set is ever on one of several devices, as it was before it was shared out.
+    put = Placement.put_examples
+
+    def put_and_look(self, tree):
+        shape = tree[0].shape
+        alone = [x for x in jax.live_arrays() if x.shape == shape and len(x.devices()) == 1]
+        said["whole_on_one"] = said.get("whole_on_one", 0) + len(alone)
+        return put(self, tree)
+
+    Placement.put_examples = put_and_look
     # What each device holds of the training set, and of a batch as the network sees it.
     run = Run.open(config)
     said["training"] = [len(s.data) for s in run.data.images.addressable_shards]
@@ -64,6 +76,7 @@ def main() -> None:
         said["status"] = stopped.code
     if said["status"] == 0 and jax.process_count() == 1:
         said["step"] = int(load(workdir)[1]["step"])
+        said["result_devices"] = Workdir(workdir).result()["devices"]
     print(json.dumps(said), flush=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stn_jax.training import Config, ConfigError, train
-from stn_jax.training.inspect import evaluate_workdir, load
+from stn_jax.training.inspect import evaluate_workdir, evaluate_workdir_on, load
 from stn_jax.training.placement import Placement
 from stn_jax.training.workdir import Workdir
 
@@ -104,10 +104,12 @@ def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
     assert said == {
         "devices": 8,
         "process": 0,
+        "whole_on_one": 0,
         "training": [65] * 8,
         "batch": 30,
         "status": 0,
         "step": 6,
+        "result_devices": 8,
     }
     assert_alike(one, path)
 
@@ -117,6 +119,15 @@ def test_eight_devices_share_each_part_of_a_batch(config, one, tmp_path):
     [(said, _)] = finish(start(in_parts, tmp_path / "parts", 8))
     assert (said["devices"], said["status"]) == (8, 0)
     assert_alike(one, tmp_path / "parts")
+    assert evaluate_workdir_on(tmp_path / "parts", {"dataset": "mnist_sample"})["test_passes"] == 1
+
+
+def test_a_result_counts_the_devices_that_the_mesh_uses(config, tmp_path):
+    four = dataclasses.replace(config, mesh="batch=4", epochs=1, variant="cnn")
+    [(said, _)] = finish(start(four, tmp_path / "four", 8))
+    assert (said["devices"], said["result_devices"]) == (8, 4)
+    assert evaluate_workdir(tmp_path / "four")["devices"] == 4
+    assert evaluate_workdir_on(tmp_path / "four", {"dataset": "mnist_sample"})["test_passes"] == 1
 
 
 def test_a_checkpoint_of_eight_devices_opens_on_one(config, one, eight):
@@ -157,19 +168,19 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def joined(port: int, number: int) -> dict[str, str]:
+    """The environment of one of two processes."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(number),
+    }
+
+
 def start_two(config: Config, workdir: Path, *stop: tuple[str, ...]):
     port = free_port()
     return [
-        start(
-            config,
-            workdir,
-            2,
-            *more,
-            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(number),
-        )
-        for number, more in enumerate(stop)
+        start(config, workdir, 2, *more, **joined(port, number)) for number, more in enumerate(stop)
     ]
 
 
@@ -194,6 +205,84 @@ def test_two_processes_are_refused_together(config, tmp_path):
     assert (first["status"], second["status"]) == (2, 1)
     assert "holds a run of another configuration" in errors
     assert "the first process could not go on; it says why" in others
+
+
+def train_py(number: int, port: int, *flags: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *flags],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **joined(port, number)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.epochs=none", "epochs is 'none', of type str; expected int"),
+        ("--config.data_dir=/nowhere", "data_dir /nowhere does not exist"),
+    ],
+)
+def test_what_fails_in_one_process_before_they_meet_ends_the_other(tmp_path, flag, message):
+    port, workdir = free_port(), f"--workdir={tmp_path / 'run'}"
+    two = [train_py(0, port, workdir), train_py(1, port, workdir, flag)]
+    try:
+        first, second = (process.communicate(timeout=500)[1] for process in two)
+    finally:
+        for process in two:
+            process.kill()
+    assert [process.returncode for process in two] == [1, 2]
+    assert "another process could not go on; it says why" in first
+    assert message in second
+    assert not (tmp_path / "run").exists()
+
+
+EXPERIMENTS = """
+import sys
+from stn_jax.command_line import exit_code
+from stn_jax.experiments.__main__ import main
+sys.exit(exit_code(lambda: main(sys.argv[1:])))
+"""
+
+
+def test_two_processes_train_a_table_together(config, one, tmp_path):
+    """The first alone writes results and speaks; both test on other data; again, all is done."""
+    port = free_port()
+    flags = ["table1", "--rows=rotation/cnn,rotation/stn-c0", "--seeds=0", "--epochs=1"]
+    flags += [f"--cache_dir={config.cache_dir}", "--also_test=mnist_sample"]
+    flags += ["--config.width=0.0625", "--config.test_passes=1", "--config.batch_size=240"]
+    for round_ in range(2):
+        two = [
+            subprocess.Popen(
+                [sys.executable, "-c", EXPERIMENTS, *flags],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **joined(port, number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        try:
+            said = [process.communicate(timeout=500) for process in two]
+        finally:
+            for process in two:
+                process.kill()
+        assert [process.returncode for process in two] == [0, 0], said
+        port = free_port()
+        assert f"{2 * round_} of 2 runs are done" in said[0][0]
+        assert "| rotation/cnn |" in said[0][0]
+        assert "rotation" not in said[1][0]
+    lines = (tmp_path / "results" / "table1.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(line["row"], "also_tested" in line) for line in found] == [
+        ("rotation/cnn", False),
+        ("rotation/stn-c0", False),
+        ("rotation/cnn", True),
+        ("rotation/stn-c0", True),
+    ]
+    assert all(line["devices"] == 2 for line in found)
 
 
 @pytest.mark.parametrize(

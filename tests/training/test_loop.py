@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from stn_jax.files import atomic_write
 from stn_jax.training import Config, ConfigError, TrainingError, train
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.evaluation import predict, summarise
 from stn_jax.training.inspect import evaluate_workdir, load
 from stn_jax.training.run import Run, mean_and_interval
-from stn_jax.training.workdir import Workdir, whole_file
+from stn_jax.training.workdir import Workdir
 
 TIMED = {"seconds", "images_per_second"}
 
@@ -181,11 +182,11 @@ def test_mean_and_interval_against_a_table_of_students_t():
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "x.json"
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write("first")
 
     def fail_half_way():
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write("half")
             raise RuntimeError
 
