@@ -1,15 +1,16 @@
 """Digits as photographs: written on paper, lit, and taken with a camera that is not a good one.
 
-A :class:`Scene` says how; :func:`photograph` draws one. The order is nature's: what is on the paper,
-the view, the light, the lens, the sensor, the file.
+A :class:`Scene` says how; :func:`photograph` draws one. The order is nature's: what is on the
+paper, the view, the light, the lens, the sensor, the file.
 """
 
 import dataclasses
 import io
+from collections.abc import Callable
 
 import numpy as np
 import scipy.ndimage as nd
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 288  # pixels of a photograph
 WHITE = (235.0, 235.0, 235.0)
@@ -26,7 +27,7 @@ class Scene:
       paper, ink: their colours in even light, 0 to 255.
       size: of the digit's 28x28 square, in pixels; the digit itself takes 20/28 of it.
       pen: width of its strokes in pixels, all alike; None: as they are in MNIST (about size / 9).
-      falloff: by which fraction the light falls off, linearly, from one edge of the page to the other.
+      falloff: by which fraction the light falls off, linearly, from one end of the page to another.
       shadow: by which fraction a shadow darkens; its edge passes near the digit.
       softness: of the shadow's edge, the standard deviation of its blur in pixels.
       noise: standard deviation of the sensor's noise, of 255.
@@ -37,7 +38,7 @@ class Scene:
       blur: standard deviation of the lens's blur in pixels.
       neighbours: how many other digits are cut off at the page's borders.
       mark: side of a second mark near a corner, as a fraction of the digit's.
-      tilt: how far corners of the page move, as a fraction of its side.
+      tilt: how far inwards the corners of what is seen move, at most, as a fraction of its side.
     """
 
     paper: Color = WHITE
@@ -78,7 +79,8 @@ def photograph(
     ink, corner = _written(scene, glyph, rng)
     for place, fraction in _company(scene, corner, rng):
         other = others[rng.integers(len(others))]
-        ink = np.maximum(ink, _placed(_strokes(other, scene.size * fraction, scene.pen), place))
+        drawing = _strokes(other, scene.size * fraction, scene.pen)
+        ink = np.maximum(ink, _clear_of(ink, drawing, place, scene.size / 12))
     ink = np.maximum(ink, scene.line * _ruling(scene, rng))
     for row, column, side in zip(
         *rng.integers(0, SIDE, (2, scene.specks)),
@@ -127,14 +129,11 @@ def thinned(mask: np.ndarray) -> np.ndarray:
     around = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
     while True:
         before = mask.sum()
-        for north, east, south, west in ((0, 2, 4, 6), (0, 2, 6, 4)):
+        for first, second in (((0, 2, 4), (2, 4, 6)), ((0, 2, 6), (0, 4, 6))):
             p = np.stack([np.roll(mask, (-r, -c), (0, 1)) for r, c in around])
             steps = ((p == 0) & (np.roll(p, -1, 0) == 1)).sum(0)
             count = p.sum(0)
-            if south == 4:
-                free = (p[0] * p[2] * p[4] == 0) & (p[2] * p[4] * p[6] == 0)
-            else:
-                free = (p[0] * p[2] * p[6] == 0) & (p[0] * p[4] * p[6] == 0)
+            free = (p[[*first]].prod(0) == 0) & (p[[*second]].prod(0) == 0)
             mask = mask & ~((mask == 1) & (count >= 2) & (count <= 6) & (steps == 1) & free)
         if mask.sum() == before:
             return mask[1:-1, 1:-1].astype(bool)
@@ -143,10 +142,26 @@ def thinned(mask: np.ndarray) -> np.ndarray:
 def _placed(drawing: np.ndarray, corner: np.ndarray) -> np.ndarray:
     """A drawing on an empty page, as far as it is on it."""
     page = np.zeros((SIDE, SIDE))
-    ends = [slice(max(c, 0), max(min(c + n, SIDE), 0)) for c, n in zip(corner, drawing.shape, strict=True)]
+    ends = [
+        slice(max(c, 0), max(min(c + n, SIDE), 0))
+        for c, n in zip(corner, drawing.shape, strict=True)
+    ]
     parts = [slice(s.start - c, s.stop - c) for s, c in zip(ends, corner, strict=True)]
     page[tuple(ends)] = drawing[tuple(parts)]
     return page
+
+
+def _clear_of(ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: float) -> np.ndarray:
+    """A drawing on the page, moved away from its middle until it is so far from the ink there."""
+    away = nd.distance_transform_edt(ink < 0.5)
+    outward = np.sign(corner + np.array(drawing.shape) / 2 - SIDE / 2) * (
+        np.abs(corner + np.array(drawing.shape) / 2 - SIDE / 2) > SIDE / 4
+    )
+    while True:
+        page = _placed(drawing, corner)
+        if not (away[page > 0.5] < gap).any():
+            return page
+        corner = corner + 4 * outward.astype(int)
 
 
 def _company(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list:
@@ -189,12 +204,13 @@ def _seen_askew(ink: np.ndarray, tilt: float, rng: np.random.Generator) -> np.nd
     if not tilt:
         return ink
     corners = np.array([[0, 0], [SIDE, 0], [SIDE, SIDE], [0, SIDE]], np.float64)
-    moved = corners + rng.uniform(-1, 1, (4, 2)) * tilt * SIDE
+    # Inwards: what is seen is all of the page.
+    moved = corners + np.sign(SIDE / 2 - corners) * rng.uniform(0, 1, (4, 2)) * tilt * SIDE
     rows, right = [], []
     for (x, y), (u, v) in zip(corners, moved, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         right += [u, v]
-    coefficients = np.linalg.solve(rows, right)
+    coefficients = np.linalg.solve(rows, right).tolist()
     image = Image.fromarray(ink.astype(np.float32))
     kind = Image.Transform.PERSPECTIVE
     return np.asarray(
@@ -224,3 +240,70 @@ def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file).convert("RGB"))
+
+
+# --- pages without a digit, or with more than one ------------------------------------------------
+
+
+def no_digits(others: np.ndarray, count: int, seed: int) -> dict[str, list[np.ndarray]]:
+    """Photographs that no single digit should be read from, by kind: ``[288, 288, 3]`` uint8.
+
+    Args:
+      others: ``[n, 28, 28]`` uint8, what digits are taken from.
+      count: of each kind.
+      seed: which.
+    """
+    kinds: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+        "empty paper, noise 10": lambda rng: _empty(Scene(noise=10, falloff=0.3), rng),
+        "empty squared paper, a shadow": lambda rng: _empty(
+            Scene(noise=4, falloff=0.3, shadow=0.3, softness=6, ruling="squares"), rng
+        ),
+        "white noise": lambda rng: rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8),
+        "a filled shape": _shape,
+        "a scribble": _scribble,
+        "a letter": _letter,
+        "two digits side by side": lambda rng: np.minimum(
+            *(
+                np.roll(photograph(Scene(size=140), others[i], others, rng), by, 1)
+                for i, by in zip(rng.integers(len(others), size=2), (-65, 65), strict=True)
+            )
+        ),
+    }
+    return {
+        kind: [draw(np.random.default_rng((seed, i))) for i in range(count)]
+        for kind, draw in kinds.items()
+    }
+
+
+def _empty(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    blank = np.zeros((28, 28), np.uint8)
+    return photograph(scene, blank, blank[None], rng)
+
+
+def _page(draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
+    page = Image.new("L", (SIDE, SIDE), int(WHITE[0]))
+    draw(ImageDraw.Draw(page))
+    return np.asarray(page.convert("RGB"))
+
+
+def _shape(rng: np.random.Generator) -> np.ndarray:
+    left, top, width, height = rng.uniform((80, 80, 40, 40), (120, 120, 80, 80))
+    box = (left, top, left + width, top + height)
+    ink = int(BLACK[0])
+    if rng.random() < 0.5:
+        return _page(lambda draw: draw.ellipse(box, fill=ink))
+    return _page(lambda draw: draw.rectangle(box, fill=ink))
+
+
+def _scribble(rng: np.random.Generator) -> np.ndarray:
+    points = [tuple(p) for p in rng.uniform(60, 230, (rng.integers(5, 14), 2))]
+    width = int(rng.integers(4, 16))
+    return _page(lambda draw: draw.line(points, fill=int(BLACK[0]), width=width, joint="curve"))
+
+
+def _letter(rng: np.random.Generator) -> np.ndarray:
+    # None that is a digit turned or written in haste: I, J, L, O, S, Z, b, e, g, l, o, q, s, z, ...
+    letter = rng.choice(list("ACDEFGHKMNPRUVWXYahkmnrwx&#%"))
+    font = ImageFont.load_default(180)
+    middle = (SIDE / 2, SIDE / 2)
+    return _page(lambda draw: draw.text(middle, letter, int(BLACK[0]), font, anchor="mm"))

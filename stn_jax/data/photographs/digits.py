@@ -1,81 +1,85 @@
-"""From a photograph of a digit to what a network for MNIST sees."""
-
-from typing import NamedTuple
+"""A mark of ink as MNIST would have it."""
 
 import numpy as np
 
-from stn_jax.data.photographs.ink import find_ink
-from stn_jax.data.photographs.marks import Mark, main_mark
+from stn_jax.data.photographs.marks import Mark
 
-BOX = 20
-# Widths of strokes in that box, which all but a few of MNIST's digits have.
-_STROKES = (2.6, 5.0)
-
-
-class Reading(NamedTuple):
-    image: np.ndarray
-    box: tuple[float, float, float, float]
-    doubts: tuple[str, ...]
+# MNIST's digits fill a box of 20 of 28 pixels, and their centre of mass is pixel (14, 14).
+BOX, SIDE = 20, 28
+# Widths of strokes in that box: nine in ten of MNIST's digits lie between.
+_STROKES = (2.5, 5.0)
+# Pixels of a digit's longer side while its strokes are made wider or narrower.
+_DETAIL = 80
 
 
-def find_digit(pixels: np.ndarray, side: int = 28) -> Reading | None:
-    ink = find_ink(pixels)
-    mark = main_mark(ink)
-    if mark is None:
-        return None
-    rows, columns = (np.flatnonzero(mark.mask.any(axis)) for axis in (1, 0))
-    box = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    digit = _drawn(ink.strength, mark)
-    scaled = tuple(float(ink.scale * x) for x in box)
-    return Reading(_in_mnist_form(digit, side)[..., None], scaled, mark.doubts)
+def in_mnist_form(strength: np.ndarray, mark: Mark, side: int) -> np.ndarray:
+    """Brings a mark into MNIST's form.
+
+    Args:
+      strength: ``[H, W]``, of the ink.
+      mark: which of it.
+      side: of the result.
+
+    Returns:
+      ``[side, side, 1]`` uint8, light on black.
+    """
+    digit = _with_usual_strokes(_alone(strength, mark), mark.width, mark.extent)
+    box = min(BOX, round(side * BOX / SIDE))
+    return _centred(_scaled(_cropped(digit), box), side)[..., None]
 
 
-def _drawn(strength: np.ndarray, mark: Mark) -> np.ndarray:
-    """The mark alone, light on black in [0, 1], its strokes as wide as MNIST's are."""
+def _alone(strength: np.ndarray, mark: Mark) -> np.ndarray:
+    """The mark and nothing else, cropped with a margin: in [0, 1], its edges soft."""
     import scipy.ndimage as nd
 
-    near = nd.binary_dilation(mark.mask, np.ones((3, 3)))
-    digit = np.clip(strength / mark.level * 1.5 - 0.25, 0, 1) * near
-    rows, columns = (np.flatnonzero(mark.mask.any(axis)) for axis in (1, 0))
-    extent = max(np.ptp(rows), np.ptp(columns)) + 1
-    # The mean distance to the edge of a stroke is a quarter of its width.
-    inside = nd.distance_transform_edt(np.pad(mark.mask, 1))
-    width = 4 * float(inside[inside > 0].mean()) - 1
-    margin = extent
-    top, left = rows[0] - margin, columns[0] - margin
-    digit = np.pad(digit, margin)[rows[0]:rows[-1]+1+2*margin, columns[0]:columns[-1]+1+2*margin]
-    wanted = np.clip(width * BOX / extent, *_STROKES)
-    # w' = w + 2r, e' = e + 2r, w'/e' = wanted/20
-    target = wanted / BOX
-    r = (target * extent - width) / (2 * (1 - target))
-    if abs(r) >= 0.5:
-        k = int(np.ceil(abs(r)))
-        y, x = np.mgrid[-k : k + 1, -k : k + 1]
-        disk = x * x + y * y <= r * r + 0.5
-        digit = (nd.grey_dilation if r > 0 else nd.grey_erosion)(digit, footprint=disk)
-    return digit
+    top, bottom, left, right = mark.bounds
+    margin = mark.extent // 2 + 1
+    mask, values = (
+        np.pad(x[top:bottom, left:right], margin) for x in (mark.mask, strength / mark.level)
+    )
+    # Less than a quarter of the ink's strength is paper, more than three are ink.
+    return np.clip(2 * values - 0.5, 0, 1) * nd.binary_dilation(mask, np.ones((3, 3)))
 
 
-def _in_mnist_form(ink: np.ndarray, side: int) -> np.ndarray:
+def _with_usual_strokes(digit: np.ndarray, width: float, extent: float) -> np.ndarray:
+    """Widens or narrows strokes to what MNIST has, for a given width and extent in pixels."""
+    import scipy.ndimage as nd
+
+    factor = min(1.0, _DETAIL / extent)
+    digit = _scaled(digit, max(1, round(max(digit.shape) * factor)))
+    width, extent = width * factor, extent * factor
+    wanted = np.clip(width / extent, _STROKES[0] / BOX, _STROKES[1] / BOX)
+    # Grown by r on all sides, width and extent are w + 2 r and e + 2 r. Never narrowed to nothing.
+    radius = max((wanted * extent - width) / (2 * (1 - wanted)), -width / 4)
+    if abs(radius) < 0.5:
+        return digit
+    reach = int(abs(radius) + 0.5)
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disk = rows**2 + columns**2 <= radius**2 + 0.5
+    return (nd.grey_dilation if radius > 0 else nd.grey_erosion)(digit, footprint=disk)
+
+
+def _cropped(digit: np.ndarray) -> np.ndarray:
+    rows, columns = np.nonzero(digit > 0.3 * digit.max())
+    return digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+def _scaled(digit: np.ndarray, longer: int) -> np.ndarray:
+    """A picture in [0, 1] with a longer side of so many pixels."""
     from PIL import Image
 
-    rows, columns = np.nonzero(ink > 0.3)
-    ink = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    scale = BOX / max(ink.shape)
-    size = [max(1, round(length * scale)) for length in ink.shape]
-    small = Image.fromarray((ink * 255).astype(np.uint8)).resize(
-        (size[1], size[0]), Image.Resampling.LANCZOS
-    )
-    return _centred(np.asarray(small), side)
+    height, width = (max(1, round(length * longer / max(digit.shape))) for length in digit.shape)
+    image = Image.fromarray(digit.astype(np.float32))
+    return np.clip(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)), 0, 1)
 
 
 def _centred(digit: np.ndarray, side: int) -> np.ndarray:
-    """Puts a digit on a black square so that its centre of mass is the middle."""
-    mass = digit.astype(np.float64) / max(digit.sum(), 1)
+    """Puts a digit in [0, 1] on a black square so that its centre of mass is the middle: uint8."""
+    mass = digit / digit.sum()
     top, left = (
         int(np.clip(round(side / 2 - np.sum(mass * position)), 0, side - length))
         for position, length in zip(np.indices(digit.shape), digit.shape, strict=True)
     )
     canvas = np.zeros((side, side), np.uint8)
-    canvas[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    canvas[top : top + digit.shape[0], left : left + digit.shape[1]] = np.round(255 * digit)
     return canvas

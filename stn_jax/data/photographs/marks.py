@@ -6,95 +6,130 @@ import numpy as np
 
 from stn_jax.data.photographs.ink import Ink
 
-# Of the ink's usual strength: what is ink for certain, and what is where it touches such ink.
+_AROUND = np.ones((3, 3), bool)  # pixels that touch, corners too
+# Of the strongest ink: what is ink for certain, and what is where it touches such ink.
 _CERTAIN, _POSSIBLE = 0.55, 0.4
-_LEAST = 0.04  # extent of a digit, as a fraction of the page's
-# A part of a digit lies near the rest, both told in the digit's extent: MNIST's broken digits.
+# Of two groups of strengths, each as narrow as of the ruling and the ink, the variance between
+# them is at least this fraction of all.
+_TWO_GROUPS = 0.85
+# A part of a digit is at least so large and at most so far away, in extents of the largest: true of
+# all but a few of MNIST's broken digits.
 _PART, _GAP = 0.12, 0.15
-_SIMILAR = 0.6
+# A mark that the border cuts off counts less; one from border to border is hardly a digit.
+_CUT_OFF, _THROUGH = 0.4, 0.1
+_SIMILAR = 0.6  # of two marks: how much the lesser counts
+_CLEAR, _FAINT = 6, 0.06  # standard deviations of the noise; a fraction of the ground
+_LEAST = 8  # pixels that a digit can be told in
+_PATCH = 0.4  # no pen's stroke is so wide, in the mark's extent
 
 
 class Mark(NamedTuple):
-    """Ink that belongs together, and what is to be said of it.
+    """Ink that belongs together.
 
     Attributes:
-      mask: ``[H, W]`` bool, its ink.
+      mask: ``[H, W]`` bool, where it is.
       level: the usual strength of its ink.
+      bounds: top, bottom, left, right in pixels of the mask.
+      extent: the longer side of that.
+      width: the mean width of its strokes, in pixels.
       doubts: in words, why it may not be what was meant.
     """
 
     mask: np.ndarray
     level: float
+    bounds: tuple[int, int, int, int]
+    extent: int
+    width: float
     doubts: tuple[str, ...]
 
 
 def main_mark(ink: Ink) -> Mark | None:
-    """The mark that stands out: large, whole, in the middle. None where there is no ink."""
+    """The mark that stands out: large, whole, near the middle. None where there is no ink."""
     import scipy.ndimage as nd
 
-    level = _level(ink)
-    if level == 0:
-        return None
-    mask = _masked(ink, level)
-    labels, count = nd.label(mask, np.ones((3, 3)))
+    labels, count = nd.label(_inked(ink), _AROUND)
     if not count:
         return None
-    extents, gaps_at, scores = _scored(labels, count)
+    extents, touches, scores = _marks(labels)
     best = int(scores.argmax())
-    own = _with_parts(labels, extents, best)
-    others = scores.copy()
-    others[own] = 0
+    # What the border cuts off is part of something else.
+    whole = np.where(touches & ~touches[best], 0, extents)
+    own = _with_parts(labels, whole, best)
     mask = np.isin(labels, own + 1)
-    inside = float(np.median(ink.strength[mask]))
-    doubts = []
-    if inside < 6 * ink.noise or extents[best] < 8:
-        doubts.append("no digit stands out from the page")
-    if others.max() > _SIMILAR * scores[best]:
-        doubts.append("several marks of similar size")
-    if gaps_at[best]:
-        doubts.append("it touches the picture's border")
-    return Mark(mask, inside, tuple(doubts))
+    level = float(np.median(ink.strength[mask]))
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    bounds = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    extent = max(bounds[1] - bounds[0], bounds[3] - bounds[2])
+    width = _stroke_width(mask)
+    others = np.delete(scores, own)
+    doubts = {
+        "no digit stands out from the page": level < max(_CLEAR * ink.noise, _FAINT)
+        or extent < _LEAST,
+        "it is a patch rather than strokes of a pen": width > _PATCH * extent,
+        "there are several marks of about its size": (others > _SIMILAR * scores[best]).any(),
+        "it touches the picture's border": touches[best],
+    }
+    return Mark(
+        mask, level, bounds, extent, width, tuple(text for text, holds in doubts.items() if holds)
+    )
 
 
-def _level(ink: Ink) -> float:
-    """The strength of the page's strongest ink, but for a thousandth of the pixels."""
-    flat = ink.strength.ravel()
-    count = min(len(flat) - 1, max(4, len(flat) // 1000))
-    return float(np.partition(flat, -1 - count)[-1 - count])
-
-
-def _masked(ink: Ink, level: float) -> np.ndarray:
+def _inked(ink: Ink) -> np.ndarray:
+    """Where there is ink: ``[H, W]`` bool."""
     import scipy.ndimage as nd
 
-    certain = ink.strength > max(_CERTAIN * level, 4 * ink.noise)
-    possible = ink.strength > max(_POSSIBLE * level, 3 * ink.noise)
-    return nd.binary_propagation(certain, np.ones((3, 3)), mask=possible)
+    # All but a thousandth of the pixels are weaker: more than specks are stronger.
+    flat = ink.strength.ravel()
+    few = min(len(flat) - 1, max(4, len(flat) // 1000))
+    level = float(np.partition(flat, -1 - few)[-1 - few]) or float(flat.max())
+    low = max(_POSSIBLE * level, 3 * ink.noise)
+    low = max(low, 0.9 * _between_groups(np.minimum(flat[flat > low], level)))
+    certain = ink.strength > max(_CERTAIN * level, 4 * ink.noise, low)
+    return nd.binary_propagation(certain, _AROUND, mask=ink.strength > low)
 
 
-def _scored(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _between_groups(values: np.ndarray) -> float:
+    """Where values are of two groups, what parts them best (Otsu 1979); else 0."""
+    if not len(values):
+        return 0.0
+    counts, edges = np.histogram(values, 32)
+    middles, shares = (edges[:-1] + edges[1:]) / 2, counts / counts.sum()
+    mean = (shares * middles).sum()
+    lower, below = np.cumsum(shares)[:-1], np.cumsum(shares * middles)[:-1]
+    spread = lower * (1 - lower)
+    between = np.divide((mean * lower - below) ** 2, spread, where=spread > 0, out=0 * spread)
+    if between.max() < _TWO_GROUPS * (shares * (middles - mean) ** 2).sum():
+        return 0.0
+    return float(edges[between.argmax() + 1])
+
+
+def _marks(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each mark: its extent, whether it touches the border, and how much it stands out."""
     import scipy.ndimage as nd
 
-    shape = np.array(labels.shape)
-    extents, touches, scores = np.zeros(count), np.zeros(count, bool), np.zeros(count)
-    for i, box in enumerate(nd.find_objects(labels)):
-        low, high = np.array([[s.start, s.stop] for s in box]).T
-        extents[i] = (high - low).max()
-        ends = (low == 0).astype(int) + (high == shape)
-        touches[i] = ends.any()
-        off = np.abs((low + high) / 2 / shape - 0.5).max()
-        through = (ends == 2).any()
-        scores[i] = extents[i] * (1 - off) * (0.1 if through else 0.4 if touches[i] else 1)
-    return extents, touches, scores
+    ends = np.array([[(s.start, s.stop) for s in box] for box in nd.find_objects(labels)])
+    low, high, shape = ends[..., 0], ends[..., 1], np.array(labels.shape)
+    extents = (high - low).max(-1)
+    touching = (low == 0).astype(int) + (high == shape)
+    off_centre = np.abs((low + high) / (2 * shape) - 0.5).max(-1)
+    counts = np.choose(touching.max(-1), (1, _CUT_OFF, _THROUGH))
+    return extents, touching.any(-1), extents * (1 - off_centre) * counts
 
 
 def _with_parts(labels: np.ndarray, extents: np.ndarray, best: int) -> np.ndarray:
-    """A mark and those near it that are parts of it: their numbers."""
+    """The numbers, from 0, of a mark and of those near it that are parts of it."""
     import scipy.ndimage as nd
 
     away = nd.distance_transform_edt(labels != best + 1)
-    numbers = np.arange(1, len(extents) + 1)
-    gaps = nd.minimum(away, labels, numbers)
-    near = (gaps <= _GAP * extents[best] + 1) & (extents >= _PART * extents[best])
-    near[best] = True
+    gaps = nd.minimum(away, labels, np.arange(1, len(extents) + 1)) - 1
+    near = (gaps <= _GAP * extents[best]) & (extents >= _PART * extents[best])
     return np.flatnonzero(near)
+
+
+def _stroke_width(mask: np.ndarray) -> float:
+    """The mean width of strokes: four times the mean distance from their edges."""
+    import scipy.ndimage as nd
+
+    inside = nd.distance_transform_edt(np.pad(mask, 1))
+    # From pixels' centres to those outside: half a pixel too much.
+    return 4 * float(inside[inside > 0].mean() - 0.5)
