@@ -1,6 +1,6 @@
 """How well photographs of digits are read: a table by disturbance and strength.
 
-    python -m benchmarks.photographs [--count 200] [--seed 0] [--part report] [--only NAME]
+    python -m benchmarks.photographs [--count 200] [--seed 0] [--part report] [--only NAME ...]
     python -m benchmarks.photographs --render
 
 Digits of the sample's test split are drawn as photographs (benchmarks/scenes.py) and read as
@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import ROOT, Report, read_lines
-from benchmarks.render import newest
 from benchmarks.photograph_cases import CASES, Case
+from benchmarks.render import newest
 from benchmarks.scenes import Scene, no_digits, photograph
 from stn_jax.data import sources
 from stn_jax.data.photographs import Reading, find_digit
@@ -170,7 +170,11 @@ def page(lines: Iterable[dict[str, Any]]) -> str:
     counts = "/".join(sorted({str(row["options"]["count"]) for row in rows}))
     parts = [INTRODUCTION.format(count=counts, network=NETWORK, goal=GOAL)]
     for device, found in devices.items():
-        lines_of = found["photographs"]
+        order = [case.name for case in CASES]
+        lines_of = sorted(
+            found["photographs"],
+            key=lambda line: order.index(line["row"]) if line["row"] in order else len(order),
+        )
         with_digit = [line for line in lines_of if "right" in line["values"]]
         without = [line for line in lines_of if "right" not in line["values"]]
         first = lines_of[0]
@@ -210,13 +214,13 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     probabilities = network()
     split, others = digits(options.part, options.count)
     for case in CASES:
-        if options.only in case.name:
+        if any(part in case.name for part in options.only):
             pages = photographs_of(case.scene, options.part, options.count, options.seed)
             values = measured(pages, split.labels, probabilities)
             report.row(case.name, case._asdict() | {"scene": vars(case.scene)}, values=values)
     few = min(options.count, 50)
     for kind, pages in no_digits(others, few, options.seed).items():
-        if options.only in kind:
+        if any(part in kind for part in options.only):
             about = {"disturbance": kind, "strength": f"{few} of them", "bearable": True}
             report.row(kind, about, values=measured(pages, None, probabilities))
 
@@ -226,7 +230,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=200, help="digits of each row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", choices=("tuning", "report"), default="report")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="NAME", help="rows whose name contains any"
+    )
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where the results are")
     parser.add_argument("--render", action="store_true", help="write the page; measure nothing")
     parser.add_argument("--page", type=Path, default=PAGE)

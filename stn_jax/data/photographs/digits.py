@@ -32,13 +32,13 @@ def _alone(strength: np.ndarray, mark: Mark) -> np.ndarray:
     """The mark and nothing else, cropped with a margin: in [0, 1], its edges soft."""
     import scipy.ndimage as nd
 
-    top, bottom, left, right = mark.bounds
     margin = mark.extent // 2 + 1
-    mask, values = (
-        np.pad(x[top:bottom, left:right], margin) for x in (mark.mask, strength / mark.level)
-    )
-    # Less than a quarter of the ink's strength is paper, more than three are ink.
-    return np.clip(2 * values - 0.5, 0, 1) * nd.binary_dilation(mask, np.ones((3, 3)))
+    # Padded, for room to grow beyond the picture.
+    top, bottom, left, right = mark.bounds
+    box = slice(top, bottom + 2 * margin), slice(left, right + 2 * margin)
+    mask, values = (np.pad(x, margin)[box] for x in (mark.mask, strength / mark.level))
+    # A sixth of the ink's strength and less is paper, five sixths and more are ink.
+    return np.clip(1.5 * values - 0.25, 0, 1) * nd.binary_dilation(mask, np.ones((3, 3)))
 
 
 def _with_usual_strokes(digit: np.ndarray, width: float, extent: float) -> np.ndarray:
@@ -60,7 +60,7 @@ def _with_usual_strokes(digit: np.ndarray, width: float, extent: float) -> np.nd
 
 
 def _cropped(digit: np.ndarray) -> np.ndarray:
-    rows, columns = np.nonzero(digit > 0.3 * digit.max())
+    rows, columns = np.nonzero(digit > 0.15 * digit.max())
     return digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 

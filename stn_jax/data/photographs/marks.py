@@ -60,7 +60,7 @@ def main_mark(ink: Ink) -> Mark | None:
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     bounds = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     extent = max(bounds[1] - bounds[0], bounds[3] - bounds[2])
-    width = _stroke_width(mask)
+    width = _stroke_width(mask[slice(*bounds[:2]), slice(*bounds[2:])])
     others = np.delete(scores, own)
     doubts = {
         "no digit stands out from the page": level < max(_CLEAR * ink.noise, _FAINT)
@@ -120,10 +120,12 @@ def _with_parts(labels: np.ndarray, extents: np.ndarray, best: int) -> np.ndarra
     """The numbers, from 0, of a mark and of those near it that are parts of it."""
     import scipy.ndimage as nd
 
+    large = np.flatnonzero(extents >= _PART * extents[best])
+    if len(large) == 1:
+        return large
     away = nd.distance_transform_edt(labels != best + 1)
-    gaps = nd.minimum(away, labels, np.arange(1, len(extents) + 1)) - 1
-    near = (gaps <= _GAP * extents[best]) & (extents >= _PART * extents[best])
-    return np.flatnonzero(near)
+    gaps = nd.minimum(away, labels, large + 1) - 1
+    return large[gaps <= _GAP * extents[best]]
 
 
 def _stroke_width(mask: np.ndarray) -> float:
