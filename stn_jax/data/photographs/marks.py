@@ -83,13 +83,13 @@ def _inked(ink: Ink) -> np.ndarray:
     few = min(len(flat) - 1, max(4, len(flat) // 1000))
     level = float(np.partition(flat, -1 - few)[-1 - few]) or float(flat.max())
     low = max(_POSSIBLE * level, 3 * ink.noise)
-    low = max(low, 0.9 * _between_groups(np.minimum(flat[flat > low], level)))
+    low = max(low, _between_groups(np.minimum(flat[flat > low], level)))
     certain = ink.strength > max(_CERTAIN * level, 4 * ink.noise, low)
     return nd.binary_propagation(certain, _AROUND, mask=ink.strength > low)
 
 
 def _between_groups(values: np.ndarray) -> float:
-    """Where values are of two groups, what parts them best (Otsu 1979); else 0."""
+    """Where values are of two groups (Otsu 1979), the middle between their means; else 0."""
     if not len(values):
         return 0.0
     counts, edges = np.histogram(values, 32)
@@ -98,9 +98,11 @@ def _between_groups(values: np.ndarray) -> float:
     lower, below = np.cumsum(shares)[:-1], np.cumsum(shares * middles)[:-1]
     spread = lower * (1 - lower)
     between = np.divide((mean * lower - below) ** 2, spread, where=spread > 0, out=0 * spread)
-    if between.max() < _TWO_GROUPS * (shares * (middles - mean) ** 2).sum():
+    if between.max() <= _TWO_GROUPS * (shares * (middles - mean) ** 2).sum():
         return 0.0
-    return float(edges[between.argmax() + 1])
+    best = between.argmax()
+    means = below[best] / lower[best], (mean - below[best]) / (1 - lower[best])
+    return float(sum(means) / 2)
 
 
 def _marks(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
