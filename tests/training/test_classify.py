@@ -51,47 +51,44 @@ def test_an_answer_is_a_line_and_ready_for_json():
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """Files of digits in light that falls off by half, with a speck, and their labels."""
+def answered(tmp_path_factory):
+    """What is said of digits in light that falls off by half, with a speck, of noise and a patch."""
     folder = tmp_path_factory.mktemp("photographs")
     test = sources.load("mnist_sample").test
-    files = []
-    for i in range(1000, 1010):
+    pages = {}
+    for i in range(1000, 1006):
         page = np.full((144, 160), 235.0)
         large = np.asarray(Image.fromarray(test.images[i, ..., 0]).resize((112, 112)))
         page[20:132, 30:142] -= large * (195 / 255)
         page *= np.linspace(1, 0.5, 160)
         page[140, 3] = 0
-        files.append(folder / f"{i}.jpg")
-        Image.fromarray(page.astype(np.uint8)).convert("RGB").save(files[-1])
-    return files, test.labels[1000:1010]
+        pages[f"{test.labels[i]} of {i}.jpg"] = page
+    pages["noise.png"] = 200 + np.random.default_rng(0).normal(0, 10, (120, 120))
+    pages["patch.png"] = np.full((120, 120), 235)
+    pages["patch.png"][40:70, 40:75] = 40
+    files = [folder / name for name in pages]
+    for file, page in zip(files, pages.values(), strict=True):
+        Image.fromarray(np.clip(page, 0, 255).astype(np.uint8)).convert("RGB").save(file)
+    picture = folder / "images.png"
+    return files, answer_files_pretrained(NETWORK, files, picture), picture
 
 
-def test_photographs_in_uneven_light_are_read(photographs, tmp_path):
-    files, labels = photographs
-    picture = tmp_path / "images.png"
-    answers = answer_files_pretrained(NETWORK, files, picture)
-    right = [answer.label == str(label) for answer, label in zip(answers, labels, strict=True)]
-    assert sum(right) >= 9
-    for answer, file in zip(answers, files, strict=True):
+def test_photographs_in_uneven_light_are_read(answered):
+    files, answers, picture = answered
+    for answer, file in zip(answers[:6], files[:6], strict=True):
         assert answer.file == str(file)
-        left, top, right_end, bottom = answer.box
-        assert 30 <= left < right_end <= 142
+        assert answer.label == file.name[0]
+        assert answer.doubts == ()
+        left, top, right, bottom = answer.box
+        assert 30 <= left < right <= 142
         assert 20 <= top < bottom <= 132
-        assert answer.probability > answer.runner_up_probability > 0
+        assert answer.probability > 2 * answer.runner_up_probability > 0
         assert answer.label != answer.runner_up
-    assert sum(bool(answer.doubts) for answer in answers) <= 3
-    assert Image.open(picture).width > 600
+    with Image.open(picture) as drawn:
+        assert drawn.width > 600
 
 
-def test_what_is_no_digit_is_doubted(tmp_path):
-    rng = np.random.default_rng(0)
-    noise = np.clip(200 + rng.normal(0, 10, (120, 120)), 0, 255).astype(np.uint8)
-    patch = np.full((120, 120), 235, np.uint8)
-    patch[40:70, 40:75] = 40
-    files = [tmp_path / "noise.png", tmp_path / "patch.png"]
-    for file, page in zip(files, (noise, patch), strict=True):
-        Image.fromarray(page).save(file)
-    first, second = map(str, answer_files_pretrained(NETWORK, files, tmp_path / "images.png"))
-    assert re.search(r"noise.png: \d .*; doubtful: .*no digit stands out from the page", first)
-    assert re.search(r"patch.png: \d .*; doubtful: .*a patch rather than strokes", second)
+def test_what_is_no_digit_is_doubted(answered):
+    noise, patch = map(str, answered[1][6:])
+    assert re.search(r"noise.png: \d .*; doubtful: .*no digit stands out from the page", noise)
+    assert re.search(r"patch.png: \d .*; doubtful: .*a patch rather than strokes", patch)
