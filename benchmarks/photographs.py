@@ -149,9 +149,9 @@ figures is typed by hand.
 with `{network}`. They are made up, not taken: real paper, pens and cameras have more ways. The
 digits stand upright, and were scanned once. The reader's settings were chosen on the first half of
 the split, the figures are of the second. Where a strength is marked *, a person would mind it too;
-elsewhere the goal is {goal:.0f} % right. An answer is *doubted* where it says why it may be wrong:
-nothing stands out, several marks, a mark at the border, two answers that are close, or none that is
-likely. Confident: a stated probability above 80 %.
+elsewhere the goal is {goal:.0f} % right, and what misses it is bold. An answer is *doubted* where
+it says why it may be wrong: nothing stands out, several marks, a mark at the border, two answers
+that are close, or none that is likely. Confident: a stated probability above 80 %.
 """
 
 _SHEET_TEXT = """\

@@ -262,11 +262,8 @@ def no_digits(others: np.ndarray, count: int, seed: int) -> dict[str, list[np.nd
         "a filled shape": _shape,
         "a scribble": _scribble,
         "a letter": _letter,
-        "two digits side by side": lambda rng: np.minimum(
-            *(
-                np.roll(photograph(Scene(size=140), others[i], others, rng), by, 1)
-                for i, by in zip(rng.integers(len(others), size=2), (-65, 65), strict=True)
-            )
+        "two digits side by side": lambda rng: _pair(
+            others[rng.integers(len(others), size=2)], rng
         ),
     }
     return {
@@ -278,6 +275,17 @@ def no_digits(others: np.ndarray, count: int, seed: int) -> dict[str, list[np.nd
 def _empty(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     blank = np.zeros((28, 28), np.uint8)
     return photograph(scene, blank, blank[None], rng)
+
+
+def _pair(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    side = 120
+    corners = [(rng.integers(40, 130), column) for column in (20, SIDE - 20 - side)]
+    ink = sum(
+        _placed(_strokes(glyph, side, None), np.array(corner))
+        for glyph, corner in zip(glyphs, corners, strict=True)
+    )
+    page = np.array(WHITE) + ink[..., None] * (np.array(BLACK) - WHITE)
+    return np.round(page).astype(np.uint8)
 
 
 def _page(draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_an_answer_is_a_line_and_ready_for_json():
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory):
-    """What is said of digits in light that falls off by half, with a speck, of noise and a patch."""
+    """Of digits in light that falls off by half, with a speck; of noise; and of a patch."""
     folder = tmp_path_factory.mktemp("photographs")
     test = sources.load("mnist_sample").test
     pages = {}
