@@ -30,8 +30,8 @@ from PIL import Image
 
 import stn_jax
 from stn_jax import pretrained
-from stn_jax.analysis.image_files import read_digit, read_number
 from stn_jax.data import cache, embedded, sources
+from stn_jax.data.photographs import read_digit, read_number
 from stn_jax.data.sources import DataError
 from stn_jax.experiments import results
 from stn_jax.pretrained import PretrainedError
@@ -241,10 +241,10 @@ def _write_images(folder: Path) -> dict[Path, bytes]:
 
 def _open_images(folder: Path) -> None:
     path = folder / (folder / "damaged").read_text()
-    digit = read_digit(path)
+    digit = read_digit(path).image
     assert (digit.shape, digit.dtype) == ((28, 28, 1), np.uint8)
     assert digit.max() > 0
-    number = read_number(path)
+    number = read_number(path).image
     assert (number.shape, number.dtype) == ((64, 64, 3), np.uint8)
 
 

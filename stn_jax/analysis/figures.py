@@ -1,8 +1,9 @@
 """Pictures of what a network does to its input."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -203,38 +204,60 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     )
 
 
+class Source(Protocol):
+    """Where a picture comes from: a :class:`stn_jax.data.photographs.Reading`, for one."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]: ...  # left, top, right, bottom in pixels
+    @property
+    def thumbnail(self) -> np.ndarray: ...  # [h, w, 3], uint8
+    @property
+    def shape(self) -> tuple[int, int]: ...  # the whole's, in pixels
+
+
 def pictures(
     images: np.ndarray,
     aligned: np.ndarray,
     captions: Sequence[str],
     path: Path,
     outlines: np.ndarray | None = None,
+    *,
+    sources: Sequence[Source],
 ) -> None:
-    """Draws a user's pictures: what the network saw, and what the transformer made of it.
+    """Draws a user's pictures, what the network was given of each, and what was made of that.
 
     Args:
       images, aligned: ``[N, H, W, C]`` in [0, 1]; one or three channels.
       captions: one for each.
       path: the PNG to write.
-      outlines: ``[N, points, 2]``, lines to draw over the first of each pair, such as around what
-        the transformer looked at: (x, y), from -1 to 1 between the picture's outer edges.
+      outlines: ``[N, points, 2]``, lines to draw over the images, such as around what the
+        transformer looked at: (x, y), from -1 to 1 between the image's outer edges.
+      sources: what the images were read from.
     """
-    figure = Figure(figsize=(4.4, 2.3 * len(images)), layout="constrained")
-    axes = figure.subplots(len(images), 2, squeeze=False)
-    for row, caption in zip(range(len(images)), captions, strict=True):
-        for axis, picture, name in (
-            (axes[row, 0], images[row], "as seen"),
-            (axes[row, 1], aligned[row], "aligned"),
-        ):
-            _show(axis, picture)
-            axis.set(xticks=[], yticks=[], xlabel=name)
+    figure = Figure(figsize=(6.6, 2.4 * len(images)), layout="constrained")
+    axes = figure.subplots(len(images), 3, squeeze=False)
+    for row, (caption, source) in enumerate(zip(captions, sources, strict=True)):
+        file, seen, made = axes[row]
+        height, width = source.shape
+        left, top, right, bottom = source.box
+        file.imshow(source.thumbnail, extent=(0, width, height, 0))
+        file.plot(
+            [left, right, right, left, left], [top, top, bottom, bottom, top], color="tab:orange"
+        )
+        _show(seen, images[row])
+        _show(made, aligned[row])
+        names = ("the picture", "what the network was given", "aligned")
+        for axis, name in zip(axes[row], names, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(name, fontsize=8)
         if outlines is not None:
             size = np.array(images.shape[2:0:-1])
             x, y = ((outlines[row] + 1) / 2 * size - 0.5).T
-            axes[row, 0].plot(x, y, color="tab:orange", scalex=False, scaley=False)
+            seen.plot(x, y, color="tab:orange", scalex=False, scaley=False)
         # A file's name may hold a dollar, and bytes that the locale does not know.
         caption = caption.encode(errors="surrogateescape").decode(errors="replace")
-        axes[row, 0].set_title(caption, fontsize=9, loc="left", parse_math=False)
+        caption = "\n".join(textwrap.wrap(caption, 90))
+        file.set_title(caption, fontsize=8, loc="left", parse_math=False)
     _save(figure, path)
 
 

@@ -61,11 +61,25 @@ def cut_out(image: np.ndarray, boxes: np.ndarray, side: int = SIDE) -> np.ndarra
     Returns:
       uint8 ``[side, side, 3]``.
     """
+    height, width = image.shape[:2]
+    return squeezed(image, side, region(boxes, width, height))
+
+
+def squeezed(
+    image: np.ndarray, side: int = SIDE, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """What is in a box, or a whole picture, as a square, whatever its shape was.
+
+    Args:
+      image: uint8 ``[H, W, 3]``.
+      side: of the result.
+      box: left, top, right, bottom in pixels; None: all.
+
+    Returns:
+      uint8 ``[side, side, 3]``.
+    """
     from PIL import Image
 
-    height, width = image.shape[:2]
     # Pillow's filter widens with the scale, so that shrinking averages over all that it covers.
-    small = Image.fromarray(image).resize(
-        (side, side), Image.Resampling.BILINEAR, box=region(boxes, width, height)
-    )
+    small = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box)
     return np.asarray(small)

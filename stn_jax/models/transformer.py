@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stn_jax.models.calls import call
-from stn_jax.warp import grid_sample, transforms
+from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
 
 
@@ -192,10 +192,10 @@ class SpatialTransformer(nn.Module):
         return theta if self.window == 1 else family.windowed(theta, self.window)
 
     def _sample(self, image: jax.Array, theta: jax.Array, shape: Sequence[int]) -> jax.Array:
-        family = self.family(image.ndim - 2)
-        return grid_sample(
+        return self.family(image.ndim - 2).warp(
             image,
-            family.grid_of(theta, shape, align_corners=self.align_corners),
+            theta,
+            shape,
             mode=self.mode,
             padding_mode=self.padding_mode,
             align_corners=self.align_corners,

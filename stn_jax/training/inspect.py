@@ -9,27 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.analysis.image_files import read_digit, read_number
-from stn_jax.analysis.pose import ASPECTS
 from stn_jax.data.sources import Split
 from stn_jax.data.tasks import make_task
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training import processes
 from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.classify import Answer, classify
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.evaluation import (
-    aligned,
-    answers,
-    evaluate,
-    predict,
-    said,
-    summarise,
-    to_show,
-)
+from stn_jax.training.evaluation import evaluate, predict, summarise
 from stn_jax.training.run import Run
 from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
-from stn_jax.warp import affine
 
 
 def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple[Run, State]:
@@ -152,10 +142,21 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
 def classify_files(
     workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
 ) -> list[str]:
+    """What :func:`answer_files` says, as lines.
+
+    Returns:
+      A line for each file, and one for the picture.
+    """
+    return _lines(answer_files(workdir, files, box), _picture(workdir))
+
+
+def answer_files(
+    workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
+) -> list[Answer]:
     """Classifies a user's images of digits, or of house numbers, with a run's first network.
 
-    Draws what the network saw and what its transformer made of it to ``figures/`` in the run's
-    folder.
+    Draws what the network was given and what its transformer made of it to ``figures/`` in the
+    run's folder.
 
     Args:
       workdir: the run's folder.
@@ -163,7 +164,7 @@ def classify_files(
       box: where in a photograph the house number is: left, top, right, bottom in pixels.
 
     Returns:
-      A line for each file, and one for the picture.
+      An Answer for each file, which says where it is doubtful; its ``_asdict()`` is ready for JSON.
 
     Raises:
       ConfigError, DataError: as :func:`load`, for files that are not images, where the run's data
@@ -171,8 +172,7 @@ def classify_files(
     """
     run, state = load(workdir)
     params = jax.tree.map(lambda x: x[0], state["params"])
-    picture = Workdir(workdir).figures / "images.png"
-    return _classify(run, params, files, picture, str(workdir), box)
+    return classify(run, params, files, _picture(workdir), str(workdir), box)
 
 
 def classify_files_pretrained(
@@ -182,18 +182,37 @@ def classify_files_pretrained(
     *,
     folder: str | Path | None = None,
 ) -> list[str]:
+    """What :func:`answer_files_pretrained` says, as lines; see :func:`classify_files`."""
+    return _lines(answer_files_pretrained(name, files, picture, folder=folder), Path(picture))
+
+
+def answer_files_pretrained(
+    name: str,
+    files: Sequence[str | Path],
+    picture: str | Path,
+    *,
+    folder: str | Path | None = None,
+) -> list[Answer]:
     """Classifies a user's images of digits with a network of the package; needs no data set.
 
     Args:
       name: see :func:`stn_jax.load_pretrained`.
       files: image files, one digit in each.
-      picture: the PNG to draw what the network saw and what its transformer made of it.
+      picture: the PNG to draw what the network was given and what its transformer made of it.
       folder: of the weights; the package's own where None.
 
-    Returns, Raises: as :func:`classify_files`, and PretrainedError as :func:`evaluate_pretrained`.
+    Returns, Raises: as :func:`answer_files`, and PretrainedError as :func:`evaluate_pretrained`.
     """
     run, variables = _pretrained(name, folder)
-    return _classify(run, variables["params"], files, Path(picture), name)
+    return classify(run, variables["params"], files, Path(picture), name)
+
+
+def _picture(workdir: str | Path) -> Path:
+    return Workdir(workdir).figures / "images.png"
+
+
+def _lines(answers: Sequence[Answer], picture: Path) -> list[str]:
+    return [*map(str, answers), f"drawn in {picture}"]
 
 
 def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, Any]]:
@@ -207,61 +226,3 @@ def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, An
     task = make_task(config.task, config.recipe)
     run = Run(config, task, module, data, Split(blank, np.zeros(1, np.int32)))
     return run, variables
-
-
-def _classify(
-    run: Run,
-    params: Any,
-    files: Sequence[str | Path],
-    picture: Path,
-    name: str,
-    box: Sequence[float] | None = None,
-) -> list[str]:
-    from stn_jax.analysis import figures
-
-    if box is not None and (not run.task.positions or len(files) > 1):
-        what = f"{len(files)} files" if run.task.positions else run.config.task
-        raise ConfigError(f"--box goes with one photograph and a run of task svhn; here: {what}")
-    images = _numbers(run, files, box) if run.task.positions else _digits(run, files, name)
-    seen = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
-    logits, details = run.apply(params, seen)
-    pose = run.pose(details)
-    shape = run.seen_shape()[:2]
-    classes, sure = (np.asarray(x) for x in answers(logits))
-    lines = []
-    for i, file in enumerate(files):
-        line = f"{file}: {said(run, classes[i])} ({100 * sure[i]:.1f} %)"
-        if pose is not None:
-            line += f", turned by {float(ASPECTS['angle'].predicted(pose[i], shape)):+.0f} degrees"
-            if run.task.positions:
-                line += f", zoomed by {1 / float(affine.scale(pose[i])):.2f}"
-        lines.append(line)
-    outlines = None
-    if pose is not None:
-        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]], np.float32)
-        outlines = corners @ np.asarray(pose)[..., :2].mT + np.asarray(pose)[:, None, :, 2]
-    figures.pictures(to_show(run, seen), aligned(run, seen, details), lines, picture, outlines)
-    return [*lines, f"drawn in {picture}"]
-
-
-def _digits(run: Run, files: Sequence[str | Path], name: str) -> np.ndarray:
-    """Digits in the middle of what the run's network sees: uint8 ``[N, H, W, 1]``."""
-    side, channels = run.data.images.shape[2:]
-    if channels != 1:
-        raise ConfigError(
-            f"{name} was trained on images of {channels} channels ({run.config.dataset}); "
-            "--image reads gray digits and house numbers: name a run on MNIST, on a data set "
-            "like it, or of task svhn"
-        )
-    images = np.stack([read_digit(file, side) for file in files])
-    margin = run.seen_shape()[0] - side
-    before = margin // 2
-    return np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
-
-
-def _numbers(run: Run, files: Sequence[str | Path], box: Sequence[float] | None) -> np.ndarray:
-    """House numbers as the run's network sees them in the evaluation: uint8 ``[N, H, W, 3]``."""
-    images = np.stack([read_number(file, box) for file in files])
-    side = run.seen_shape()[0]
-    start = (images.shape[1] - side) // 2
-    return images[:, start : start + side, start : start + side]

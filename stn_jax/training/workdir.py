@@ -176,4 +176,4 @@ def config_of(result: dict[str, Any]) -> Config:
     Raises:
       ConfigError, TypeError, KeyError: it states none.
     """
-    return Config.from_dict(result["config"], _RESULT)
+    return Config.from_stored(result["config"], _RESULT)

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stn_jax.analysis.image_files import read_digit, read_number
-from stn_jax.data import house_numbers, sources
+from stn_jax.data import house_numbers, photographs, sources
 from stn_jax.data.sources import DataError
+
+
+def read_digit(path):
+    return photographs.read_digit(path).image
+
+
+def read_number(path, box=None):
+    return photographs.read_number(path, box).image
 
 
 def test_a_photograph_becomes_an_mnist_digit(digit_file):

@@ -206,9 +206,11 @@ ffi::Error adjoint(ffi::ThreadPool& threads, const Options& options, const ffi::
                    const ffi::AnyBuffer& where, const ffi::AnyBuffer& cotangent,
                    const ffi::AnyBuffer* image_gradient, const ffi::AnyBuffer* where_gradient) {
   Call<T> call;
-  const ffi::Error error = call.read(options, image, where, cotangent);
+  // Without a gradient to where the image does not count, and may be anything.
+  const ffi::AnyBuffer& pixels = where_gradient ? image : *image_gradient;
+  const ffi::Error error = call.read(options, pixels, where, cotangent);
   if (error.failure()) return error;
-  for (const auto& [result, like] : {std::pair(image_gradient, &image), {where_gradient, &where}}) {
+  for (const auto& [result, like] : {std::pair(image_gradient, &pixels), {where_gradient, &where}}) {
     if (!result) continue;
     if (result->element_type() != like->element_type() ||
         result->element_count() != like->element_count())

@@ -1,0 +1,255 @@
+"""How well photographs of digits are read: a table by disturbance and strength.
+
+    python -m benchmarks.photographs [--count 200] [--seed 0] [--part report] [--only NAME ...]
+    python -m benchmarks.photographs --render
+
+Digits of the sample's test split are drawn as photographs (benchmarks/scenes.py) and read as
+``eval.py --image`` reads files, with ``load_pretrained("rotated_mnist/stn-sl1")``.
+The reader's settings were chosen on the first half of the split (``--part tuning``); what is
+reported are digits of the second. Lines go to results/photographs/, page and pictures to docs/.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from benchmarks.harness import ROOT, Report, read_lines
+from benchmarks.photograph_cases import CASES, Case
+from benchmarks.render import newest
+from benchmarks.scenes import Scene, no_digits, photograph
+from stn_jax.data import sources
+from stn_jax.data.photographs import Reading, find_digit
+from stn_jax.data.sources import Split
+from stn_jax.pretrained import describe, load_pretrained
+from stn_jax.training.classify import doubts_of
+
+NETWORK = "rotated_mnist/stn-sl1"
+RESULTS = ROOT / "results" / "photographs"
+PAGE = ROOT / "docs" / "photographs.md"
+GOAL = 95.0  # per cent, where a person would not mind
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def digits(part: str, count: int) -> tuple[Split, np.ndarray]:
+    """Digits of the sample's test split: those of a part, spread over it, and its other images.
+
+    Args:
+      part: "tuning" (the first half) or "report" (the second).
+      count: how many.
+
+    Raises:
+      ValueError: there are not so many.
+    """
+    whole = sources.load("mnist_sample").test
+    half = len(whole.images) // 2
+    if not 1 <= count <= half:
+        raise ValueError(f"count is {count}; expected 1 to {half}, the digits of a half")
+    start = half * (part == "report")
+    chosen = start + np.arange(count) * half // count
+    images = whole.images[..., 0]
+    return Split(images[chosen], whole.labels[chosen]), images[start : start + half]
+
+
+def network() -> Callable[[np.ndarray], np.ndarray]:
+    """The network: from uint8 ``[B, 28, 28, 1]`` to probabilities ``[B, 10]``."""
+    module, variables = load_pretrained(NETWORK)
+    known = describe(NETWORK)
+
+    @jax.jit
+    def probabilities(images: jax.Array) -> jax.Array:
+        seen = (images / np.float32(255) - known["mean"]) / known["deviation"]
+        logits: Any = module.apply(variables, seen)
+        return jax.nn.softmax(logits)
+
+    return lambda images: np.asarray(probabilities(images))
+
+
+def read_all(photographs: Iterable[np.ndarray]) -> tuple[list[Reading | None], np.ndarray]:
+    """Readings, None where nothing was found, and the images ``[N, 28, 28, 1]`` for the network."""
+    readings = [find_digit(pixels) for pixels in photographs]
+    blank = np.zeros((28, 28, 1), np.uint8)
+    return readings, np.stack([blank if r is None else r.image for r in readings])
+
+
+def photographs_of(scene: Scene, part: str, count: int, seed: int) -> list[np.ndarray]:
+    split, others = digits(part, count)
+    return [
+        photograph(scene, glyph, others, np.random.default_rng((seed, i)))
+        for i, glyph in enumerate(split.images)
+    ]
+
+
+def measured(
+    pages: Iterable[np.ndarray],
+    labels: np.ndarray | None,
+    probabilities: Callable[[np.ndarray], np.ndarray],
+) -> dict[str, float | None]:
+    """What is reported of photographs, in per cent of them; of those without labels no accuracy."""
+    readings, images = read_all(pages)
+    found = probabilities(images)
+    doubted = np.array(
+        [
+            reading is None or bool(reading.doubts or doubts_of(each[None], str))
+            for reading, each in zip(readings, found, strict=True)
+        ]
+    )
+    sure = np.array([r is not None for r in readings]) * found.max(-1)
+    values: dict[str, float | None] = {
+        "doubted": 100 * float(doubted.mean()),
+        "confident without doubt": 100 * float(((sure > 0.8) & ~doubted).mean()),
+        "mean confidence": 100 * float(sure.mean()),
+    }
+    if labels is None:
+        return values
+    right = np.array([r is not None for r in readings]) & (found.argmax(-1) == labels)
+    wrong_doubted = float(doubted[~right].mean()) if not right.all() else None
+    return {
+        "right": 100 * float(right.mean()),
+        **values,
+        "doubted of the wrong": None if wrong_doubted is None else 100 * wrong_doubted,
+    }
+
+
+def contact_sheet(cases: Sequence[Case], part: str, seed: int, columns: int = 4) -> Image.Image:
+    """Photographs beside what the network was given, one of each case."""
+    tiles = []
+    for i, case in enumerate(cases):
+        page = photographs_of(case.scene, part, len(cases), seed)[i]
+        given = Image.fromarray(read_all([page])[1][0, ..., 0]).resize((144, 144), 0)
+        tile = Image.new("RGB", (296, 148), "white")
+        tile.paste(Image.fromarray(page).resize((144, 144), Image.Resampling.BOX), (0, 2))
+        tile.paste(given, (146, 2))
+        tiles.append(tile)
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (296 * columns, 148 * rows), "white")
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (i % columns * 296, i // columns * 148))
+    return sheet
+
+
+# --- the page ------------------------------------------------------------------------------------
+INTRODUCTION = """\
+# Photographs of digits
+
+How `eval.py --image` reads what a phone's camera gives. Written by
+`python -m benchmarks.photographs --render` from the lines of `results/photographs/`; none of the
+figures is typed by hand.
+
+    python -m benchmarks.photographs            # measures; --count, --seed, --part, --only
+    python -m benchmarks.photographs --render   # this page and its pictures
+
+{count} digits of the sample's test split (MNIST's), drawn as photographs of 288x288 pixels and read
+with `{network}`. They are made up, not taken: real paper, pens and cameras have more ways. The
+digits stand upright, and were scanned once. The reader's settings were chosen on the first half of
+the split, the figures are of the second. Where a strength is marked *, a person would mind it too;
+elsewhere the goal is {goal:.0f} % right, and what misses it is bold. An answer is *doubted* where
+it says why it may be wrong: nothing stands out, several marks, a mark at the border, two answers
+that are close, or none that is likely. Confident: a stated probability above 80 %.
+"""
+
+_SHEET_TEXT = """\
+## What the network was given
+
+One digit of each row above, beside what was read (`photographs.png`):
+
+![photographs, and what the network was given](photographs.png)
+"""
+
+
+def page(lines: Iterable[dict[str, Any]]) -> str:
+    """The page as Markdown."""
+    devices = newest(lines)
+    rows = [row for found in devices.values() for row in found["photographs"]]
+    counts = "/".join(sorted({str(row["options"]["count"]) for row in rows}))
+    parts = [INTRODUCTION.format(count=counts, network=NETWORK, goal=GOAL)]
+    for device, found in devices.items():
+        order = [case.name for case in CASES]
+        lines_of = sorted(
+            found["photographs"],
+            key=lambda line: order.index(line["row"]) if line["row"] in order else len(order),
+        )
+        with_digit = [line for line in lines_of if "right" in line["values"]]
+        without = [line for line in lines_of if "right" not in line["values"]]
+        first = lines_of[0]
+        versions = "; ".join(f"{k} {v}" for k, v in first["versions"].items() if v is not None)
+        parts.append(f"## {device}\n\nSeed {first['options']['seed']}. Versions: {versions}.\n")
+        parts.append(_table(with_digit, _WITH_DIGIT))
+        parts.append("Of photographs that show no single digit, there is nothing right to say:\n")
+        parts.append(_table(without, _WITHOUT))
+    return "\n".join([*parts, _SHEET_TEXT])
+
+
+# Headings by the names of the values.
+_WITHOUT = {
+    "doubted": "doubted",
+    "confident without doubt": "confident, and not doubted",
+    "mean confidence": "mean confidence",
+}
+_WITH_DIGIT = {"right": "right", **_WITHOUT, "doubted of the wrong": "doubted, of the wrong"}
+
+
+def _table(lines: Sequence[dict[str, Any]], headings: dict[str, str]) -> str:
+    rows = [["disturbance", "strength", *(f"{each}, %" for each in headings.values())]]
+    rows.append(["---"] * len(rows[0]))
+    for line in lines:
+        case, values = line["case"], line["values"]
+        cells = ["" if values[k] is None else f"{values[k]:.1f}" for k in headings]
+        if case["bearable"] and values.get("right", 100) < GOAL:
+            cells[0] = f"**{cells[0]}**"
+        rows.append(
+            [case["disturbance"], case["strength"] + (" *" * (not case["bearable"])), *cells]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    """Measures every case, and every kind of page without a digit."""
+    probabilities = network()
+    split, others = digits(options.part, options.count)
+    for case in CASES:
+        if any(part in case.name for part in options.only):
+            pages = photographs_of(case.scene, options.part, options.count, options.seed)
+            values = measured(pages, split.labels, probabilities)
+            report.row(case.name, case._asdict() | {"scene": vars(case.scene)}, values=values)
+    few = min(options.count, 50)
+    for kind, pages in no_digits(others, few, options.seed).items():
+        if any(part in kind for part in options.only):
+            about = {"disturbance": kind, "strength": f"{few} of them", "bearable": True}
+            report.row(kind, about, values=measured(pages, None, probabilities))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=200, help="digits of each row")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=("tuning", "report"), default="report")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="NAME", help="rows whose name contains any"
+    )
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the results are")
+    parser.add_argument("--render", action="store_true", help="write the page; measure nothing")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args(argv)
+    if not options.render:
+        asked = {name: getattr(options, name) for name in ("count", "seed", "part")}
+        measure(options, Report("photographs", asked | {"network": NETWORK}, options.folder))
+        return
+    lines = [line for line in read_lines(options.folder) if line["options"]["part"] == "report"]
+    if not lines:
+        parser.error(f"there are no results in {options.folder} yet; measure first")
+    options.page.write_text(page(lines))
+    contact_sheet(CASES, "report", lines[-1]["options"]["seed"]).save(
+        options.page.with_suffix(".png"), optimize=True
+    )
+    print(f"{options.page}: {len(lines)} lines read")
+
+
+if __name__ == "__main__":
+    main()
