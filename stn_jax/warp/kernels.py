@@ -17,10 +17,11 @@ Shapes, here and there: image ``[*Li, *S, C]``; where ``[*Lw, r, r + 1]`` (a the
 along each of them Li and Lw are as L, or 1.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,12 +70,17 @@ class Tap(NamedTuple):
     inside: jax.Array  # bool; False: it lies outside and does not count
 
 
-class Taps(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Taps:
     """All taps of all samples, K arrays ``[I, N]`` each: see :class:`_Layout`."""
 
     index: list[jax.Array]  # int32, within the image
     inside: list[jax.Array]
     weights: list[jax.Array]
+
+    def each(self) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+        """Index, inside and weight of one tap after another."""
+        return zip(self.index, self.inside, self.weights, strict=True)
 
 
 def sample(image: jax.Array, where: jax.Array, sampling: Sampling, *, cpu: bool) -> jax.Array:
@@ -84,7 +90,7 @@ def sample(image: jax.Array, where: jax.Array, sampling: Sampling, *, cpu: bool)
     pixels = layout.pixels(image)
     terms = [
         jnp.where(inside[..., None], _rows(pixels, index), 0) * weight[..., None]
-        for index, inside, weight in zip(*taps, strict=True)
+        for index, inside, weight in taps.each()
     ]
     return layout.unflatten(_total(terms))
 
@@ -94,7 +100,7 @@ def adjoint(
     where: jax.Array,
     cotangent: jax.Array,
     sampling: Sampling,
-    wanted: tuple[bool, bool],
+    wanted: Sequence[bool],
     *,
     cpu: bool,
 ) -> list[jax.Array]:
@@ -103,8 +109,8 @@ def adjoint(
     values = layout.flatten(cotangent, channels=True)
 
     def weights_of(where: jax.Array) -> tuple[list[jax.Array], Any]:
-        index, inside, weights = _taps(where, layout, sampling, cpu, gradient=True)
-        return weights, (index, inside)
+        taps = _taps(where, layout, sampling, cpu, gradient=True)
+        return taps.weights, (taps.index, taps.inside)
 
     weights, pull_back, (index, inside) = jax.vjp(weights_of, where, has_aux=True)
     gradients = []
@@ -310,7 +316,7 @@ def _to_pixels(values: jax.Array, taps: Taps, layout: _Layout, cpu: bool) -> jax
     if not cpu and small and layout.channels >= _DENSE_CHANNELS:
         return _dense(values, taps, size)
     total = jnp.zeros((*values.shape[:1], size, layout.channels), values.dtype)
-    for index, inside, weight in zip(*taps, strict=True):
+    for index, inside, weight in taps.each():
         total = lax.scatter_add(
             total,
             jnp.where(inside, index, -1)[..., None],
@@ -325,7 +331,7 @@ def _dense(values: jax.Array, taps: Taps, size: int) -> jax.Array:
     position = jnp.arange(size, dtype=jnp.int32)[None, :, None]
     matrix = [
         jnp.where((index[:, None] == position) & inside[:, None], weight[:, None], 0)
-        for index, inside, weight in zip(*taps, strict=True)
+        for index, inside, weight in taps.each()
     ]
     return lax.dot_general(
         _total(matrix),

@@ -19,7 +19,7 @@ def sample(ctx: Any, sampling: Sampling, image: Any, where: Any) -> Any:
 
 
 def adjoint(
-    ctx: Any, sampling: Sampling, wanted: tuple[bool, bool], image: Any, where: Any, cotangent: Any
+    ctx: Any, sampling: Sampling, wanted: Sequence[bool], image: Any, where: Any, cotangent: Any
 ) -> Any:
     """Gradients to the image and to where, those that are wanted; None as for :func:`sample`."""
     if not _is_usable(ctx, sampling):
