@@ -8,7 +8,8 @@
 #ifdef STN_LEVEL
 namespace stn::STN_LEVEL {
 
-// Positions of up to kBlock consecutive samples of an output, by axis, x first.
+// Positions of up to kBlock consecutive samples of an output, by axis, x first. Past the count they
+// are of anything finite.
 template <class T>
 struct Positions {
   T pixel[kMaxRank][kBlock];  // in pixels, moved into the image as the padding says
@@ -20,9 +21,9 @@ template <class T>
 void find_positions(const Problem<T>& problem, const T* where, int64_t first, int count,
                     Positions<T>* positions);
 
-// Moves positions along an axis into the image, and turns or stops their derivative.
+// Moves a block of positions along an axis into the image, and turns or stops their derivative.
 template <class T>
-void pad(const Problem<T>& problem, int axis, int count, T* x, T* scale);
+void pad(const Problem<T>& problem, int axis, T* x, T* scale);
 
 template <class T>
 Kernels<T> find_kernels(const Problem<T>& problem);

@@ -29,20 +29,20 @@ void fill_base(const Problem<T>& problem, int64_t first, int count, Positions<T>
 }
 
 template <class T>
-void apply_theta(int rank, const T* row, const Positions<T>& positions, int count, T* g) {
+void apply_theta(int rank, const T* row, const Positions<T>& positions, T* __restrict g) {
   const T *x = positions.base[0], *y = positions.base[1], *z = positions.base[2];
   const T shift = row[rank];
   if (rank == 2) {
-    for (int i = 0; i < count; ++i) g[i] = (shift + row[1] * y[i]) + row[0] * x[i];
+    for (int i = 0; i < kBlock; ++i) g[i] = (shift + row[1] * y[i]) + row[0] * x[i];
   } else {
-    for (int i = 0; i < count; ++i)
+    for (int i = 0; i < kBlock; ++i)
       g[i] = ((shift + row[2] * z[i]) + row[1] * y[i]) + row[0] * x[i];
   }
 }
 
 template <class T>
-void clamp(T high, int count, T* x, T* scale) {
-  for (int i = 0; i < count; ++i) {
+void clamp(T high, T* __restrict x, T* __restrict scale) {
+  for (int i = 0; i < kBlock; ++i) {
     scale[i] = x[i] > 0 && x[i] < high ? scale[i] : 0;
     const T raised = x[i] < 0 ? 0 : x[i];  // NaN stays
     x[i] = raised > high ? high : raised;
@@ -50,13 +50,13 @@ void clamp(T high, int count, T* x, T* scale) {
 }
 
 template <class T>
-void reflect(T low, T span, int count, T* x, T* scale) {
+void reflect(T low, T span, T* __restrict x, T* __restrict scale) {
   const T period = span > 0 ? 2 * span : 1;
   // Up to here the quotient is a whole number that T holds, and the remainder is exact.
   constexpr T kExact = T(int64_t{1} << (std::numeric_limits<T>::digits - 1));
   int beyond = 0;
   T rest[kBlock];
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < kBlock; ++i) {
     const T u = std::fabs(x[i] - low);
     beyond |= !(u < kExact);
     T r = u - std::floor(u / period) * period;
@@ -64,8 +64,8 @@ void reflect(T low, T span, int count, T* x, T* scale) {
     rest[i] = r >= period ? r - period : r;
   }
   if (beyond)
-    for (int i = 0; i < count; ++i) rest[i] = std::fmod(std::fabs(x[i] - low), period);
-  for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < kBlock; ++i) rest[i] = std::fmod(std::fabs(x[i] - low), period);
+  for (int i = 0; i < kBlock; ++i) {
     const bool forwards = (x[i] > low) == (rest[i] < span);
     scale[i] = forwards ? scale[i] : -scale[i];
     x[i] = span - std::fabs(rest[i] - span) + low;
@@ -75,12 +75,12 @@ void reflect(T low, T span, int count, T* x, T* scale) {
 }  // namespace
 
 template <class T>
-void pad(const Problem<T>& problem, int axis, int count, T* x, T* scale) {
+void pad(const Problem<T>& problem, int axis, T* x, T* scale) {
   const T size = static_cast<T>(problem.size[axis]), high = size - 1;
-  if (problem.padding == kReflection && problem.align_corners) reflect<T>(0, high, count, x, scale);
+  if (problem.padding == kReflection && problem.align_corners) reflect<T>(0, high, x, scale);
   if (problem.padding == kReflection && !problem.align_corners)
-    reflect<T>(T(-0.5), size, count, x, scale);
-  if (problem.padding != kZeros) clamp(high, count, x, scale);
+    reflect<T>(T(-0.5), size, x, scale);
+  if (problem.padding != kZeros) clamp(high, x, scale);
 }
 
 template <class T>
@@ -91,25 +91,29 @@ void find_positions(const Problem<T>& problem, const T* where, int64_t first, in
   for (int axis = 0; axis < rank; ++axis) {
     T *x = positions->pixel[axis], *scale = positions->scale[axis];
     if (problem.theta) {
-      apply_theta(rank, where + axis * (rank + 1), *positions, count, x);
-    } else if (rank == 2) {  // a stride that the compiler knows
-      for (int i = 0; i < count; ++i) x[i] = where[(first + i) * 2 + axis];
+      apply_theta(rank, where + axis * (rank + 1), *positions, x);
     } else {
-      for (int i = 0; i < count; ++i) x[i] = where[(first + i) * 3 + axis];
+      const T* from = where + first * rank + axis;
+      if (rank == 2) {  // strides that the compiler knows
+        for (int i = 0; i < count; ++i) x[i] = from[i * 2];
+      } else {
+        for (int i = 0; i < count; ++i) x[i] = from[i * 3];
+      }
+      for (int i = count; i < kBlock; ++i) x[i] = 0;
     }
     const T size = static_cast<T>(problem.size[axis]), high = size - 1;
     const T slope = (problem.align_corners ? high : size) / 2;
     for (int i = 0; i < kBlock; ++i) scale[i] = slope;
     if (problem.align_corners)
-      for (int i = 0; i < count; ++i) x[i] = (x[i] + 1) / 2 * high;
+      for (int i = 0; i < kBlock; ++i) x[i] = (x[i] + 1) / 2 * high;
     else
-      for (int i = 0; i < count; ++i) x[i] = ((x[i] + 1) * size - 1) / 2;
-    if (problem.mode != kCubic) pad(problem, axis, count, x, scale);  // else each tap is padded
+      for (int i = 0; i < kBlock; ++i) x[i] = ((x[i] + 1) * size - 1) / 2;
+    if (problem.mode != kCubic) pad(problem, axis, x, scale);  // else each tap is padded
   }
 }
 
-template void pad(const Problem<float>&, int, int, float*, float*);
-template void pad(const Problem<double>&, int, int, double*, double*);
+template void pad(const Problem<float>&, int, float*, float*);
+template void pad(const Problem<double>&, int, double*, double*);
 template void find_positions(const Problem<float>&, const float*, int64_t, int, Positions<float>*);
 template void find_positions(const Problem<double>&, const double*, int64_t, int,
                              Positions<double>*);

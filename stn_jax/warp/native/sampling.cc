@@ -45,7 +45,6 @@ STN_INLINE void dots(const T* image, const int64_t* offset, const T* cotangent, 
     const Vector<T, 4> ct = exact ? load3(cotangent) : load<T, 4>(cotangent);
     for (int k = 0; k < N; ++k) {
       dot[k] = ct * (exact ? load3(image + offset[k]) : load<T, 4>(image + offset[k]));
-      dot[k][3] = 0;  // not a product with 0: what lies beyond may be infinite
     }
   } else if constexpr (C > 0) {
     const Vector<T, S> ct = load<T, S>(cotangent);
@@ -126,21 +125,36 @@ struct Block {
   void find(const T* where, int64_t first, int64_t last) {
     count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     find_positions(problem, where, first, count, &positions);
-    find_taps<T, R, M>(problem, rows, kGuard<C>, count, &positions, &taps);
+    find_taps(problem, rows, kGuard<C>, count, &positions, &taps);
   }
 
   STN_INLINE void products(int i, T* weight) const {
     for (int k = 0; k < N; ++k) weight[k] = taps.product[k][i];
   }
 
+  // Asks for the pixels of a block before the first of them is used: where positions are rotated or
+  // random the processor cannot guess them, and their way from memory takes longer than the work.
+  void prefetch(const T* image) const {
+    const int64_t channels = C ? C : problem.channels;
+    for (int i = 0; i < count; ++i) {
+      const int64_t pixel = taps.state[i] == TapsOf::kAll ? taps.first[i] : 0;
+      for (int k = 0; k < N; k += TapsOf::K) __builtin_prefetch(image + pixel * channels + corner[k]);
+    }
+  }
+
   void sample(const T* image, T* out) const {
     const int64_t channels = C ? C : problem.channels;
+    if (kFast) prefetch(image);
     for (int i = 0; i < count; ++i, out += channels) {
       if (kFast && taps.state[i] == TapsOf::kAll) {
         T weight[N];
         products(i, weight);
         blend<T, C, N>(image + taps.first[i] * channels, corner, weight, N, T(0), channels,
                        i + 1 == count, out);
+        continue;
+      }
+      if (taps.state[i] == TapsOf::kNone) {
+        for (int64_t c = 0; c < channels; ++c) out[c] = 0;
         continue;
       }
       T start = 0;  // NaN where the position is
@@ -156,6 +170,7 @@ struct Block {
   void pull_back(const T* image, const T* cotangent, T* gradient, int64_t first_channel,
                  int64_t last_channel) {
     const int64_t channels = C ? C : problem.channels;
+    if (kFast) prefetch(kImage ? gradient : image);
     for (int i = 0; i < count; ++i, cotangent += channels) {
       if (taps.state[i] == TapsOf::kNone) continue;
       if (kFast && taps.state[i] == TapsOf::kAll) {
@@ -204,6 +219,7 @@ struct Block {
   }
 
   STN_INLINE void add_lanes(int axis, int i, Vector<T, S> v) {
+    if constexpr (C == 3) v[3] = 0;  // not a product with 0: what lies beyond may be infinite
     T* to = lanes[axis][i];
     store<T, S>(to, load<T, S>(to) + v);
   }
@@ -337,13 +353,12 @@ Kernels<T> kernels_of() {
 
 template <class T, int R, Mode M>
 Kernels<T> for_channels(int64_t channels) {
-  switch (channels) {
-    case 1: return kernels_of<T, R, M, 1>();
-    case 2: return kernels_of<T, R, M, 2>();
-    case 3: return kernels_of<T, R, M, 3>();
-    case 4: return kernels_of<T, R, M, 4>();
-    default: return kernels_of<T, R, M, 0>();
+  if constexpr (R == 2 && M == kLinear) {
+    if (channels == 2) return kernels_of<T, R, M, 2>();
+    if (channels == 3) return kernels_of<T, R, M, 3>();
+    if (channels == 4) return kernels_of<T, R, M, 4>();
   }
+  return channels == 1 ? kernels_of<T, R, M, 1>() : kernels_of<T, R, M, 0>();
 }
 
 }  // namespace
@@ -351,14 +366,12 @@ Kernels<T> for_channels(int64_t channels) {
 template <class T>
 Kernels<T> find_kernels(const Problem<T>& problem) {
   const int64_t channels = problem.channels;
-  const bool volume = problem.rank == 3;
-  switch (problem.mode) {
-    case kNearest:
-      return volume ? for_channels<T, 3, kNearest>(channels) : for_channels<T, 2, kNearest>(channels);
-    case kLinear:
-      return volume ? for_channels<T, 3, kLinear>(channels) : for_channels<T, 2, kLinear>(channels);
-    default: return for_channels<T, 2, kCubic>(channels);
-  }
+  if (problem.mode == kCubic) return for_channels<T, 2, kCubic>(channels);
+  if (problem.mode == kNearest)
+    return problem.rank == 2 ? for_channels<T, 2, kNearest>(channels)
+                             : for_channels<T, 3, kNearest>(channels);
+  return problem.rank == 2 ? for_channels<T, 2, kLinear>(channels)
+                           : for_channels<T, 3, kLinear>(channels);
 }
 
 template Kernels<float> find_kernels(const Problem<float>&);

@@ -21,6 +21,17 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kLanes = kVectorBytes / sizeof(T);
 
+template <class T>
+struct IntOf {
+  using type = int32_t;
+};
+template <>
+struct IntOf<double> {
+  using type = int64_t;
+};
+template <class T>
+using Int = typename IntOf<T>::type;  // as wide as T, as comparisons of vectors are
+
 template <class T, int W>
 struct VectorOf {
   typedef T type __attribute__((vector_size(W * sizeof(T))));
