@@ -280,9 +280,11 @@ def _empty(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 def _pair(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     side = 120
     corners = [(rng.integers(40, 130), column) for column in (20, SIDE - 20 - side)]
-    ink = sum(
-        _placed(_strokes(glyph, side, None), np.array(corner))
-        for glyph, corner in zip(glyphs, corners, strict=True)
+    ink = np.maximum(
+        *(
+            _placed(_strokes(glyph, side, None), np.array(corner))
+            for glyph, corner in zip(glyphs, corners, strict=True)
+        )
     )
     page = np.array(WHITE) + ink[..., None] * (np.array(BLACK) - WHITE)
     return np.round(page).astype(np.uint8)
