@@ -154,3 +154,13 @@ def test_a_gradient_that_is_not_finite_is_reported_while_the_loss_still_is(run):
 def test_each_seed_has_a_key():
     keys = jax.random.key_data(seed_keys((0, 1, 2**32 - 1)))
     assert len(np.unique(keys, axis=0)) == 3
+
+
+def test_a_step_without_jit_is_the_same(run):
+    """As with JAX_DISABLE_JIT=1."""
+    ends = []
+    for disabled in (False, True):
+        state, sums = run.init_state(), no_sums(run)
+        with jax.disable_jit(disabled):
+            ends.append(stepper(run)(state, sums, run.data, jnp.int32(1)))
+    chex.assert_trees_all_close(*ends, rtol=1e-4, atol=1e-5)
