@@ -64,9 +64,9 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         return
     if flags.pretrained:
         names = {row.name for row in rows}
-        wanted = [result for result in done if result.line["row"] in names]
+        trained = [result for result in done if result.line["row"] in names]
         path = Path(flags.results) / f"{flags.command}.jsonl"
-        runs.measure_poses(wanted, settings, path, lambda line: print(line, flush=True))
+        runs.measure_poses(trained, settings, path, lambda line: print(line, flush=True))
         return
     together = runs.seeds_together() if flags.together is None else flags.together
     if together < 1:
