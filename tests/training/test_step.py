@@ -61,7 +61,9 @@ def test_a_program_is_compiled_once_for_dispatches_of_all_lengths(run):
 
 def test_seeds_together_learn_what_each_learns_alone(run):
     def states_after(seeds):
-        config = Config(**{**run.config.to_dict(), "seeds": seeds})
+        # Adam's first steps have the sign of what may be rounding.
+        fields = {"seeds": seeds, "localization_optimizer": "sgd"}
+        config = Config(**{**run.config.to_dict(), **fields})
         one = Run(config, run.task, run.model, run.data, run.test)
         return stepper(one, seeds)(one.init_state(), no_sums(run, seeds), run.data, jnp.int32(3))
 
