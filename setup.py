@@ -7,6 +7,7 @@ CXX names the compiler (c++ where it is not set). The kernels are compiled once 
 instruction set and chosen between at run time, so nothing depends on the machine that builds.
 """
 
+import importlib.util
 import os
 import pathlib
 import platform
@@ -39,9 +40,20 @@ def levels() -> list[str]:
     return ["avx2", "avx512"] if machine in ("x86_64", "AMD64") else ["generic"]
 
 
-def objects(folder: pathlib.Path, headers: str) -> list[tuple[pathlib.Path, list[str]]]:
+def headers() -> str:
+    """The folder of the headers of XLA's FFI: the build's own jaxlib has it, the oldest supported.
+
+    A library built against a newer FFI than the one that loads it would be refused.
+    """
+    found = importlib.util.find_spec("jaxlib")
+    if found is None or not found.submodule_search_locations:
+        raise ImportError("jaxlib, whose headers they need, is not installed")
+    return str(pathlib.Path(found.submodule_search_locations[0], "include"))
+
+
+def objects(folder: pathlib.Path, include: str) -> list[tuple[pathlib.Path, list[str]]]:
     """Object files and the compiler's arguments for each."""
-    result = [(folder / "library.o", ["-isystem", headers, str(SOURCES / "library.cc")])]
+    result = [(folder / "library.o", ["-isystem", include, str(SOURCES / "library.cc")])]
     for level in levels():
         for name, contraction in (("sampling", "fast"), ("positions", "off")):
             arguments = [*LEVELS[level], f"-DSTN_LEVEL={level}", f"-ffp-contract={contraction}"]
@@ -52,11 +64,9 @@ def objects(folder: pathlib.Path, headers: str) -> list[tuple[pathlib.Path, list
 
 def compile_library(compiler: list[str], folder: pathlib.Path, target: pathlib.Path) -> None:
     """Compiles and links, and puts the library in place only when it is whole."""
-    import jax
-
     folder.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    parts = objects(folder, jax.ffi.include_dir())
+    parts = objects(folder, headers())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         commands = [[*compiler, *FLAGS, "-c", *args, "-o", str(out)] for out, args in parts]
         list(pool.map(subprocess.check_call, commands))
