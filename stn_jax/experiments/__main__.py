@@ -56,7 +56,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         report.write(path, results.read(flags.results), flags.results)
         print(f"written to {path}")
         return
-    if not flags.dry_run:
+    if not (flags.dry_run or flags.pretrained):  # which are for one process
         processes.join()
     done = results.read_together(flags.results)
     if flags.pretrained:
