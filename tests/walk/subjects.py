@@ -24,6 +24,8 @@ class Subject(NamedTuple):
       covers: the public names that it calls.
       shared: for each argument that may also come without the batch axis: where it stands.
       symbolic: the shapes of the arguments with letters for what an export leaves open.
+      ways: those that it is tried in; () for all. What a network does beyond its layers' own doings
+        shows in few, and each takes seconds to compile.
       stacks_constants: whether it builds matrices of entries some of which are constants.
     """
 
@@ -32,7 +34,11 @@ class Subject(NamedTuple):
     covers: tuple[str, ...]
     shared: tuple[int, ...] = ()
     symbolic: tuple[str, ...] = ()
+    ways: tuple[str, ...] = ()
     stacks_constants: bool = False
+
+    def is_tried(self, way: str) -> bool:
+        return not self.ways or way in self.ways
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -45,6 +51,8 @@ THETA = np.float32(np.eye(2, 3) * 0.83 + random(BATCH, 2, 3, seed=3) / 4)
 THETA_3D = np.float32(np.eye(3, 4) * 0.83 + random(BATCH, 3, 4, seed=4) / 4)
 GRID = 1.3 * random(BATCH, 4, 3, 2, seed=5)
 TURN = np.float32([0.02, -0.3, 0.1, 0.3, 0.03, -0.1])
+FEW = ("jit", "disable_jit", "strict", "exported", "auto_mesh")
+MORE = (*FEW, "vmap", "derivatives", "remat", "explicit_mesh", "shard_map")
 DIGITS = random(BATCH, 28, 28, 1, seed=6)
 
 
@@ -206,11 +214,12 @@ def subjects() -> dict[str, Subject]:
                 (DIGITS,),
                 ("create_model",),
                 symbolic=digits,
+                ways=MORE if variant == "stn-sl1" else (*FEW, "explicit_mesh", "shard_map"),
             )
             for variant in ("cnn", "stn-c0", "stn-c1", "stn-sl1")
         },
         "load_pretrained": Subject(
-            lazily(trained), (DIGITS,), ("load_pretrained",), symbolic=digits
+            lazily(trained), (DIGITS,), ("load_pretrained",), symbolic=digits, ways=FEW
         ),
     }
 
