@@ -71,16 +71,18 @@ struct Case {
       entries *= size;
     }
     fill_base();
-    fill(random, random.chance(0.3) ? 0.02 : 0, p.images * p.pixels * p.channels, &image);
-    fill(random, 0, entries * p.samples * p.channels, &cotangent);
-    fill(random, random.chance(0.5) ? 0.1 : 0, p.wheres * p.where_size(), &where);
+    fill(random, random.chance(0.3) ? 0.02 : 0, 3, p.images * p.pixels * p.channels, &image);
+    fill(random, 0, 3, entries * p.samples * p.channels, &cotangent);
+    fill(random, random.chance(0.5) ? 0.1 : 0, 11, p.wheres * p.where_size(), &where);
     p.image = image.data(), p.where = where.data(), p.cotangent = cotangent.data();
   }
 
-  static void fill(Random& random, double hostile, int64_t count, std::vector<T>* array) {
+  // Normal numbers, a share of them replaced by one of the first `kinds` of a list.
+  static void fill(Random& random, double share, int64_t kinds, int64_t count,
+                   std::vector<T>* array) {
     static constexpr double kHostile[] = {kNan, kInf, -kInf, 1e38, -1e38, 0, -0.0, 1, -1, 1e10, 3e9};
     for (int64_t i = 0; i < count; ++i)
-      array->push_back(static_cast<T>(random.chance(hostile) ? kHostile[random.below(11)]
+      array->push_back(static_cast<T>(random.chance(share) ? kHostile[random.below(kinds)]
                                                              : 0.8 * random.normal()));
     array->shrink_to_fit();
   }

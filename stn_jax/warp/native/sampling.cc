@@ -1,6 +1,6 @@
 // Sampling and its gradients, for blocks of samples whose positions are found first. Every loop
 // over taps and channels is here once, in templates over type, rank, mode and channels (C; 0: any).
-#include "taps.h"
+#include "corners.h"
 
 namespace stn::STN_LEVEL {
 namespace {
@@ -109,11 +109,16 @@ struct Block {
   const Rows rows;
   int count = 0;
   int64_t corner[N];  // of a cell: elements from the first tap
+  // One channel goes by Corners, where there are two columns.
+  static constexpr bool kSingle = C == 1 && R == 2 && M == kLinear;
+  const bool single;
   Positions<T> positions;
   TapsOf taps;
+  std::conditional_t<kSingle, Corners<T>, int> corners;
   T lanes[R][kBlock][S];  // slopes along each axis, spread over lanes
 
-  Block(const Problem<T>& problem, Rows rows) : problem(problem), rows(rows) {
+  Block(const Problem<T>& problem, Rows rows)
+      : problem(problem), rows(rows), single(kSingle && problem.size[0] > 1) {
     constexpr int K = TapsOf::K;
     for (int k = 0; k < N; ++k) {
       const int64_t x = k % K, y = k / K % K, z = k / (K * K);
@@ -126,6 +131,8 @@ struct Block {
     count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     find_positions(problem, where, first, count, &positions);
     find_taps(problem, rows, kGuard<C>, count, &positions, &taps);
+    if constexpr (kSingle)
+      if (single) corners.find(problem, rows, count, taps);
   }
 
   STN_INLINE void products(int i, T* weight) const {
@@ -142,7 +149,13 @@ struct Block {
     }
   }
 
-  void sample(const T* image, T* out) const {
+  void sample(const T* image, T* out) {
+    if constexpr (kSingle) {
+      if (single) {
+        corners.read(image);
+        return corners.sample(taps, out);
+      }
+    }
     const int64_t channels = C ? C : problem.channels;
     if (kFast) prefetch(image);
     for (int i = 0; i < count; ++i, out += channels) {
@@ -169,6 +182,8 @@ struct Block {
   template <bool kImage, bool kWhere>
   void pull_back(const T* image, const T* cotangent, T* gradient, int64_t first_channel,
                  int64_t last_channel) {
+    if constexpr (kSingle)
+      if (single) return pull_back_single<kImage, kWhere>(image, cotangent, gradient);
     const int64_t channels = C ? C : problem.channels;
     if (kFast) prefetch(kImage ? gradient : image);
     for (int i = 0; i < count; ++i, cotangent += channels) {
@@ -191,6 +206,17 @@ struct Block {
         spread<T, C, 0>(gradient, reached.offset, reached.weight, reached.count, cotangent,
                         first_channel, last_channel);
     }
+  }
+
+  template <bool kImage, bool kWhere>
+  void pull_back_single(const T* image, const T* cotangent, T* gradient) {
+    T ct[kBlock] = {};
+    std::memcpy(ct, cotangent, count * sizeof(T));
+    if constexpr (kWhere) {
+      corners.read(image);
+      corners.slopes(taps, ct, lanes[0][0], lanes[1][0]);
+    }
+    if constexpr (kImage) corners.spread(taps, ct, gradient);
   }
 
   STN_INLINE void fast_slopes(const T* cell, const T* cotangent, int i, bool exact) {
