@@ -167,8 +167,19 @@ def test_what_is_around_a_digit_does_not_count(page):
 
 def test_parts_of_a_digit_belong_together():
     page = seven()
-    page[38:42, 72:80] = 235  # a gap between the bar and the stroke
-    assert find_digit(page).box == BOX
+    page[38:50, 72:80] = 235  # a gap between the bar and the stroke
+    page[70:78, 72:80] = 235  # and another, in the stroke
+    reading = find_digit(page)
+    assert reading.box == BOX
+    assert reading.doubts == ()
+    columns = reading.image[..., 0].max(1) > 100
+    assert np.sum(np.diff(columns.astype(int)) == 1) == 3
+
+
+def test_what_is_as_large_is_another_digit():
+    reading = find_digit(seven(seven(at=(30, 15)), at=(30, 64)))
+    assert reading.box in ((15, 30, 55, 90), (64, 30, 104, 90))
+    assert any("several marks" in doubt for doubt in reading.doubts)
 
 
 def test_strokes_are_drawn_as_wide_as_mnists():

@@ -12,9 +12,12 @@ _CERTAIN, _POSSIBLE = 0.55, 0.4
 # Of two groups of strengths, each as narrow as of the ruling and the ink, the variance between
 # them is at least this fraction of all.
 _TWO_GROUPS = 0.85
-# A part of a digit is at least so large and at most so far away, in extents of the largest: true of
-# all but a few of MNIST's broken digits.
-_PART, _GAP = 0.12, 0.15
+# A part of a digit is at least so large, in extents of the largest, and at most so far away, in
+# extents of both together: true of nine in ten of MNIST's broken digits. What is about as large may
+# be another digit, and has to be nearer.
+_PART, _LARGE = 0.08, 0.8
+_GAP, _GAP_OF_LARGE = 0.25, 0.1
+_MOST_PARTS = 8
 # A mark that the border cuts off counts less; one from border to border is hardly a digit.
 _CUT_OFF, _THROUGH = 0.4, 0.1
 _SIMILAR = 0.6  # of two marks: how much the lesser counts
@@ -50,11 +53,11 @@ def main_mark(ink: Ink) -> Mark | None:
     labels, count = nd.label(_inked(ink), _AROUND)
     if not count:
         return None
-    extents, touches, scores = _marks(labels)
+    ends = np.array([[(s.start, s.stop) for s in box] for box in nd.find_objects(labels)])
+    touches, scores = _standing(ends, labels.shape)
     best = int(scores.argmax())
     # What the border cuts off is part of something else.
-    whole = np.where(touches & ~touches[best], 0, extents)
-    own = _with_parts(labels, whole, best)
+    own = _with_parts(labels, ends, best, touches & ~touches[best])
     mask = np.isin(labels, own + 1)
     level = float(np.median(ink.strength[mask]))
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -105,29 +108,47 @@ def _between_groups(values: np.ndarray) -> float:
     return float(sum(means) / 2)
 
 
-def _marks(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each mark: its extent, whether it touches the border, and how much it stands out."""
-    import scipy.ndimage as nd
+def _standing(ends: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each mark: whether it touches the border, and how much it stands out.
 
-    ends = np.array([[(s.start, s.stop) for s in box] for box in nd.find_objects(labels)])
-    low, high, shape = ends[..., 0], ends[..., 1], np.array(labels.shape)
-    extents = (high - low).max(-1)
+    Args:
+      ends: ``[n, 2, 2]``, the first and the last row of each, and a column likewise, exclusive.
+      shape: of the page.
+    """
+    low, high = ends[..., 0], ends[..., 1]
     touching = (low == 0).astype(int) + (high == shape)
-    off_centre = np.abs((low + high) / (2 * shape) - 0.5).max(-1)
+    off_centre = np.abs((low + high) / (2 * np.array(shape)) - 0.5).max(-1)
     counts = np.choose(touching.max(-1), (1, _CUT_OFF, _THROUGH))
-    return extents, touching.any(-1), extents * (1 - off_centre) * counts
+    return touching.any(-1), (high - low).max(-1) * (1 - off_centre) * counts
 
 
-def _with_parts(labels: np.ndarray, extents: np.ndarray, best: int) -> np.ndarray:
-    """The numbers, from 0, of a mark and of those near it that are parts of it."""
+def _with_parts(labels: np.ndarray, ends: np.ndarray, best: int, apart: np.ndarray) -> np.ndarray:
+    """The numbers, from 0, of a mark and of those near it, or near these, that are parts of it.
+
+    Args:
+      labels: ``[H, W]``, the marks, from 1.
+      ends: see :func:`_standing`.
+      best: the mark.
+      apart: ``[n]``, which can be no parts.
+    """
     import scipy.ndimage as nd
 
-    large = np.flatnonzero(extents >= _PART * extents[best])
-    if len(large) == 1:
-        return large
-    away = nd.distance_transform_edt(labels != best + 1)
-    gaps = nd.minimum(away, labels, large + 1) - 1
-    return large[gaps <= _GAP * extents[best]]
+    extents = np.ptp(ends, axis=-1).max(-1)
+    rest = np.flatnonzero((extents >= _PART * extents[best]) & ~apart)
+    rest = rest[rest != best]
+    rest = rest[np.argsort(-extents[rest])][:_MOST_PARTS]
+    own = np.array([best])
+    while len(rest):
+        away = nd.distance_transform_edt(~np.isin(labels, own + 1))
+        gaps = nd.minimum(away, labels, rest + 1) - 1
+        low = np.minimum(ends[rest, :, 0], ends[own, :, 0].min(0))
+        high = np.maximum(ends[rest, :, 1], ends[own, :, 1].max(0))
+        farthest = np.where(extents[rest] < _LARGE * extents[best], _GAP, _GAP_OF_LARGE)
+        near = gaps <= farthest * (high - low).max(-1)
+        if not near.any():
+            break
+        own, rest = np.append(own, rest[near]), rest[~near]
+    return own
 
 
 def _stroke_width(mask: np.ndarray) -> float:
