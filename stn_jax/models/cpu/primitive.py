@@ -47,7 +47,7 @@ class Spec(NamedTuple):
       implementation: see :data:`force_implementation`.
     """
 
-    padding: tuple[tuple[int, ...], ...]
+    padding: tuple[tuple[int, int], ...]
     precision: Any
     implementation: str | None
 
@@ -73,9 +73,9 @@ def convolution(
     if name not in (None, "lax", "cpu"):
         raise ValueError(f"force_implementation is {name!r}; expected 'lax', 'cpu' or None")
     if precision is None:
-        precision = jax.config.jax_default_matmul_precision
+        precision = jax.config.read("jax_default_matmul_precision")
     x, kernel = _equally_varying(x, kernel)
-    spec = Spec(tuple(tuple(pads) for pads in padding), precision, name)
+    spec = Spec(tuple((low, high) for low, high in padding), precision, name)
     return _convolution_p.bind(x, kernel, wanted=OUTPUT, mapped=(), spec=spec)
 
 
