@@ -73,7 +73,7 @@ def convolution(
     if name not in (None, "lax", "cpu"):
         raise ValueError(f"force_implementation is {name!r}; expected 'lax', 'cpu' or None")
     if precision is None:
-        precision = jax.config.read("jax_default_matmul_precision")
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     x, kernel = _equally_varying(x, kernel)
     spec = Spec(tuple((low, high) for low, high in padding), precision, name)
     return _convolution_p.bind(x, kernel, wanted=OUTPUT, mapped=(), spec=spec)
