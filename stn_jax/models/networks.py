@@ -231,7 +231,7 @@ def create_model(
       A :class:`Network`; ``model.apply(variables, images)`` gives logits.
 
     Raises:
-      ValueError: task, variant, recipe or transform is unknown, dropout is out of range, the depth
+      ValueError: task, variant, recipe or transform is unknown, width or dropout is out of range, the depth
         is greater than the number of blocks, or the transform cannot be iterated.
 
     Example:
@@ -249,6 +249,8 @@ def create_model(
     if recipe not in _RECIPES:
         raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(_RECIPES)}")
     transforms.resolve(transform)
+    if not 0 < width <= 100:
+        raise ValueError(f"width is {width}; expected a factor of more than 0 and at most 100")
     if not 0 <= dropout < 2:
         raise ValueError(f"dropout is {dropout}; expected a factor from 0 to less than 2")
     made = _RECIPES[recipe][task]

@@ -119,7 +119,7 @@ def test_a_network_that_does_not_look_is_reported(
     assert all(line["theta_variation"][0] < BLIND for line in logged(tmp_path))
 
 
-@pytest.mark.parametrize(("rate", "warned"), [(0.2, 1), (0.05, 0)])
+@pytest.mark.parametrize(("rate", "warned"), [(0.4, 1), (0.05, 0)])
 def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, rate, warned):
     values = {"variant": "cnn", "width": 0.25, "learning_rate": rate, "warmup": 0.9, "epochs": 12}
     train(Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1}), tmp_path)
