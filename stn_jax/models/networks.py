@@ -231,8 +231,8 @@ def create_model(
       A :class:`Network`; ``model.apply(variables, images)`` gives logits.
 
     Raises:
-      ValueError: task, variant, recipe or transform is unknown, width or dropout is out of range, the
-        depth is greater than the number of blocks, or the transform cannot be iterated.
+      ValueError: task, variant, recipe or transform is unknown, width or dropout is out of range,
+        the depth is greater than the number of blocks, or the transform cannot be iterated.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -35,8 +35,9 @@ class Corners {
 
   void read(const T* image) {
     T pair[4][kBlock];
+    const int whole_vectors = (count_ + W - 1) / W * W;
     for (int k = 0; k < 2; ++k) {
-      for (int i = 0; i < count_; ++i) {
+      for (int i = 0; i < whole_vectors; ++i) {
         const T* pixel = image + offset_[k][i];
         pair[2 * k][i] = pixel[0];
         pair[2 * k + 1][i] = pixel[1];

@@ -258,7 +258,7 @@ struct Block {
       T sum = lanes[axis][i][0];
       for (int s = 1; s < S; ++s) sum += lanes[axis][i][s];
       const T scale = positions.scale[axis][i];
-      g[i] = scale != 0 ? sum * scale : 0;
+      g[i] = i < count && scale != 0 ? sum * scale : 0;
     }
   }
 
