@@ -54,7 +54,7 @@ def main_mark(ink: Ink) -> Mark | None:
     if not count:
         return None
     ends = np.array([[(s.start, s.stop) for s in box] for box in nd.find_objects(labels)])
-    touches, scores = _standing(ends, labels.shape)
+    touches, through, scores = _standing(ends, labels.shape)
     best = int(scores.argmax())
     # What the border cuts off is part of something else.
     own = _with_parts(labels, ends, best, touches & ~touches[best])
@@ -66,8 +66,9 @@ def main_mark(ink: Ink) -> Mark | None:
     width = _stroke_width(mask[slice(*bounds[:2]), slice(*bounds[2:])])
     others = np.delete(scores, own)
     doubts = {
-        "no digit stands out from the page": level < max(_CLEAR * ink.noise, _FAINT)
-        or extent < _LEAST,
+        "no digit stands out from the page": (
+            level < max(_CLEAR * ink.noise, _FAINT) or extent < _LEAST or through[best]
+        ),
         "it is a patch rather than strokes of a pen": width > _PATCH * extent,
         "there are several marks of about its size": (others > _SIMILAR * scores[best]).any(),
         "it touches the picture's border": touches[best],
@@ -108,18 +109,20 @@ def _between_groups(values: np.ndarray) -> float:
     return float(sum(means) / 2)
 
 
-def _standing(ends: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each mark: whether it touches the border, and how much it stands out.
+def _standing(
+    ends: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each mark: whether it touches a border, or two opposite ones; how much it stands out.
 
     Args:
       ends: ``[n, 2, 2]``, the first and the last row of each, and a column likewise, exclusive.
       shape: of the page.
     """
     low, high = ends[..., 0], ends[..., 1]
-    touching = (low == 0).astype(int) + (high == shape)
+    touching = ((low == 0).astype(int) + (high == shape)).max(-1)
     off_centre = np.abs((low + high) / (2 * np.array(shape)) - 0.5).max(-1)
-    counts = np.choose(touching.max(-1), (1, _CUT_OFF, _THROUGH))
-    return touching.any(-1), (high - low).max(-1) * (1 - off_centre) * counts
+    scores = (high - low).max(-1) * (1 - off_centre) * np.choose(touching, (1, _CUT_OFF, _THROUGH))
+    return touching > 0, touching > 1, scores
 
 
 def _with_parts(labels: np.ndarray, ends: np.ndarray, best: int, apart: np.ndarray) -> np.ndarray:
