@@ -73,7 +73,7 @@ def convolution(
     if name not in (None, "lax", "cpu"):
         raise ValueError(f"force_implementation is {name!r}; expected 'lax', 'cpu' or None")
     if precision is None:
-        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        precision = getattr(jax.config, "jax_default_matmul_precision", None)
     x, kernel = _equally_varying(x, kernel)
     spec = Spec(tuple((low, high) for low, high in padding), precision, name)
     return _convolution_p.bind(x, kernel, wanted=OUTPUT, mapped=(), spec=spec)
@@ -164,7 +164,7 @@ def _abstract(a: Any, b: Any, *, wanted: int, mapped: Mapped, spec: Spec) -> Any
 
 def _plain(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), spec.padding, dimension_numbers=_NUMBERS, precision=spec.precision
+        x, kernel, (1, 1), [*spec.padding], dimension_numbers=_NUMBERS, precision=spec.precision
     )
 
 
@@ -216,8 +216,12 @@ def _compiled(**params: Any) -> Bilinear:
 
 
 def _run(*operands: jax.Array, **params: Any) -> jax.Array:
-    with jax.disable_jit(False):
-        return _compiled(**params)(*operands)
+    # Where JAX looks for NaNs, it runs what gave one again without jit, which would come here.
+    with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        result = _compiled(**params)(*operands)
+    config: Any = jax.config
+    looked_for = config.jax_debug_nans or config.jax_debug_infs
+    return jnp.copy(result) if looked_for else result
 
 
 def _transpose(
