@@ -139,6 +139,16 @@ struct Block {
     for (int k = 0; k < N; ++k) weight[k] = taps.product[k][i];
   }
 
+  // Asks for the pixels of a block before the first of them is used: where positions are rotated or
+  // random the processor cannot guess them, and their way from memory takes longer than the work.
+  void prefetch(const T* image) const {
+    const int64_t channels = C ? C : problem.channels;
+    for (int i = 0; i < count; ++i) {
+      const int64_t pixel = taps.state[i] == TapsOf::kAll ? taps.first[i] : 0;
+      for (int k = 0; k < N; k += TapsOf::K) __builtin_prefetch(image + pixel * channels + corner[k]);
+    }
+  }
+
   void sample(const T* image, T* out) {
     if constexpr (kSingle) {
       if (single) {
