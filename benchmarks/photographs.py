@@ -52,7 +52,7 @@ def digits(part: str, count: int) -> tuple[Split, np.ndarray]:
     if not 1 <= count <= half:
         raise ValueError(f"count is {count}; expected 1 to {half}, the digits of a half")
     start = half * (part == "report")
-    chosen = start + (np.arange(count) * half + half // 2) // count
+    chosen = start + ((np.arange(count) + 1) * half - 1) // count
     images = whole.images[..., 0]
     return Split(images[chosen], whole.labels[chosen]), images[start : start + half]
 

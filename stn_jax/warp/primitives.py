@@ -5,7 +5,6 @@ how they are run, differentiated, mapped, laid out over a mesh and lowered.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.interpreters import ad, batching, mlir
 
+from stn_jax.warp import jax_rules
 from stn_jax.warp.kernels import Sampling
 from stn_jax.warp.operations import (
     Adjoint,
@@ -35,37 +35,10 @@ force_implementation = jax.make_user_context(None)
 def sample(image: jax.Array, where: jax.Array, sampling: Sampling) -> jax.Array:
     """Samples an image; arguments and result as :mod:`stn_jax.warp.kernels` has them."""
     operation = Sample(sampling._replace(implementation=force_implementation.value))
-    return bind(operation, *_vary_alike(image, where))[0]
+    return bind(operation, *jax_rules.vary_alike(image, where))[0]
 
 
-def _vary_alike(*args: jax.Array) -> list[jax.Array]:
-    """Under shard_map: all vary over the mesh axes that any of them varies over.
-
-    The transpose of the cast is the sum over devices by which the gradient to a replicated
-    argument is that of all of them.
-    """
-    union = frozenset().union(*(_varying(x) for x in args))
-    return [
-        jax.lax.pcast(x, tuple(missing), to="varying") if (missing := union - _varying(x)) else x
-        for x in args
-    ]
-
-
-def _varying(x: jax.Array) -> frozenset[Any]:
-    kind = jax.typeof(x)
-    manual = getattr(kind, "manual_axis_type", None)  # before jax 0.10.2: vma
-    return kind.vma if manual is None else manual.varying
-
-
-@functools.cache
-def _compiled(operation: Operation) -> Callable[..., Any]:
-    return jax.jit(functools.partial(warp_p.bind, operation=operation))
-
-
-@warp_p.def_impl
-def _run(*args, operation):
-    with jax.disable_jit(False):
-        return _compiled(operation)(*args)
+warp_p.def_impl(functools.partial(jax_rules.run, warp_p))
 
 
 @warp_p.def_abstract_eval
@@ -152,17 +125,12 @@ def _lower(ctx, *args, operation, cpu):
         return found
 
     def compute(*args):
-        # Layouts over a mesh are the partitioner's business here.
-        with jax.sharding.use_abstract_mesh(_NO_MESH):
-            if any(isinstance(n, int) and n == 0 for x in args for n in x.shape):
-                return [jnp.zeros(t.shape, t.dtype) for t in operation.types(*args)]
-            return operation.compute(*args, cpu=cpu)
+        if any(isinstance(n, int) and n == 0 for x in args for n in x.shape):
+            return [jnp.zeros(t.shape, t.dtype) for t in operation.types(*args)]
+        return operation.compute(*args, cpu=cpu)
 
-    plain = ctx.replace(avals_in=[ShapedArray(x.shape, x.dtype) for x in ctx.avals_in])
-    return mlir.lower_fun(compute, multiple_results=True)(plain, *args)
+    return jax_rules.lower(ctx, compute, *args)
 
-
-_NO_MESH = jax.sharding.AbstractMesh((), ())
 
 for _platform, _cpu in ((None, False), ("cpu", True)):
     mlir.register_lowering(warp_p, functools.partial(_lower, cpu=_cpu), _platform)

@@ -39,7 +39,7 @@ def floating(name: str, value: ArrayLike, hint: str = "") -> jax.Array:
     return array
 
 
-def positions(name: str, value: ArrayLike, cores: Sequence[tuple[int, ...]]) -> jax.Array:
+def wide_floating(name: str, value: ArrayLike, cores: Sequence[tuple[int, ...]]) -> jax.Array:
     """A floating-point array in float32 or wider whose last axes are one of several shapes."""
     array = floating(name, value)
     check_core(name, array.shape, cores)

@@ -167,8 +167,8 @@ def test_what_is_around_a_digit_does_not_count(page):
 
 def test_parts_of_a_digit_belong_together():
     page = seven()
-    page[38:46, 72:80] = 235  # a gap between the bar and the stroke
-    page[66:74, 72:80] = 235  # and another, in the stroke
+    page[38:43, 72:80] = 235  # a gap between the bar and the stroke
+    page[66:71, 72:80] = 235  # and another, in the stroke
     reading = find_digit(page)
     assert reading.box == BOX
     assert reading.doubts == ()

@@ -13,10 +13,10 @@ _CERTAIN, _POSSIBLE = 0.55, 0.4
 # them is at least this fraction of all.
 _TWO_GROUPS = 0.85
 # A part of a digit is at least so large, in extents of the largest, and at most so far away, in
-# extents of both together: true of nine in ten of MNIST's broken digits. What is about as large may
-# be another digit, and has to be nearer.
-_PART, _LARGE = 0.08, 0.8
-_GAP, _GAP_OF_LARGE = 0.25, 0.1
+# extents of both together: of MNIST's broken digits six in seven. A larger one may be something
+# else, and has to be nearer.
+_PART = 0.08
+_GAPS = ((0.4, 0.25), (0.8, 0.15), (np.inf, 0.1))  # by size, the farthest
 _MOST_PARTS = 8
 # A mark that the border cuts off counts less; one from border to border is hardly a digit.
 _CUT_OFF, _THROUGH = 0.4, 0.1
@@ -146,7 +146,8 @@ def _with_parts(labels: np.ndarray, ends: np.ndarray, best: int, apart: np.ndarr
         gaps = nd.minimum(away, labels, rest + 1) - 1
         low = np.minimum(ends[rest, :, 0], ends[own, :, 0].min(0))
         high = np.maximum(ends[rest, :, 1], ends[own, :, 1].max(0))
-        farthest = np.where(extents[rest] < _LARGE * extents[best], _GAP, _GAP_OF_LARGE)
+        sizes, farthest = np.array(_GAPS).T
+        farthest = farthest[np.searchsorted(sizes, extents[rest] / extents[best])]
         near = gaps <= farthest * (high - low).max(-1)
         if not near.any():
             break

@@ -23,6 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from stn_jax.models.cpu import fourier, tiled
+from stn_jax.warp import jax_rules
 
 #: The implementation of what is traced within ``with force_implementation(name):``, whatever the
 #: platform: "lax" is ``lax.conv_general_dilated``, "cpu" are the forms for CPU; None: by platform.
@@ -74,26 +75,9 @@ def convolution(
         raise ValueError(f"force_implementation is {name!r}; expected 'lax', 'cpu' or None")
     if precision is None:
         precision = getattr(jax.config, "jax_default_matmul_precision", None)
-    x, kernel = _equally_varying(x, kernel)
+    x, kernel = jax_rules.vary_alike(x, kernel)
     spec = Spec(tuple((low, high) for low, high in padding), precision, name)
     return _convolution_p.bind(x, kernel, wanted=OUTPUT, mapped=(), spec=spec)
-
-
-def _equally_varying(*arrays: jax.Array) -> list[jax.Array]:
-    """Arrays that vary over the same axes of a ``shard_map``.
-
-    The transpose of what is done for it adds up the gradients of what all devices hold alike.
-    """
-    varying = [_varying(jax.typeof(x)) for x in arrays]
-    missing = [frozenset[Any]().union(*varying) - axes for axes in varying]
-    return [
-        lax.pcast(x, tuple(axes), to="varying") if axes else x
-        for x, axes in zip(arrays, missing, strict=True)
-    ]
-
-
-def _varying(aval: Any) -> frozenset[Any]:
-    return aval.mat.varying if hasattr(aval, "mat") else aval.vma  # newer and older releases of JAX
 
 
 # --- shapes and types -----------------------------------------------------------------------------
@@ -193,35 +177,16 @@ def _contraction(
 
 
 def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, form: Form, **params: Any) -> Any:
-    """Lowers by a form, or by the one that the call asked for.
-
-    What is inside has no shardings of its own: the compiler carries them through. It keeps its
-    types where the program was traced with 64-bit types and is lowered without.
-    """
+    """Lowers by a form, or by the one that the call asked for."""
     form = {None: form, "lax": _plain, "cpu": _fast}[params["spec"].implementation]
-    typed: Any = ctx.avals_in
-    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in typed]
-    no_mesh = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
-    with no_mesh, jax.enable_x64(avals[0].dtype == jnp.dtype("float64")):
-        lower = mlir.lower_fun(functools.partial(_contraction, form=form), multiple_results=False)
-        return lower(ctx.replace(avals_in=avals), *operands, **params)
+
+    def compute(a: jax.Array, b: jax.Array) -> list[jax.Array]:
+        return [_contraction(a, b, form=form, **params)]
+
+    return jax_rules.lower(ctx, compute, *operands)
 
 
 # --- what JAX does with it ------------------------------------------------------------------------
-
-
-@functools.lru_cache(1024)
-def _compiled(**params: Any) -> Bilinear:
-    return jax.jit(functools.partial(_convolution_p.bind, **params))
-
-
-def _run(*operands: jax.Array, **params: Any) -> jax.Array:
-    # Where JAX looks for NaNs, it runs what gave one again without jit, which would come here.
-    with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
-        result = _compiled(**params)(*operands)
-    config: Any = jax.config
-    looked_for = config.jax_debug_nans or config.jax_debug_infs
-    return jnp.copy(result) if looked_for else result
 
 
 def _transpose(
@@ -249,7 +214,7 @@ def _batch(
 
 
 _convolution_p = Primitive("stn_convolution")
-_convolution_p.def_impl(_run)
+_convolution_p.def_impl(functools.partial(jax_rules.run, _convolution_p))
 _convolution_p.def_abstract_eval(_abstract)
 ad.defbilinear(
     _convolution_p, functools.partial(_transpose, at=0), functools.partial(_transpose, at=1)

@@ -124,4 +124,4 @@ class Transform(abc.ABC):
         )
 
     def _params(self, params: ArrayLike) -> jax.Array:
-        return validation.positions("params", params, [(self.size,)])
+        return validation.wide_floating("params", params, [(self.size,)])

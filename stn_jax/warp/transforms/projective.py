@@ -48,7 +48,7 @@ class Projective(Transform):
         self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
     ) -> jax.Array:
         """The grid ``[..., H, W, 2]`` of thetas ``[..., 3, 3]``."""
-        theta = validation.positions("theta", theta, [(3, 3)])
+        theta = validation.wide_floating("theta", theta, [(3, 3)])
         uv = affine_grid(theta[..., :2, :], shape, align_corners=align_corners)
         base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
         base = lead_to(base, uv.ndim)
@@ -66,12 +66,12 @@ class Projective(Transform):
         if not thetas:
             raise ValueError("compose needs at least one theta")
         return functools.reduce(
-            product, [validation.positions("theta", each, [(3, 3)]) for each in thetas]
+            product, [validation.wide_floating("theta", each, [(3, 3)]) for each in thetas]
         )
 
     def as_affine(self, theta: ArrayLike) -> jax.Array:
         """The first-order expansion at the output's centre; not finite where that is horizon."""
-        theta = validation.positions("theta", theta, [(3, 3)])
+        theta = validation.wide_floating("theta", theta, [(3, 3)])
         w = theta[..., 2:, 2:]
         position = theta[..., :2, 2:] / w
         # The quotient rule, at (x, y) = 0.

@@ -64,7 +64,7 @@ class ThinPlateSpline(Transform):
         self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
     ) -> jax.Array:
         """The grid ``[..., H, W, 2]`` of thetas ``[..., points, points, 2]``."""
-        theta = validation.positions("theta", theta, [(self.points, self.points, 2)])
+        theta = validation.wide_floating("theta", theta, [(self.points, self.points, 2)])
         base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
         height, width, _ = base.shape
         weights = _spline_weights(self.points, self.smoothing, height, width, bool(align_corners))
@@ -85,7 +85,7 @@ class ThinPlateSpline(Transform):
                 f"{len(thetas)} thin-plate splines do not compose to one; use iterations=1, or a "
                 "family of matrices, such as 'affine' or 'projective'"
             )
-        return validation.positions("theta", thetas[0], [(self.points, self.points, 2)])
+        return validation.wide_floating("theta", thetas[0], [(self.points, self.points, 2)])
 
     def windowed(self, theta: ArrayLike, share: float) -> jax.Array:
         """ValueError: part of a spline is a spline of other control points."""
@@ -93,7 +93,7 @@ class ThinPlateSpline(Transform):
 
     def as_affine(self, theta: ArrayLike) -> jax.Array:
         """The affine transform that comes nearest to the control points, by least squares."""
-        theta = validation.positions("theta", theta, [(self.points, self.points, 2)])
+        theta = validation.wide_floating("theta", theta, [(self.points, self.points, 2)])
         control = self._control_points(theta)
         # The control points are centred and alike in x and y, so the normal equations are
         # diagonal.
