@@ -211,3 +211,32 @@ def test_more_pixels_than_an_index_can_count_are_refused():
     image = jax.ShapeDtypeStruct((2**16, 2**15, 1), np.float32)
     with pytest.raises(ValueError, match=r"2147483648 pixels.*parts of it"):
         jax.eval_shape(affine_transform, image, np.eye(2, 3, dtype=np.float32))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_search_for_nans_ends_at_the_warp_that_gave_one(implementation, jit):
+    image, theta = np.ones((1, 4, 5, 2), np.float32), np.full((1, 2, 3), np.nan, np.float32)
+    with force_implementation(implementation), jax.debug_nans(True):
+        warp = functools.partial(affine_transform, padding_mode="border")
+        warp = jax.jit(warp) if jit else warp
+        np.testing.assert_array_equal(warp(image, np.zeros_like(theta)), np.ones((1, 4, 5, 2)))
+        with pytest.raises(FloatingPointError):
+            warp(image, theta)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("wide", [False, True])
+def test_types_are_kept_where_a_program_is_lowered_under_another_setting(implementation, wide):
+    dtype = "float64" if wide else "float32"
+    image = np.asarray(random_image(2, 4, 5, 2), dtype)
+    theta = np.asarray(np.eye(2, 3) + np.linspace(-0.2, 0.2, 12).reshape(2, 2, 3), dtype)
+    loss = jax.jit(jax.value_and_grad(lambda i, t: affine_transform(i, t).sum(), (0, 1)))
+    with force_implementation(implementation):
+        with jax.enable_x64(wide):
+            traced, expected = loss.trace(image, theta), loss(image, theta)
+        with jax.enable_x64(not wide):
+            compiled = traced.lower().compile()
+        with jax.enable_x64(wide):
+            assert_same(compiled(image, theta), expected, 1e-12 if wide else 1e-6)
+            assert all(x.dtype == dtype for x in jax.tree.leaves(expected))
