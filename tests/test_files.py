@@ -9,7 +9,7 @@ import pytest
 
 from stn_jax import files, pretrained
 from stn_jax.data import cache, sources
-from stn_jax.experiments import report
+from stn_jax.experiments import results_page
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.workdir import Workdir
 
@@ -74,7 +74,7 @@ def save_weights(folder):
 
 
 def write_results(folder):
-    report.write(folder / "docs" / "results.md", [], "results")
+    results_page.write(folder / "docs" / "results.md", [], "results")
 
 
 @pytest.mark.parametrize(

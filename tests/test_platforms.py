@@ -10,7 +10,7 @@ import pytest
 
 from stn_jax.training import Config, train
 from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.run import cores
+from stn_jax.training.provenance import cores
 from stn_jax.training.workdir import WorkdirError
 
 LINUX_ALONE = ("sched_getaffinity", "sched_setaffinity", "posix_fallocate", "posix_fadvise")

@@ -44,10 +44,10 @@ class Task:
         images ``[N, H, W, C]`` uint8 (clutter is cut from it) to :class:`Distorted`.
       mnist_statistics: mean and standard deviation of distorted MNIST (paper's code); None for a
         task that shows images as they are.
-      aligns: what of a pose the distortion changes: angle, place or scale (see
-        :data:`stn_jax.analysis.pose.ASPECTS`); None where it changes none.
+      aligns: what of a pose the distortion changes: angle, position or scale (see
+        :data:`stn_jax.analysis.pose.POSE_COMPONENTS`); None where it changes none.
       positions: how many labels an image has, as an axis of the labels; None for one without it.
-      tested_by: what evaluation does in place of ``distort``; None for the same.
+      eval_transform: what evaluation does in place of ``distort``; None for the same.
     """
 
     name: str
@@ -55,16 +55,23 @@ class Task:
     mnist_statistics: tuple[float, float] | None
     aligns: str | None = None
     positions: int | None = None
-    tested_by: Distortion | None = None
+    eval_transform: Distortion | None = None
 
     @property
     def distorts(self) -> bool:
         """Whether images are distorted at all, beyond cropping them."""
         return self.mnist_statistics is not None
 
+    def format_label(self, labels: ArrayLike) -> str:
+        """One image's label as one writes it, or the number that its labels by position make."""
+        if not self.positions:
+            return str(int(np.asarray(labels)))
+        digits = [str(c) for c in np.asarray(labels) if c != house_numbers.NONE]
+        return "".join(digits) or "no digits"
+
     def shown(self, train: bool) -> Distortion:
         """What training, or evaluation, does to images."""
-        return self.distort if train or self.tested_by is None else self.tested_by
+        return self.distort if train or self.eval_transform is None else self.eval_transform
 
     def cropped(self, side: int) -> "Task":
         """This task on parts of its images: training on random ones, evaluation on the middle.
@@ -83,10 +90,10 @@ class Task:
         return dataclasses.replace(
             self,
             distort=_crop_behind(self.shown(True), side, anywhere),
-            tested_by=_crop_behind(self.shown(False), side, middle),
+            eval_transform=_crop_behind(self.shown(False), side, middle),
         )
 
-    def drawn_by(self, draw: Callable[[jax.Array, jax.Array], jax.Array]) -> "Task":
+    def with_renderer(self, draw: Callable[[jax.Array, jax.Array], jax.Array]) -> "Task":
         """This task on images that are made when they are shown.
 
         Args:
@@ -97,7 +104,7 @@ class Task:
             return lambda keys, stored, pool: distort(keys, draw(keys, stored), pool)
 
         return dataclasses.replace(
-            self, distort=drawn(self.shown(True)), tested_by=drawn(self.shown(False))
+            self, distort=drawn(self.shown(True)), eval_transform=drawn(self.shown(False))
         )
 
     def statistics(
@@ -343,7 +350,7 @@ TASKS = {
     task.name: task
     for task in (
         Task("rotated_mnist", rotate, (0.1307, 0.3081), aligns="angle"),
-        Task("translated_mnist", translate, (0.0363, 0.1870), aligns="place"),
+        Task("translated_mnist", translate, (0.0363, 0.1870), aligns="position"),
         Task("scaled_mnist", scale, (0.0414, 0.1751), aligns="scale"),
         Task("svhn", show, None, positions=house_numbers.POSITIONS),
         Task("svhn_cropped", show, None),

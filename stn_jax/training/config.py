@@ -131,14 +131,14 @@ class Config:
     tensorboard: bool = False
 
     # Fields that name folders of one machine; results do not repeat them.
-    FOLDERS = ("data_dir", "manual_dir", "cache_dir")
+    FOLDER_FIELDS = ("data_dir", "manual_dir", "cache_dir")
     # Fields that the evaluation alone reads.
-    EVALUATION = ("test_passes", "test_batch_size", "figures")
+    EVALUATION_FIELDS = ("test_passes", "test_batch_size", "figures")
     # Fields that may change between a run and its continuation: they do not touch the training.
-    VOLATILE = frozenset(
+    RUNTIME_FIELDS = frozenset(
         [
-            *FOLDERS,
-            *EVALUATION,
+            *FOLDER_FIELDS,
+            *EVALUATION_FIELDS,
             *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every", "tensorboard"),
         ]
     )
@@ -190,7 +190,7 @@ class Config:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
-        for name in ("dataset", *self.FOLDERS):
+        for name in ("dataset", *self.FOLDER_FIELDS):
             if "\0" in (value := getattr(self, name)):
                 raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
@@ -255,7 +255,7 @@ class Config:
         """All fields, ready for JSON and for ml_collections."""
         return dataclasses.asdict(self)
 
-    def differences(self, other: "Config", ignored: Collection[str] = VOLATILE) -> list[str]:
+    def differences(self, other: "Config", ignored: Collection[str] = RUNTIME_FIELDS) -> list[str]:
         """What differs, but for some fields: ["epochs: 4 against 8", ...].
 
         Args:
@@ -271,7 +271,7 @@ class Config:
 
     def evaluated_as(self, other: "Config") -> "Config":
         """This configuration, evaluated as another one says, with data from where that one says."""
-        names = (*self.EVALUATION, *self.FOLDERS)
+        names = (*self.EVALUATION_FIELDS, *self.FOLDER_FIELDS)
         return dataclasses.replace(self, **{name: getattr(other, name) for name in names})
 
 

@@ -30,8 +30,8 @@ class Data(NamedTuple):
 _OfTransforms = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
 
 
-class Sums(NamedTuple):
-    """Sums over steps, each ``[seeds]``, and what went wrong first."""
+class Metrics(NamedTuple):
+    """Metrics over steps, each ``[seeds]``, and what went wrong first."""
 
     loss: jax.Array
     errors: jax.Array  # share of the batch
@@ -43,7 +43,7 @@ class Sums(NamedTuple):
     bad_step: jax.Array  # the first step of a loss or gradient that is not finite; -1: none
 
     @classmethod
-    def zero(cls, model: Network, seeds: int) -> "Sums":
+    def empty(cls, model: Network, seeds: int) -> "Metrics":
         """The sums over no steps."""
         # Arrays of their own: they are consumed.
         loss, errors, norm, localization_norm, runaway, varied = (
@@ -54,7 +54,7 @@ class Sums(NamedTuple):
             return cls(loss, errors, norm, None, None, None, none)
         return cls(loss, errors, norm, localization_norm, runaway, varied, none)
 
-    def plus(self, step: "Sums") -> "Sums":
+    def plus(self, step: "Metrics") -> "Metrics":
         """These sums and those of a further step."""
         bad = jnp.where(self.bad_step >= 0, self.bad_step, step.bad_step)
         return jax.tree.map(jnp.add, self, step)._replace(bad_step=bad)
@@ -111,7 +111,7 @@ def make_train_steps(
     theta_clip: float = 0.0,
     label_smoothing: float = 0.0,
     placement: Placement | None = None,
-) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
+) -> Callable[[State, Metrics, Data, Any], tuple[State, Metrics]]:
     """Compiles a function that takes several training steps.
 
     Everything that a step draws (order of the examples, distortions, dropout) comes from its
@@ -179,7 +179,7 @@ def make_train_steps(
         params = optax.apply_updates(params, updates)
         norm = optax.tree.norm(gradients)
         bad = jnp.where(jnp.isfinite(loss) & jnp.isfinite(norm), -1, step)
-        sums = Sums(loss, errors, norm, *health(theta, gradients), bad)
+        sums = Metrics(loss, errors, norm, *health(theta, gradients), bad)
         return params, optimizer_state, sums
 
     def steps_of_one_seed(params, optimizer_state, sums, key, first, data: Data, count):
@@ -202,7 +202,9 @@ def make_train_steps(
         shardings = {"out_shardings": (placement.state(), placement.whole)}
 
     @functools.partial(jax.jit, donate_argnums=(0, 1), **shardings)
-    def train_steps(state: State, sums: Sums, data: Data, count: jax.Array) -> tuple[State, Sums]:
+    def train_steps(
+        state: State, sums: Metrics, data: Data, count: jax.Array
+    ) -> tuple[State, Metrics]:
         run = _over_seeds(
             lambda params, optimizer_state, sums, key: steps_of_one_seed(
                 params, optimizer_state, sums, key, state["step"], data, count

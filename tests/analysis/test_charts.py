@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stn_jax.analysis.charts import density, lines, number, png
+from stn_jax.report.charts import density, lines, number, png
 
 finite = st.floats(-1e12, 1e12)
 anything = finite | st.sampled_from([np.nan, np.inf, -np.inf])

@@ -14,12 +14,11 @@ import pytest
 
 import stn_jax
 from stn_jax import pretrained
-from stn_jax.command_line import exit_code
+from stn_jax.cli import experiments as command
 from stn_jax.data import cache, sources
-from stn_jax.experiments import __main__ as command
-from stn_jax.experiments import figures
+from stn_jax.experiments import paper_figures as figures
 from stn_jax.training import ConfigError, TrainingError
-from stn_jax.training.inspect import evaluate_pretrained
+from stn_jax.training.restore import evaluate_pretrained
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +34,7 @@ def small(cache):
 
 
 def run(*arguments):
-    return exit_code(lambda: command.main([str(argument) for argument in arguments]))
+    return command.main([str(argument) for argument in arguments])
 
 
 def lines(path="results/table1.jsonl"):
@@ -110,7 +109,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert result["test_error_percent"] == [line["test_error_percent"]]
 
     before = Path("results/table1.jsonl").read_bytes()
-    monkeypatch.setattr("stn_jax.experiments.runs.train", pytest.fail)
+    monkeypatch.setattr("stn_jax.experiments.jobs.train", pytest.fail)
     assert run("table1", *flags) == 0
     assert run("table1", *flags, "--dry-run") == 0
     out = capsys.readouterr().out
@@ -182,7 +181,7 @@ def test_what_fails_in_training_does_not_stop_the_others(tiny_cache, tmp_path, m
         tried.append((config.variant, config.seeds))
         raise TrainingError("the loss is not finite at step 7")
 
-    monkeypatch.setattr("stn_jax.experiments.runs.train", fail)
+    monkeypatch.setattr("stn_jax.experiments.jobs.train", fail)
     flags = ["--rows=rotation/cnn,rotation/stn-c0", "--seeds=4", *small(tiny_cache)]
     assert run("table1", *flags) == 1
     assert tried == [("cnn", (4,)), ("stn-c0", (4,))]
@@ -212,7 +211,9 @@ def test_figures_are_drawn_from_the_workdirs(here, tiny_cache, monkeypatch, caps
     for panel in drawn:
         # The numbers in the picture are those of the table.
         line = found[f"rotation/{panel.title.lower()}"]
-        assert figures.figures.spread(*panel[1:]) == pytest.approx(line["angle_spread_degrees"])
+        assert figures.figures.within_class_rms(*panel[1:]) == pytest.approx(
+            line["angle_spread_degrees"]
+        )
         slope, _ = figures.figures.orthogonal_regression(panel.applied, panel.predicted)
         assert slope == pytest.approx(line["angle_slope"])
 

@@ -13,7 +13,7 @@ import pytest
 import stn_jax
 from stn_jax import pretrained
 from stn_jax.pretrained import PretrainedError
-from stn_jax.training.inspect import evaluate_pretrained
+from stn_jax.training.restore import evaluate_pretrained
 
 NAME = "rotated_mnist/stn-sl1"
 OPTIONS = {"width": 1 / 8, "classes": 7}

@@ -7,7 +7,7 @@ import pytest
 
 from stn_jax.data.tasks import TASKS
 from stn_jax.experiments import tables
-from stn_jax.experiments.runs import GUESS, TRAIN_IMAGES
+from stn_jax.experiments.jobs import GUESS, TRAIN_IMAGES
 from stn_jax.experiments.tables import NETWORK, SVHN_PUBLISHED, TABLES
 from stn_jax.training import Config, ConfigError
 

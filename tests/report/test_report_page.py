@@ -14,14 +14,15 @@ from chromium import Chromium, find
 from PIL import Image
 from scipy import ndimage
 
-from stn_jax.analysis import page
 from stn_jax.data import cache, house_numbers, sources
+from stn_jax.report import page
+from stn_jax.report import run_report as report_of
+from stn_jax.report.gallery import first_of_each_class
+from stn_jax.report.run_report import report, sweep, write_report
 from stn_jax.training import Config, train
-from stn_jax.training import report as report_of
 from stn_jax.training.config import ConfigError
-from stn_jax.training.evaluation import aligned, one_of_each_class, predict, to_show
-from stn_jax.training.inspect import load
-from stn_jax.training.report import report, sweep, write_report
+from stn_jax.training.evaluation import predict
+from stn_jax.training.restore import load
 from stn_jax.training.run import Run
 
 
@@ -131,7 +132,7 @@ def test_what_the_slider_says_is_what_the_network_says(made):
     data = sweep_of(path)
     run, state = load(folder)
     params = jax.tree.map(lambda x: x[0], state["params"])
-    digits = one_of_each_class(run.test.labels, run.test.images)[..., 0] / 255
+    digits = first_of_each_class(run.test.labels, run.test.images)[..., 0] / 255
     for digit, example in zip(digits[2:5], data["examples"][2:5], strict=True):
         turned = [
             ndimage.rotate(digit, value, reshape=False, order=1, mode="grid-constant")
@@ -140,8 +141,8 @@ def test_what_the_slider_says_is_what_the_network_says(made):
         seen = (np.float32(turned)[..., None] - run.data.mean) / run.data.deviation
         logits, details = run.apply(params, seen)
         for name, pictures in (
-            ("input", to_show(run, seen)),
-            ("aligned", aligned(run, seen, details)),
+            ("input", run.denormalize(seen)),
+            ("aligned", run.aligned(seen, details)),
         ):
             found = frames(example[name], len(data["values"])) / 255
             # Half a shade from 256 of them, and the rounding of float32.

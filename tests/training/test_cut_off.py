@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from absl import logging as absl_logging
 
-from stn_jax.progress import Progress
-from stn_jax.training import Config, train
+from stn_jax.training import Config, Hooks, train
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.workdir import Workdir
 
@@ -35,18 +34,15 @@ def closed(monkeypatch):
     return lambda: bool(opened) and opened == done
 
 
-def at_step(monkeypatch, config: Config, step: int, act):
+class AtStep(Hooks):
     """Does something once so many steps are taken."""
-    advance, taken = Progress.advance, 0
 
-    def advance_and_act(self, count, note=None):
-        nonlocal taken
-        advance(self, count, note)
-        taken += count
-        if taken == step * config.batch_size:
-            act()
+    def __init__(self, step: int, act):
+        self.step, self.act = step, act
 
-    monkeypatch.setattr(Progress, "advance", advance_and_act)
+    def after_steps(self, step: int) -> None:
+        if step == self.step:
+            self.act()
 
 
 def fail():
@@ -62,15 +58,13 @@ def fail():
     ],
     ids=["signal", "error", "end"],
 )
-def test_checkpoints_are_closed_however_training_ends(
-    config, tmp_path, monkeypatch, closed, act, error
-):
-    at_step(monkeypatch, config, 2, act)
+def test_checkpoints_are_closed_however_training_ends(config, tmp_path, closed, act, error):
+    hooks = AtStep(2, act)
     if error is None:
-        train(config, tmp_path)
+        train(config, tmp_path, hooks)
     else:
         with pytest.raises(error):
-            train(config, tmp_path)
+            train(config, tmp_path, hooks)
     assert closed()
 
 
@@ -118,10 +112,8 @@ def test_curves_do_not_overlap_after_a_restart(config, tmp_path, monkeypatch, ch
     values = {"tensorboard": True, "log_every": 1, "checkpoint_every": checkpoint_every}
     config = Config(**config.to_dict() | values)
     # Steps 1 to 7 are logged; the checkpoint, where there is one, is of step 4.
-    with monkeypatch.context() as patch:
-        at_step(patch, config, 7, fail)
-        with pytest.raises(ZeroDivisionError):
-            train(config, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        train(config, tmp_path, AtStep(7, fail))
     train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     curve = points(tmp_path / "tensorboard", "train/loss")

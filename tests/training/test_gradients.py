@@ -14,7 +14,7 @@ from stn_jax.models import ConvBlock, DenseLocalization, Head, Network
 from stn_jax.training import Config
 from stn_jax.training.gradients import shortened, value_and_grad
 from stn_jax.training.run import Run
-from stn_jax.training.step import Sums, make_train_steps
+from stn_jax.training.step import Metrics, make_train_steps
 
 
 def with_clipping(ratio: float):
@@ -139,7 +139,7 @@ def test_training_in_parts_is_training_at_once(tiny_cache):
             microbatch=size,
             theta_clip=ratio,
         )
-        state, sums = steps(run.init_state(), Sums.zero(model, 2), run.data, jnp.int32(3))
+        state, sums = steps(run.init_state(), Metrics.empty(model, 2), run.data, jnp.int32(3))
         return state["params"], sums
 
     whole = after(0)

@@ -15,11 +15,10 @@ import jax
 import pytest
 from chaos import compare, main
 
-from stn_jax.command_line import exit_code
-from stn_jax.progress import Progress
-from stn_jax.training import Config, train
+from stn_jax.cli.flags import exit_code
+from stn_jax.training import Config, Hooks, train
 from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.inspect import load
+from stn_jax.training.restore import load
 from stn_jax.training.workdir import Workdir, WorkdirBusyError, WorkdirError
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +54,13 @@ def whole(config, tmp_path_factory) -> Path:
     return path
 
 
+class Acting(Hooks):
+    """Calls a function after steps."""
+
+    def __init__(self, act):
+        self.after_steps = act
+
+
 @pytest.fixture
 def copy(whole, tmp_path) -> Path:
     """That run as it was before the evaluation, with checkpoints of steps 8 and 12."""
@@ -68,25 +74,14 @@ def copy(whole, tmp_path) -> Path:
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
 )
 @pytest.mark.parametrize("at", [5, 8], ids=["between-log-points", "at-a-checkpoint"])
-def test_a_signal_saves_first(config, whole, tmp_path, monkeypatch, capfd, number, status, at):
-    done = 0
-    advance = Progress.advance
-
-    def advance_and_kill(self, count, note=None):
-        nonlocal done
-        done += count
-        if done == at * config.batch_size:
-            os.kill(os.getpid(), number)
-        advance(self, count, note)
-
-    monkeypatch.setattr(Progress, "advance", advance_and_kill)
+def test_a_signal_saves_first(config, whole, tmp_path, capfd, number, status, at):
+    hooks = Acting(lambda step: step == at and os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     code = 0
     try:
-        code = exit_code(lambda: train(config, tmp_path))
+        code = exit_code(lambda: train(config, tmp_path, hooks))
     except SystemExit as stopped:
         code = stopped.code
-    monkeypatch.undo()
     assert code == status
     assert signal.getsignal(number) is before
     errors = capfd.readouterr().err
@@ -99,14 +94,13 @@ def test_a_signal_saves_first(config, whole, tmp_path, monkeypatch, capfd, numbe
     compare(whole, tmp_path)
 
 
-def test_a_second_signal_does_not_wait(config, tmp_path, monkeypatch):
-    def kill_twice(self, count, note=None):
+def test_a_second_signal_does_not_wait(config, tmp_path):
+    def kill_twice(step):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Progress, "advance", kill_twice)
     with pytest.raises(SystemExit):
-        train(config, tmp_path)
+        train(config, tmp_path, Acting(kill_twice))
     assert Checkpoints(tmp_path / "checkpoints").latest_step() is None
 
 
@@ -281,10 +275,10 @@ def test_a_full_disk_is_said_and_the_earlier_checkpoint_is_whole(config, tmp_pat
     """The disk is filled once there is a checkpoint of the first epoch."""
     code = f"""
 import jax, os, shutil, sys
-from stn_jax.command_line import exit_code
+from stn_jax.cli.flags import exit_code
 from stn_jax.training import Config, train
 from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.inspect import load
+from stn_jax.training.restore import load
 config = Config.from_dict({config.to_dict()!r})
 workdir = {str(tmp_path / "run")!r}
 save = Checkpoints.save

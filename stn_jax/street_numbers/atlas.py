@@ -5,7 +5,7 @@ for vector textures and special effects*, SIGGRAPH courses), which interpolates 
 few samples and makes bold, outlined and raised digits a matter of arithmetic.
 
 ``fonts.txt`` beside this file lists the fonts, the Debian packages that have them, and their
-licences; ``python -m stn_jax.data.street.draw_atlas`` makes ``atlas.npz`` of them.
+licences; ``python -m tools.draw_atlas`` makes ``atlas.npz`` of them.
 
 Convention
     Lengths are in heights of a font's tallest digit. A cell is ``CELL`` samples wide and high, of

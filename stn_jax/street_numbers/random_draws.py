@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 
-class Chance:
+class RandomDraws:
     """Hands out random numbers, drawn all at once: a draw of each its own would compile slowly.
 
     Args:

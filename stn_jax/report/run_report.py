@@ -9,27 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.analysis import mistakes, page
-from stn_jax.analysis.pose import ASPECTS
+from stn_jax.analysis import mistakes
+from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data import house_numbers
 from stn_jax.data.tasks import example_keys
 from stn_jax.files import atomic_write
+from stn_jax.report import page
+from stn_jax.report.gallery import first_of_each_class, gallery
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import (
     TEST_KEY,
     Predictions,
-    aligned,
     angles_of,
     answers,
-    gallery,
-    one_of_each_class,
     predict,
-    said,
-    summarise,
-    to_show,
+    summarize,
 )
-from stn_jax.training.inspect import load
-from stn_jax.training.run import Run, environment
+from stn_jax.training.provenance import environment
+from stn_jax.training.restore import load
+from stn_jax.training.run import Run
 from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
 from stn_jax.warp import affine, affine_transform
@@ -51,10 +49,10 @@ def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[d
       path: the file to write; ``report.html`` in the run's folder where None.
 
     Returns:
-      The figures of :func:`stn_jax.training.evaluation.summarise`, and the file's path.
+      The figures of :func:`stn_jax.training.evaluation.summarize`, and the file's path.
 
     Raises:
-      ConfigError, DataError: as :func:`stn_jax.training.inspect.load`, and where the file cannot
+      ConfigError, DataError: as :func:`stn_jax.training.restore.load`, and where the file cannot
         be written.
     """
     run, state = load(workdir)
@@ -68,7 +66,7 @@ def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[d
             file.write(page.render(found))
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}; name another file") from None
-    return summarise(run, predictions), path
+    return summarize(run, predictions), path
 
 
 def report(
@@ -87,7 +85,7 @@ def report(
     own = jax.tree.map(lambda x: x[0], params)
     moves = predictions.theta is not None
     classes = run.model.head.classes
-    summary = summarise(run, predictions)
+    summary = summarize(run, predictions)
     on = "held-out training examples" if config.holdout else "test set"
     names = [str(c) for c in range(classes)]
     labels, said_labels = predictions.labels, predictions.classes
@@ -124,7 +122,7 @@ def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """A few test images, undistorted, ``[N, H, W, C]`` in [0, 1], and their labels."""
     images, labels = run.test.images, run.test.labels
     if run.task.distorts:
-        chosen = one_of_each_class(labels, np.arange(len(labels)))
+        chosen = first_of_each_class(labels, np.arange(len(labels)))
         return images[chosen] / np.float32(255), labels[chosen]
     keys = example_keys(jax.random.key(TEST_KEY), jnp.arange(len(images[:_FEW])))
     shown = jax.jit(run.task.shown(False))(keys, images[:_FEW], run.data.images)
@@ -148,12 +146,12 @@ def _tiles(
         each = ", ".join(f"{error:.2f}" for error in summary["test_error_percent"])
         tiles.append(page.Tile("By seed", f"{each} %"))
     if run.task.aligns:
-        aspect = ASPECTS[run.task.aligns]
+        component = POSE_COMPONENTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
-        spread, within = aspect.spreads
-        distance = f"{{:.{aspect.decimals}f}}{aspect.symbol}"
+        spread, within = component.spreads
+        distance = f"{{:.{component.decimals}f}}{component.symbol}"
         for name, keys, form, note in (
-            (f"Slope of {aspect.name}s", aspect.slopes, "{:.2f}", "a perfect aligner: -1"),
+            (f"Slope of {component.name}s", component.slopes, "{:.2f}", "a perfect aligner: -1"),
             ("Spread of poses", (spread,), distance, "of a class, however it is drawn"),
             ("Within a digit", (within,), distance, "a perfect aligner: 0"),
         ):
@@ -222,7 +220,7 @@ _TURN = _Distortion(
     unit="\N{DEGREE SIGN}",
     values=lambda side, canvas: np.arange(-90.0, 91.0, 3.0),
     theta=lambda values, canvas: affine.rotation(values),
-    read=lambda theta, canvas: ASPECTS["angle"].predicted(theta, (canvas, canvas)),
+    read=lambda theta, canvas: POSE_COMPONENTS["angle"].predicted(theta, (canvas, canvas)),
     ideal=lambda values: -values,
 )
 _SHIFT = _Distortion(
@@ -238,7 +236,9 @@ _SHIFT = _Distortion(
     theta=lambda values, canvas: affine.translation(
         jnp.stack([-2 * values / canvas, jnp.zeros(len(values))], -1)
     ),
-    read=lambda theta, canvas: ASPECTS["place"].predicted(theta, (canvas, canvas))[..., 0],
+    read=lambda theta, canvas: POSE_COMPONENTS["position"].predicted(theta, (canvas, canvas))[
+        ..., 0
+    ],
     ideal=lambda values: values,
 )
 _SCALE = _Distortion(
@@ -295,8 +295,8 @@ def sweep(run: Run, params: Any) -> page.Sweep:
     columns: list[list[Any]] = []
     for digit in digits:
         seen, details, *rest = frames(jnp.asarray(digit))
-        after = None if rest[0] is None else aligned(run, seen, details)
-        columns.append([to_show(run, seen), after, *rest])
+        after = None if rest[0] is None else run.aligned(seen, details)
+        columns.append([run.denormalize(seen), after, *rest])
     inputs, after, read, classes, confidence = (
         None if each[0] is None else np.stack(each) for each in zip(*columns, strict=True)
     )
@@ -310,11 +310,11 @@ def sweep(run: Run, params: Any) -> page.Sweep:
         how.chart,
         how.unit,
         values,
-        [said(run, label) for label in labels],
+        [run.task.format_label(label) for label in labels],
         inputs,
         after,
         read,
-        [[said(run, each) for each in frame] for frame in classes],
+        [[run.task.format_label(each) for each in frame] for frame in classes],
         confidence,
         None if how.ideal is None else how.ideal(values),
         how.decimals,
@@ -340,16 +340,16 @@ def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]
         return seen, run.apply(params, seen)[1]
 
     seen, details = look(jnp.asarray(run.test.images[which]))
-    after = aligned(run, seen, details) if predictions.theta is not None else None
-    before = to_show(run, seen)
+    after = run.aligned(seen, details) if predictions.theta is not None else None
+    before = run.denormalize(seen)
     cases = []
     for i, (index, at) in enumerate(zip(which, passes, strict=True)):
         often = int(wrong[:, index].sum())
         sure = 100 * confidence[at, index]
         cases.append(
             page.Hard(
-                f"{said(run, predictions.labels[index])} read as "
-                f"{said(run, classes[at, index])} ({sure:.0f} %)",
+                f"{run.task.format_label(predictions.labels[index])} read as "
+                f"{run.task.format_label(classes[at, index])} ({sure:.0f} %)",
                 f"wrong {often} of {len(wrong)} times; image {index}",
                 before[i],
                 None if after is None else after[i],

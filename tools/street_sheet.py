@@ -1,7 +1,7 @@
 """Draws a sheet of synthetic house numbers, and compares them with real ones.
 
-    python -m stn_jax.data.street.sheet --output=FILE [--seed=0]
-    python -m stn_jax.data.street.sheet --svhn_dir=DIR --beside=FILE [--count=384]
+    python -m tools.street_sheet --output=FILE [--seed=0]
+    python -m tools.street_sheet --svhn_dir=DIR --beside=FILE [--count=384]
 
 The first writes ``ROWS`` x ``COLUMNS`` generated crops to a PNG file. The second takes the real
 ones of ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints how both are distributed, and writes
@@ -18,9 +18,9 @@ import time
 import numpy as np
 from scipy import stats
 
-from stn_jax.data import street
+from stn_jax import street_numbers as street
 from stn_jax.data.house_numbers import SIDE
-from stn_jax.data.street.scene import GRAY
+from stn_jax.street_numbers.scene import GRAY
 
 ROWS, COLUMNS = 6, 15
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -125,7 +125,7 @@ def real_crops(folder: pathlib.Path) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m stn_jax.data.street.sheet",
+        prog="python -m tools.street_sheet",
         description="Draws synthetic house numbers, and compares them with real ones.",
     )
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="the sheet, a PNG")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from stn_jax.analysis.pose import ASPECTS
+from stn_jax.analysis.intervals import mean_and_interval
+from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data.sources import is_synthetic
 from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, TABLES, Row, Table
 from stn_jax.files import atomic_write
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.run import mean_and_interval
 
 HEADER = """\
 # Results
@@ -150,14 +150,14 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
         line["digits"] = _mean(each["position_error_percent"] for each in lines) + " %"
     if all("window_share" in each for each in lines):
         line["window"] = _mean(each["window_share"] for each in lines)
-    for aspect in ASPECTS.values():
-        if all(slope in each for each in lines for slope in aspect.slopes):
-            means = [_mean(each[slope] for each in lines) for slope in aspect.slopes]
+    for component in POSE_COMPONENTS.values():
+        if all(slope in each for each in lines for slope in component.slopes):
+            means = [_mean(each[slope] for each in lines) for slope in component.slopes]
             line["slope"] = ", ".join(means)
-        for column, spread in zip(("spread", "within a digit"), aspect.spreads, strict=True):
+        for column, spread in zip(("spread", "within a digit"), component.spreads, strict=True):
             if all(spread in each for each in lines):
-                mean = _mean((each[spread] for each in lines), aspect.decimals)
-                line[column] = mean + aspect.symbol
+                mean = _mean((each[spread] for each in lines), component.decimals)
+                line[column] = mean + component.symbol
     return line
 
 
@@ -178,7 +178,7 @@ def _settings(row: Row, config: Config) -> dict[str, Any]:
     """What differs from the row's own configuration and has no column: {"width": 0.5}."""
     own, shown = row.config().to_dict(), {"seeds", "epochs", "dataset", "test_passes"}
     values = config.to_dict()
-    hidden = Config.VOLATILE | shown
+    hidden = Config.RUNTIME_FIELDS | shown
     return {n: values[n] for n in own if own[n] != values[n] and n not in hidden}
 
 

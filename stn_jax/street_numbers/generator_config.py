@@ -8,7 +8,7 @@ import jax
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Knobs:
+class GeneratorConfig:
     """Strengths: 1 is as in SVHN, 0 turns a thing off.
 
     A tree of numbers for JAX: an argument of compiled functions that can change from call to call,
@@ -49,12 +49,12 @@ class Knobs:
             name, value = field.name, getattr(self, field.name)
             # JAX puts other things into its trees, too.
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise ValueError(f"knob {name} is {value}; expected a number from 0 (off) on")
+                raise ValueError(f"setting {name} is {value}; expected a number from 0 (off) on")
 
     @classmethod
-    def off(cls, **strengths: float | jax.Array) -> "Knobs":
-        """All knobs at 0, but those that are named."""
+    def off(cls, **strengths: float | jax.Array) -> "GeneratorConfig":
+        """All config at 0, but those that are named."""
         return cls(**{field.name: 0.0 for field in dataclasses.fields(cls)} | strengths)
 
 
-AS_IN_SVHN = Knobs()
+AS_IN_SVHN = GeneratorConfig()

@@ -17,7 +17,7 @@ from stn_jax.analysis.equivariance import (
     letter_w,
     rotations,
 )
-from stn_jax.analysis.pose import orthogonal_regression, spread
+from stn_jax.analysis.pose import orthogonal_regression, within_class_rms
 from stn_jax.warp import affine_transform
 
 
@@ -97,7 +97,7 @@ def angle_plot(panels: Sequence[Angles], path: Path) -> None:
         axis.plot(ends, -ends, "k:", linewidth=1, label="slope -1")
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
         axis.set(xlabel="applied angle (degrees)")
-        off = spread(applied, predicted, labels)
+        off = within_class_rms(applied, predicted, labels)
         axis.set_title(f"{title}\nspread {off:.1f} degrees", fontsize=10)
         axis.legend(loc="upper right", fontsize=8)
     axes[0].set_ylabel("predicted angle (degrees)")

@@ -20,9 +20,9 @@ from stn_jax.experiments.results import Result, identity
 from stn_jax.experiments.tables import NETWORK, Row
 from stn_jax.training import TrainingError, processes, train
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.inspect import evaluate_pretrained, evaluate_workdir_on
 from stn_jax.training.placement import mesh_shape
-from stn_jax.training.run import environment
+from stn_jax.training.provenance import environment
+from stn_jax.training.restore import evaluate_pretrained, evaluate_workdir_on
 from stn_jax.training.workdir import Workdir, WorkdirBusyError
 
 # Seconds for a training step of 256 images of one network, where no earlier run tells: rough
@@ -126,7 +126,7 @@ def missing(config: Config, done: Sequence[Result]) -> list[int]:
     ]
 
 
-def seeds_together() -> int:
+def seeds_per_program() -> int:
     """How many seeds to train as one program where nobody says.
 
     On CPU one: a convolution mapped over seeds becomes a grouped one, which is slow there. On
@@ -218,7 +218,7 @@ def _run_job(
             say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
             return True
 
-        if not processes.by_first(begin):
+        if not processes.run_on_primary(begin):
             return
         result = train(job.config, folder)
 
@@ -226,7 +226,7 @@ def _run_job(
             results.append(path, results.lines_of(job.row.name, workdir, root, result))
             return 0
 
-        processes.by_first(append)
+        processes.run_on_primary(append)
 
 
 def test_also(
@@ -259,7 +259,7 @@ def test_also(
         if dataset in line.get("also_tested", {}):
             continue
         workdir, title = Path(root, line.get("workdir", "?")), f"{line['row']}, seed {seed}"
-        if not processes.by_first(functools.partial(_is_finished, workdir)):
+        if not processes.run_on_primary(functools.partial(_is_finished, workdir)):
             say(f"{title}: not tested on {dataset}, its folder {workdir} is not here")
             continue
         if workdir not in summaries:
@@ -271,7 +271,7 @@ def test_also(
             if name in ("test_error_percent", "position_error_percent")
         } | {"test_examples": summary["test_examples"]}
         also = {**line.get("also_tested", {}), dataset: found}
-        if processes.is_first():
+        if processes.is_primary():
             results.append(path, [{**line, "also_tested": also}])
         say(f"{title}: {found['test_error_percent']:.2f} % on {dataset}")
 
@@ -297,7 +297,7 @@ def measure_poses(
     Raises:
       ConfigError, DataError: the data cannot be had, or other settings are given.
     """
-    if other := sorted(set(settings) - {*Config.FOLDERS, "test_passes"}):
+    if other := sorted(set(settings) - {*Config.FOLDER_FIELDS, "test_passes"}):
         raise ConfigError(f"--pretrained: {other[0]} is that of the weights, which are as they are")
     configs = {name: pretrained.describe(name)["config"] for name in pretrained.available()}
     names = {identity(Config.from_stored(config)): name for name, config in configs.items()}

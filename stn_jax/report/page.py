@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stn_jax.analysis.charts import density, lines, png
-from stn_jax.analysis.pose import orthogonal_regression, spread
+from stn_jax.analysis.pose import orthogonal_regression, within_class_rms
+from stn_jax.report.charts import density, lines, png
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -245,6 +245,7 @@ def _side_by_side(pictures: np.ndarray) -> np.ndarray:
 
 def _angles(angles: Angles) -> str:
     slope, intercept = orthogonal_regression(angles.applied, angles.predicted)
+    rms = within_class_rms(*angles)
     chart = density(
         angles.applied,
         angles.predicted,
@@ -256,7 +257,7 @@ def _angles(angles: Angles) -> str:
     return (
         "<section><h2>Angles</h2><p class='muted'>How the network turned each test image, against "
         f"how it had been turned. Slope {slope:.2f} (red; a perfect aligner's is &minus;1, "
-        f"dotted); spread {spread(*angles):.1f}&deg; (0 where each class is turned to one pose)."
+        f"dotted); spread {rms:.1f}&deg; (0 where each class is turned to one pose)."
         f'</p><div class="angles">{chart}</div></section>'
     )
 

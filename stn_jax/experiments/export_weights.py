@@ -9,8 +9,9 @@ from stn_jax import pretrained
 from stn_jax.experiments.tables import Row
 from stn_jax.experiments.trained import Trained
 from stn_jax.training.config import Config
-from stn_jax.training.evaluation import predict, summarise
-from stn_jax.training.run import environment, model_options
+from stn_jax.training.evaluation import predict, summarize
+from stn_jax.training.provenance import environment
+from stn_jax.training.run import model_options
 from stn_jax.training.workdir import Workdir
 
 
@@ -35,7 +36,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     """
     run, params = trained.open(row)
     params = jax.tree.map(lambda x: jnp.asarray(pretrained.stored(x), jnp.float32), params)
-    summary = summarise(run, predict(run, params))
+    summary = summarize(run, predict(run, params))
     result = Workdir(trained.workdir(row)[0]).result() or {}
     config = run.config
     metadata = {
@@ -53,7 +54,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
         "commit": result.get("commit"),
         "trained_with": {name: result.get(name) for name in ("device", "devices", "versions")},
         "measured_with": environment(),
-        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDERS},
+        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDER_FIELDS},
     }
     own = jax.tree.map(lambda x: x[0], params)
     path = pretrained.save(f"{config.task}/{config.variant}", own, metadata, folder=folder)

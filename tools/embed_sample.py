@@ -1,6 +1,6 @@
 """Makes the sample of MNIST from the four original files.
 
-    python -m stn_jax.data.embedded --manual_dir=DIR [--output=FILE]
+    python -m tools.embed_sample --manual_dir=DIR [--output=FILE]
 
 ``DIR`` holds ``train-images-idx3-ubyte.gz`` and the three other files. The same files give the same
 bytes, as long as zlib compresses alike.
@@ -59,7 +59,7 @@ def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m stn_jax.data.embedded", description="Makes the embedded sample of MNIST."
+        prog="python -m tools.embed_sample", description="Makes the embedded sample of MNIST."
     )
     parser.add_argument("--manual_dir", type=pathlib.Path, required=True, metavar="DIR")
     parser.add_argument("--output", type=pathlib.Path, default=embedded.PATH, metavar="FILE")

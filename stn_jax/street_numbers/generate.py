@@ -12,11 +12,11 @@ from jax import lax
 from stn_jax.data import cache
 from stn_jax.data.cache import Source, Split
 from stn_jax.data.house_numbers import CLASSES, GROWTH, NONE, POSITIONS, SIDE
-from stn_jax.data.street import camera, scene, statistics
-from stn_jax.data.street.chance import Chance
-from stn_jax.data.street.knobs import AS_IN_SVHN, Knobs
 from stn_jax.data.tasks import example_keys
 from stn_jax.progress import Progress
+from stn_jax.street_numbers import camera, scene, svhn_statistics
+from stn_jax.street_numbers.generator_config import AS_IN_SVHN, GeneratorConfig
+from stn_jax.street_numbers.random_draws import RandomDraws
 from stn_jax.warp import affine, affine_transform, transforms
 
 NAME = "street_numbers"
@@ -46,7 +46,7 @@ def draw_labels(key: jax.Array) -> jax.Array:
       int32 ``[POSITIONS]``: digits, then ``NONE``.
     """
     counts = np.zeros((POSITIONS, POSITIONS, 10))
-    for row, rows in zip(counts, statistics.DIGITS, strict=True):
+    for row, rows in zip(counts, svhn_statistics.DIGITS, strict=True):
         row[: len(rows)] = rows
     with np.errstate(divide="ignore"):
         logits = np.log(counts).astype(np.float32)  # -inf: never
@@ -56,7 +56,7 @@ def draw_labels(key: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(POSITIONS) <= last, digits, NONE).astype(jnp.int32)
 
 
-def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = AS_IN_SVHN) -> jax.Array:
+def draw(key: jax.Array, labels: jax.Array, config: GeneratorConfig = AS_IN_SVHN) -> jax.Array:
     """Draws a crop that shows a number.
 
     A pure function for one key; ``jax.vmap`` makes a batch of it. Whatever is sampled is sampled by
@@ -65,7 +65,7 @@ def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = AS_IN_SVHN) -> jax.Ar
     Args:
       key: a key.
       labels: integers ``[POSITIONS]``: one digit or more, then ``NONE``.
-      knobs: strengths.
+      config: strengths.
 
     Returns:
       ``[SIDE, SIDE, 3]``, float32 in [0, 1].
@@ -79,11 +79,11 @@ def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = AS_IN_SVHN) -> jax.Ar
             f"labels have shape {labels.shape}; expected ({POSITIONS},): vmap over a batch"
         )
     key_layout, key_paint, key_camera, key_texture, key_noise = jax.random.split(key, 5)
-    chance = Chance(key_layout, 64)
-    row, view = scene.slope(chance, scene.place(chance, labels, knobs), knobs)
-    low, high, pixels = _frame(chance, row, view, labels, knobs)
+    draws = RandomDraws(key_layout, 64)
+    row, view = scene.slope(draws, scene.place(draws, labels, config), config)
+    low, high, pixels = _frame(draws, row, view, labels, config)
     # JPEG's blocks begin anywhere.
-    origin = jnp.floor(chance.uniform(0, jnp.where(knobs.jpeg > 0, 8, 0), (2,)))
+    origin = jnp.floor(draws.uniform(0, jnp.where(config.jpeg > 0, 8, 0), (2,)))
     origin = jnp.minimum(origin, jnp.floor(SIDE - pixels))
 
     # From the array's [-1, 1] to the crop's, to the view, to the number's frame.
@@ -91,30 +91,35 @@ def draw(key: jax.Array, labels: jax.Array, knobs: Knobs = AS_IN_SVHN) -> jax.Ar
     to_view = affine.from_parameters(scale=(high - low) / 2, shift=(high + low) / 2)
     to_number = _PROJECTIVE.compose(_inverse(view), _homography(affine.compose(to_view, to_crop)))
     canvas = scene.Canvas(
-        chance=Chance(key_paint, 96),
-        knobs=knobs,
+        draws=RandomDraws(key_paint, 96),
+        config=config,
         positions=_PROJECTIVE.grid_of(to_number, (SIDE, SIDE)),
         across=_PROJECTIVE.grid_of(_homography(to_crop), (SIDE, SIDE)),
         pixel=jnp.sqrt(jnp.prod((high - low) / pixels)),
         textures=_textures(key_texture),
     )
     image = jnp.clip(scene.paint(canvas, row), 0, 1.1)  # a little more than white can be
-    chance = Chance(key_camera, 12)
-    image = camera.expose(chance, image, knobs)
-    image = jnp.clip(camera.grain(chance, key_noise, image, knobs), 0, 1)
-    image = camera.compress(chance, image, knobs)
+    draws = RandomDraws(key_camera, 12)
+    image = camera.expose(draws, image, config)
+    image = jnp.clip(camera.grain(draws, key_noise, image, config), 0, 1)
+    image = camera.compress(draws, image, config)
     return jnp.clip(camera.enlarge(image, origin, pixels), 0, 1)
 
 
-def number(key: jax.Array, knobs: Knobs = AS_IN_SVHN) -> Number:
+def number(key: jax.Array, config: GeneratorConfig = AS_IN_SVHN) -> Number:
     """Draws a number and a crop that shows it; ``jax.vmap`` makes a batch of it."""
     key_labels, key_image = jax.random.split(key)
     labels = draw_labels(key_labels)
-    return Number(draw(key_image, labels, knobs), labels)
+    return Number(draw(key_image, labels, config), labels)
 
 
 def make(
-    split: str, count: int, *, seed: int = 0, batch_size: int = 256, knobs: Knobs = AS_IN_SVHN
+    split: str,
+    count: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 256,
+    config: GeneratorConfig = AS_IN_SVHN,
 ) -> Split:
     """Makes a split of a synthetic data set in compiled batches.
 
@@ -126,7 +131,7 @@ def make(
       count: number of examples.
       seed: of both splits.
       batch_size: how many are drawn at a time; memory grows with it.
-      knobs: strengths.
+      config: strengths.
 
     Returns:
       Images uint8 ``[count, SIDE, SIDE, 3]`` and labels int32 ``[count, POSITIONS]``, read-only.
@@ -136,7 +141,7 @@ def make(
     """
     if count < 1 or batch_size < 1:
         raise ValueError(f"count is {count}, batch_size {batch_size}; expected at least 1")
-    batches = _batches(_split_key(split, seed), count, batch_size, knobs)
+    batches = _batches(_split_key(split, seed), count, batch_size, config)
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     images.flags.writeable = labels.flags.writeable = False
     return Split(images, labels)
@@ -162,7 +167,9 @@ def keep(folder: Path) -> Path:
                 progress.advance(len(images))
 
     splits = {split: (count, drawn(split, count)) for split, count in KEPT_SPLITS.items()}
-    return cache.write(folder, KEPT, VERSION, CLASSES, splits, origin="stn_jax.data.street, seed 0")
+    return cache.write(
+        folder, KEPT, VERSION, CLASSES, splits, origin="stn_jax.street_numbers, seed 0"
+    )
 
 
 def source() -> Source:
@@ -190,22 +197,24 @@ def _split_key(split: str, seed: int) -> jax.Array:
 
 
 def _batches(
-    key: jax.Array, count: int, batch_size: int, knobs: Knobs
+    key: jax.Array, count: int, batch_size: int, config: GeneratorConfig
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, count, batch_size):
-        batch = _batch(key, start + jnp.arange(batch_size), knobs)
+        batch = _batch(key, start + jnp.arange(batch_size), config)
         images, labels = (np.asarray(x)[: count - start] for x in batch)
         yield images, labels
 
 
 @jax.jit
-def _batch(key: jax.Array, indices: jax.Array, knobs: Knobs) -> tuple[jax.Array, jax.Array]:
-    numbers = jax.vmap(number, (0, None))(example_keys(key, indices), knobs)
+def _batch(
+    key: jax.Array, indices: jax.Array, config: GeneratorConfig
+) -> tuple[jax.Array, jax.Array]:
+    numbers = jax.vmap(number, (0, None))(example_keys(key, indices), config)
     return jnp.round(numbers.image * 255).astype(jnp.uint8), numbers.labels
 
 
 def _frame(
-    chance: Chance, row: scene.Row, view: jax.Array, labels: jax.Array, knobs: Knobs
+    draws: RandomDraws, row: scene.Row, view: jax.Array, labels: jax.Array, config: GeneratorConfig
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What is cut out of the view: its corners (low, high) and its pixels, each ``[2]``."""
     boxes, there = scene.corners(row)
@@ -216,21 +225,21 @@ def _frame(
     low = jnp.where(there[:, None, None], seen, jnp.inf).min((0, 1))
     high = jnp.where(there[:, None, None], seen, -jnp.inf).max((0, 1))
     # People drew the boxes: rather too large than too small.
-    loose = knobs.framing * (0.02 + chance.normal(0.035, (2, 2)))
+    loose = config.framing * (0.02 + draws.normal(0.035, (2, 2)))
     low, high = low - loose[0], high + loose[1]
 
     # Grown, as far as there is photograph.
     margin = (GROWTH - 1) / 2 * (high - low)
-    top = chance.quantile(statistics.LEVELS, statistics.TOP)
-    bottom = chance.quantile(statistics.LEVELS, statistics.BOTTOM)
-    cut = jnp.minimum(knobs.framing, 1.0) * (1 - jnp.stack([top, bottom]))
+    top = draws.quantile(svhn_statistics.LEVELS, svhn_statistics.TOP)
+    bottom = draws.quantile(svhn_statistics.LEVELS, svhn_statistics.BOTTOM)
+    cut = jnp.minimum(config.framing, 1.0) * (1 - jnp.stack([top, bottom]))
     low -= margin * jnp.stack([1.0, 1 - cut[0]])
     high += margin * jnp.stack([1.0, 1 - cut[1]])
 
-    heights = jnp.asarray(statistics.HEIGHT)[(labels != NONE).sum() - 1]
-    pixels = (high - low) * chance.quantile(statistics.LEVELS, heights) / tall
+    heights = jnp.asarray(svhn_statistics.HEIGHT)[(labels != NONE).sum() - 1]
+    pixels = (high - low) * draws.quantile(svhn_statistics.LEVELS, heights) / tall
     # A photograph of more pixels than the crop looks no better than one of as many.
-    pixels = SIDE * (jnp.clip(pixels / SIDE, 0, 1)) ** knobs.resolution
+    pixels = SIDE * (jnp.clip(pixels / SIDE, 0, 1)) ** config.resolution
     return low, high, jnp.maximum(pixels, 8.0)
 
 

@@ -1,7 +1,7 @@
-"""What can be done with a trained network: evaluate it, try it on one's own images."""
+"""Trained networks opened again, from a run's folder or from the package, and evaluated."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from stn_jax.data.tasks import make_task
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training import processes
 from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.classify import Answer, classify
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.evaluation import evaluate, predict, summarise
+from stn_jax.training.evaluation import evaluate, predict, summarize
+from stn_jax.training.hooks import Hooks
 from stn_jax.training.run import Run
 from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
@@ -36,10 +36,10 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     """
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices that are here, however many it was trained on.
-    run = processes.everywhere(lambda: Run.open(config, mesh="batch"))
+    run = processes.run_on_all(lambda: Run.open(config, mesh="batch"))
     with Checkpoints(Workdir(workdir).checkpoints) as checkpoints:
         like = jax.eval_shape(run.init_state)
-        saved = processes.everywhere(lambda: checkpoints.restore(like))
+        saved = processes.run_on_all(lambda: checkpoints.restore(like))
     if saved is None:
         raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
     return run, run.put(saved.state)
@@ -52,12 +52,17 @@ def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
     return dataclasses.replace(run, config=dataclasses.replace(run.config, seeds=(seed,))), params
 
 
-def evaluate_workdir(workdir: str | Path) -> dict[str, Any]:
-    """Evaluates the newest checkpoint; writes and returns what result.json holds."""
+def evaluate_workdir(workdir: str | Path, hooks: Hooks | None = None) -> dict[str, Any]:
+    """Evaluates the newest checkpoint; writes and returns what result.json holds.
+
+    Args:
+      workdir: the run's folder.
+      hooks: see :func:`stn_jax.training.evaluation.evaluate`.
+    """
     run, state = load(workdir)
     folder = Workdir(workdir)
     step = int(state["step"])
-    return evaluate(run, state["params"], step, folder, trained=folder.result())
+    return evaluate(run, state["params"], step, folder, trained=folder.result(), hooks=hooks)
 
 
 def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dic
       settings: fields of Config in place of those of its training: ``dataset``, and where it is.
 
     Returns:
-      What :func:`stn_jax.training.evaluation.summarise` gives.
+      What :func:`stn_jax.training.evaluation.summarize` gives.
 
     Raises:
       ConfigError, DataError: as :func:`load`; or the other data does not fit the network.
@@ -89,20 +94,20 @@ def evaluate_pretrained(
       folder: of the weights; the package's own where None.
 
     Returns:
-      What :func:`stn_jax.training.evaluation.summarise` gives.
+      What :func:`stn_jax.training.evaluation.summarize` gives.
 
     Raises:
       PretrainedError: it is unknown, or its file is damaged.
       ConfigError, DataError: the data cannot be had, or does not fit the network.
     """
     run, params = open_pretrained(name, settings, folder=folder)
-    return summarise(run, predict(run, params))
+    return summarize(run, predict(run, params))
 
 
 def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Evaluates a run's networks on the test split of a configuration with other settings."""
     other = _with_data(run, settings, name)
-    return summarise(other, predict(other, params))
+    return summarize(other, predict(other, params))
 
 
 def open_pretrained(
@@ -112,7 +117,7 @@ def open_pretrained(
 
     Args, Raises: as :func:`evaluate_pretrained`.
     """
-    bare, variables = _pretrained(name, folder)
+    bare, variables = pretrained_alone(name, folder)
     params = jax.tree.map(lambda x: x[None], variables["params"])
     return _with_data(bare, settings or {}, name), params
 
@@ -139,83 +144,7 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
     return dataclasses.replace(other, data=data)
 
 
-def classify_files(
-    workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
-) -> list[str]:
-    """What :func:`answer_files` says, as lines.
-
-    Returns:
-      A line for each file, and one for the picture.
-    """
-    return _lines(answer_files(workdir, files, box), _picture(workdir))
-
-
-def answer_files(
-    workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
-) -> list[Answer]:
-    """Classifies a user's images of digits, or of house numbers, with a run's first network.
-
-    Draws what the network was given and what its transformer made of it to ``figures/`` in the
-    run's folder.
-
-    Args:
-      workdir: the run's folder.
-      files: image files, one digit in each; for task svhn one house number.
-      box: where in a photograph the house number is: left, top, right, bottom in pixels.
-
-    Returns:
-      An Answer for each file, which says where it is doubtful; its ``_asdict()`` is ready for JSON.
-
-    Raises:
-      ConfigError, DataError: as :func:`load`, for files that are not images, where the run's data
-        set is neither of gray images nor of house numbers, and for a box that does not fit.
-    """
-    run, state = load(workdir)
-    params = jax.tree.map(lambda x: x[0], state["params"])
-    return classify(run, params, files, _picture(workdir), str(workdir), box)
-
-
-def classify_files_pretrained(
-    name: str,
-    files: Sequence[str | Path],
-    picture: str | Path,
-    *,
-    folder: str | Path | None = None,
-) -> list[str]:
-    """What :func:`answer_files_pretrained` says, as lines; see :func:`classify_files`."""
-    return _lines(answer_files_pretrained(name, files, picture, folder=folder), Path(picture))
-
-
-def answer_files_pretrained(
-    name: str,
-    files: Sequence[str | Path],
-    picture: str | Path,
-    *,
-    folder: str | Path | None = None,
-) -> list[Answer]:
-    """Classifies a user's images of digits with a network of the package; needs no data set.
-
-    Args:
-      name: see :func:`stn_jax.load_pretrained`.
-      files: image files, one digit in each.
-      picture: the PNG to draw what the network was given and what its transformer made of it.
-      folder: of the weights; the package's own where None.
-
-    Returns, Raises: as :func:`answer_files`, and PretrainedError as :func:`evaluate_pretrained`.
-    """
-    run, variables = _pretrained(name, folder)
-    return classify(run, variables["params"], files, Path(picture), name)
-
-
-def _picture(workdir: str | Path) -> Path:
-    return Workdir(workdir).figures / "images.png"
-
-
-def _lines(answers: Sequence[Answer], picture: Path) -> list[str]:
-    return [*map(str, answers), f"drawn in {picture}"]
-
-
-def _pretrained(name: str, folder: str | Path | None) -> tuple[Run, dict[str, Any]]:
+def pretrained_alone(name: str, folder: str | Path | None = None) -> tuple[Run, dict[str, Any]]:
     """A network of the package as a run without data: one black image stands for its shape."""
     module, variables = load_pretrained(name, folder=folder)
     known = describe(name, folder=folder)

@@ -5,12 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from stn_jax.analysis import figures
 from stn_jax.analysis.equivariance import network_error, rotations, scalings, translations
 from stn_jax.experiments.tables import TABLES
 from stn_jax.experiments.trained import Networks
+from stn_jax.report import figures
+from stn_jax.report.gallery import first_of_each_class, render_samples
 from stn_jax.training.config import ConfigError
-from stn_jax.training.evaluation import angles_of, one_of_each_class, predict, tried
+from stn_jax.training.evaluation import angles_of, predict
 
 NETWORKS = ("stn-c1", "stn-sl1")
 TITLES = {"rotation": "rotated digits", "translation": "translated digits"}
@@ -87,8 +88,8 @@ def figure2(trained: Networks, path: Path) -> None:
             continue
         strips: list[figures.Strip] = []
         for variant, (run, params) in zip(NETWORKS, opened, strict=True):
-            images = one_of_each_class(run.test.labels, run.test.images)[CLASSES]
-            pair = tried(run, jax.tree.map(lambda x: x[0], params), images, TURNS)
+            images = first_of_each_class(run.test.labels, run.test.images)[CLASSES]
+            pair = render_samples(run, jax.tree.map(lambda x: x[0], params), images, TURNS)
             # [TURNS, classes, ...] to a row in which the turns of a digit are neighbours.
             before, after = (x.swapaxes(0, 1).reshape(-1, *x.shape[2:]) for x in pair)
             strips = strips or [figures.Strip("input", before)]

@@ -14,9 +14,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from stn_jax.data.house_numbers import NONE, POSITIONS
-from stn_jax.data.street import atlas, statistics
-from stn_jax.data.street.chance import Chance
-from stn_jax.data.street.knobs import Knobs
+from stn_jax.street_numbers import atlas, svhn_statistics
+from stn_jax.street_numbers.generator_config import GeneratorConfig
+from stn_jax.street_numbers.random_draws import RandomDraws
 from stn_jax.warp import grid_sample
 
 OTHERS = 3  # parts of other numbers: left, right, and above or below
@@ -42,61 +42,61 @@ class Row(NamedTuple):
     weight: jax.Array  # []: added on either side of a stroke, in heights
 
 
-def place(chance: Chance, labels: jax.Array, knobs: Knobs) -> Row:
+def place(draws: RandomDraws, labels: jax.Array, config: GeneratorConfig) -> Row:
     """Sets the digits of a number in a row, and parts of others around it.
 
     Args:
-      chance: random numbers.
+      draws: random numbers.
       labels: int32 ``[POSITIONS]``.
-      knobs: strengths.
+      config: strengths.
     """
     glyphs = atlas.load()
-    font = chance.integer(len(glyphs.width))
+    font = draws.integer(len(glyphs.width))
     shown = labels != NONE
-    digit = jnp.concatenate([jnp.where(shown, labels, 0), chance.integer(10, (OTHERS,))])
+    digit = jnp.concatenate([jnp.where(shown, labels, 0), draws.integer(10, (OTHERS,))])
     width = jnp.asarray(glyphs.width)[font, digit]
     height = jnp.asarray(glyphs.height)[font, digit]
-    stretch = 0.8 * jnp.exp(chance.normal(0.2))
+    stretch = 0.8 * jnp.exp(draws.normal(0.2))
 
     # Gaps are alike within a number, mostly. The boxes' are less than those of the ink.
-    gap = chance.quantile(statistics.LEVELS, np.clip(statistics.GAP, -0.09, 0.9))
-    gap = 0.09 + knobs.layout * (0.8 * gap + chance.normal(0.03, (POSITIONS,)))
+    gap = draws.quantile(svhn_statistics.LEVELS, np.clip(svhn_statistics.GAP, -0.09, 0.9))
+    gap = 0.09 + config.layout * (0.8 * gap + draws.normal(0.03, (POSITIONS,)))
     # Typewriter spacing: a narrow digit stands in the middle of as much room as any other.
     own = width[:POSITIONS]
-    own = jnp.where(chance.happens(0.35 * knobs.layout), jnp.maximum(own, 0.5), own)
+    own = jnp.where(draws.happens(0.35 * config.layout), jnp.maximum(own, 0.5), own)
     advance = jnp.where(shown, own * stretch + jnp.maximum(gap, 0.02), 0)
     end = jnp.cumsum(advance)
     x = end - advance / 2 - end[-1] / 2
-    y = chance.normal(0.02 * knobs.layout, (POSITIONS,))
-    tilt = chance.normal(0.035 * knobs.layout, (SLOTS,))
-    tilt = tilt * jnp.where(chance.happens(0.25), 2.5, 0.5)
+    y = draws.normal(0.02 * config.layout, (POSITIONS,))
+    tilt = draws.normal(0.035 * config.layout, (SLOTS,))
+    tilt = tilt * jnp.where(draws.happens(0.25), 2.5, 0.5)
 
     # Others: beside the row, or above or below it, and partly out of sight.
-    near = chance.uniform(0.05, 0.35, (OTHERS,))
-    present = chance.happens(jnp.array([0.04, 0.04, 0.05]) * knobs.clutter, (OTHERS,))
+    near = draws.uniform(0.05, 0.35, (OTHERS,))
+    present = draws.happens(jnp.array([0.04, 0.04, 0.05]) * config.clutter, (OTHERS,))
     reach = end[-1] / 2 + width[POSITIONS:] / 2 * stretch + near
-    aside = chance.uniform(-0.5, 0.5, (OTHERS,))
+    aside = draws.uniform(-0.5, 0.5, (OTHERS,))
     other_x = jnp.stack([-reach[0], reach[1], aside[2] * end[-1]])
     other_y = jnp.stack([0.2 * aside[0], 0.2 * aside[1], jnp.sign(aside[2]) * (1.05 + near[2])])
 
     middle = jnp.stack([jnp.concatenate([x, other_x]), jnp.concatenate([y, other_y])], -1)
     middle = jnp.where(jnp.concatenate([shown, present])[:, None], middle, AWAY)
     # Not so much that thin strokes vanish, or holes fill.
-    weight = knobs.weight * jnp.clip(0.006 + chance.normal(0.012), -0.02, 0.035)
+    weight = config.weight * jnp.clip(0.006 + draws.normal(0.012), -0.02, 0.035)
     return Row(font, digit, middle, jnp.stack([width, height], -1), stretch, tilt, weight)
 
 
-def slope(chance: Chance, row: Row, knobs: Knobs) -> tuple[Row, jax.Array]:
+def slope(draws: RandomDraws, row: Row, config: GeneratorConfig) -> tuple[Row, jax.Array]:
     """Slopes the row: what is not done by the digits' places is done by the view.
 
     Returns:
       The row, for some its digits on a diagonal or above each other; and the view, a homography
       ``[3, 3]`` from the number's frame, whose origin it keeps.
     """
-    degrees = chance.quantile(statistics.LEVELS, np.clip(statistics.SLOPE, -90, 90))
-    angle = jnp.deg2rad(degrees) * knobs.slope
+    degrees = draws.quantile(svhn_statistics.LEVELS, np.clip(svhn_statistics.SLOPE, -90, 90))
+    angle = jnp.deg2rad(degrees) * config.slope
     steepness = jnp.abs(angle)
-    diagonal = chance.happens(jnp.where(steepness > np.deg2rad(14), 0.6, 0.1))
+    diagonal = draws.happens(jnp.where(steepness > np.deg2rad(14), 0.6, 0.1))
     diagonal |= steepness > np.deg2rad(35)
 
     # On a diagonal neighbours are as far apart as they must be, across or down.
@@ -109,10 +109,10 @@ def slope(chance: Chance, row: Row, knobs: Knobs) -> tuple[Row, jax.Array]:
 
     angle = jnp.where(diagonal, 0.0, angle)
     # Seen from the side a row slopes and its digits stay upright; a plate that hangs askew turns.
-    turn = angle * jnp.where(chance.happens(0.35), 1.0, chance.uniform(0, 0.3))
+    turn = angle * jnp.where(draws.happens(0.35), 1.0, draws.uniform(0, 0.3))
     lift = jnp.tan(angle - turn)
-    turn += chance.normal(0.02 * knobs.slope)
-    slant = -knobs.shear * (chance.normal(0.07) + chance.happens(0.12) * chance.uniform(0, 0.25))
+    turn += draws.normal(0.02 * config.slope)
+    slant = -config.shear * (draws.normal(0.07) + draws.happens(0.12) * draws.uniform(0, 0.25))
     sine, cosine = jnp.sin(turn), jnp.cos(turn)
     # Rotation * lift * slant, multiplied by hand.
     upright = jnp.stack([slant, 1 + lift * slant])
@@ -120,7 +120,7 @@ def slope(chance: Chance, row: Row, knobs: Knobs) -> tuple[Row, jax.Array]:
     columns = [
         jnp.stack([cosine * x - sine * y, sine * x + cosine * y]) for x, y in (across, upright)
     ]
-    vanish = knobs.perspective * chance.normal(jnp.array([0.07, 0.04]), (2,))
+    vanish = config.perspective * draws.normal(jnp.array([0.07, 0.04]), (2,))
     view = jnp.eye(3).at[:2, :2].set(jnp.stack(columns, -1)).at[2, :2].set(vanish)
     return row, view
 
@@ -183,29 +183,29 @@ class Paint(NamedTuple):
     rim: jax.Array  # of the plate
 
 
-def mix(chance: Chance, knobs: Knobs) -> Paint:
+def mix(draws: RandomDraws, config: GeneratorConfig) -> Paint:
     """Colours as in SVHN: half of the numbers light on dark, most of them nearly gray."""
-    light = chance.happens(0.5)
-    ground = jnp.where(light, 0.31 + chance.normal(0.13), 0.66 + chance.normal(0.18))
+    light = draws.happens(0.5)
+    ground = jnp.where(light, 0.31 + draws.normal(0.13), 0.66 + draws.normal(0.18))
     ground = jnp.clip(ground, 0.06, 0.97)
-    contrast = jnp.clip(0.31 * jnp.exp(chance.normal(0.36)), 0.22, 0.8)
+    contrast = jnp.clip(0.31 * jnp.exp(draws.normal(0.36)), 0.22, 0.8)
     digits = jnp.clip(ground + jnp.where(light, contrast, -contrast), 0.03, 1.0)
-    wall = jnp.clip(ground + chance.normal(0.22), 0.05, 0.95)
-    like_digits = chance.happens(0.6)
+    wall = jnp.clip(ground + draws.normal(0.22), 0.05, 0.95)
+    like_digits = draws.happens(0.6)
     edge = jnp.clip(ground - 0.2, 0.03, 1)
 
     def tint(bias: float, strength: ArrayLike) -> jax.Array:
-        warm, green = bias + chance.normal(0.08), -0.004 + chance.normal(0.02)
-        return knobs.color * jnp.asarray(strength) * (warm * WARM + green * GREEN)
+        warm, green = bias + draws.normal(0.08), -0.004 + draws.normal(0.02)
+        return config.color * jnp.asarray(strength) * (warm * WARM + green * GREEN)
 
     # A few plates are plainly blue, red, green or yellow: steps of WARM and GREEN.
     dark = jnp.array([[-0.55, -0.02], [-0.45, -0.01], [-0.35, 0.02], [0.4, -0.12], [0.0, 0.1]])
     bright = jnp.array([[-0.2, 0.0], [0.35, 0.05], [0.45, 0.08], [0.25, -0.05], [-0.1, 0.06]])
-    hue = jnp.where(light, dark, bright)[chance.integer(5)]
-    warm, green = hue * jnp.clip(ground, 0.2, 0.6) / 0.4 * chance.uniform(0.5, 1.1)
-    vivid = chance.happens(0.13 * knobs.color) * (warm * WARM + green * GREEN)
+    hue = jnp.where(light, dark, bright)[draws.integer(5)]
+    warm, green = hue * jnp.clip(ground, 0.2, 0.6) / 0.4 * draws.uniform(0.5, 1.1)
+    vivid = draws.happens(0.13 * config.color) * (warm * WARM + green * GREEN)
     # What light there is falls on all of it.
-    cast = tint(-0.05, jnp.where(chance.happens(0.12), 2.0, 0.75))
+    cast = tint(-0.05, jnp.where(draws.happens(0.12), 2.0, 0.75))
 
     def lit(shade: jax.Array) -> jax.Array:
         return shade + cast * (0.4 + shade)
@@ -224,16 +224,16 @@ class Canvas:
     """What a scene is painted on, and with.
 
     Attributes:
-      chance: random numbers.
-      knobs: strengths.
+      draws: random numbers.
+      config: strengths.
       positions: ``[H, W, 2]``, number's frame.
       across: ``[H, W, 2]``: the same in the crop, from (-1, -1) to (1, 1).
       pixel: ``[]``, a pixel's size in heights; edges are that soft.
       textures: ``[H, W, 2]``: a coarse and a fine one, normal about 0.
     """
 
-    chance: Chance
-    knobs: Knobs
+    draws: RandomDraws
+    config: GeneratorConfig
     positions: jax.Array
     across: jax.Array
     pixel: jax.Array
@@ -245,14 +245,14 @@ class Canvas:
 
     def maybe(self, probability: ArrayLike, value: ArrayLike) -> jax.Array:
         """The value with this probability, else 0."""
-        return jnp.where(self.chance.happens(probability), value, 0.0)
+        return jnp.where(self.draws.happens(probability), value, 0.0)
 
 
 def paint(canvas: Canvas, row: Row) -> jax.Array:
     """Paints what is seen at each position, ``[H, W, 3]``."""
-    colors = mix(canvas.chance, canvas.knobs)
+    colors = mix(canvas.draws, canvas.config)
     boards = _boards(canvas)
-    ground = colors.ground * jnp.where(canvas.chance.happens(0.4), boards, 1.0)
+    ground = colors.ground * jnp.where(canvas.draws.happens(0.4), boards, 1.0)
     scene = _plate(canvas, row, ground, colors.wall * boards, colors.rim)
     scene = _end_of_wall(canvas, scene, colors.wall)
     scene = _digits(canvas, row, scene, colors.digits)
@@ -261,12 +261,12 @@ def paint(canvas: Canvas, row: Row) -> jax.Array:
 
 def _boards(canvas: Canvas) -> jax.Array:
     """Boards or bricks: dark lines, and a shade that falls from each to the next; a factor."""
-    chance = canvas.chance
-    period = chance.uniform(0.35, 1.6)
-    along = jnp.where(chance.happens(0.3), canvas.positions[..., 0], canvas.positions[..., 1])
-    phase = jnp.mod(along / period + chance.uniform(), 1.0)
+    draws = canvas.draws
+    period = draws.uniform(0.35, 1.6)
+    along = jnp.where(draws.happens(0.3), canvas.positions[..., 0], canvas.positions[..., 1])
+    phase = jnp.mod(along / period + draws.uniform(), 1.0)
     line = jnp.exp(-(((phase - 0.5) * period / 0.05) ** 2))
-    depth = canvas.maybe(0.22 * canvas.knobs.clutter, chance.uniform(0.04, 0.25))
+    depth = canvas.maybe(0.22 * canvas.config.clutter, draws.uniform(0.04, 0.25))
     return (1 - depth * line - 0.4 * depth * phase)[..., None]
 
 
@@ -274,68 +274,68 @@ def _plate(
     canvas: Canvas, row: Row, ground: jax.Array, wall: jax.Array, rim: jax.Array
 ) -> jax.Array:
     """For some a plate: a rectangle with round corners or an oval, a rim, screws, a shadow."""
-    chance, knobs = canvas.chance, canvas.knobs
+    draws, config = canvas.draws, canvas.config
     box, there = corners(row)
     reach = jnp.where(there[:, None, None], jnp.abs(box), 0).max((0, 1))
-    half = reach + 0.06 + 0.22 * jnp.exp(chance.normal(0.6, (2,)))
-    place = canvas.positions - chance.normal(0.04, (2,))
-    radius = jnp.minimum(half.min(), 0.02 + canvas.maybe(0.4, chance.uniform(0.05, 0.4)))
+    half = reach + 0.06 + 0.22 * jnp.exp(draws.normal(0.6, (2,)))
+    place = canvas.positions - draws.normal(0.04, (2,))
+    radius = jnp.minimum(half.min(), 0.02 + canvas.maybe(0.4, draws.uniform(0.05, 0.4)))
     inner = jnp.abs(place) - (half - radius)
     outside = jnp.maximum(inner, 0)
     rectangle = radius - jnp.hypot(outside[..., 0], outside[..., 1])
     rectangle -= jnp.minimum(inner.max(-1), 0)
     oval = place / (half * 1.25)
     oval = (1 - jnp.hypot(oval[..., 0], oval[..., 1])) * half.min()
-    signed = jnp.where(chance.happens(0.06), oval, rectangle)
+    signed = jnp.where(draws.happens(0.06), oval, rectangle)
 
-    inset, thick = chance.uniform(0, 0.09), chance.uniform(0.012, 0.05)
-    line = canvas.cover(thick - jnp.abs(signed - inset - thick)) * chance.happens(0.45)
+    inset, thick = draws.uniform(0, 0.09), draws.uniform(0.012, 0.05)
+    line = canvas.cover(thick - jnp.abs(signed - inset - thick)) * draws.happens(0.45)
     plate = ground * (1 - line) + rim * line
-    drop = knobs.shading * canvas.maybe(0.5, chance.uniform(0.1, 0.5))
-    shade = drop * jnp.exp(jnp.minimum(signed, 0) / chance.uniform(0.03, 0.15))
+    drop = config.shading * canvas.maybe(0.5, draws.uniform(0.1, 0.5))
+    shade = drop * jnp.exp(jnp.minimum(signed, 0) / draws.uniform(0.03, 0.15))
     around = wall * (1 - jnp.where(signed < 0, shade, 0))[..., None]
     inside = canvas.cover(signed)
     plated = around * (1 - inside) + plate * inside
-    scene = jnp.where(chance.happens(0.55 * knobs.clutter), plated, ground)
+    scene = jnp.where(draws.happens(0.55 * config.clutter), plated, ground)
 
     # Screws: left and right of the number, or in the corners.
     spot = (reach + jnp.array([0.18, 0.02])) * jnp.stack([1.0, canvas.maybe(0.5, 0.9)])
     apart = jnp.abs(canvas.positions) - spot
     dots = canvas.cover(0.055 - jnp.hypot(apart[..., 0], apart[..., 1]))
-    dots *= chance.happens(0.12 * knobs.clutter)
-    return scene * (1 - dots) + chance.uniform(0.1, 0.8) * dots
+    dots *= draws.happens(0.12 * config.clutter)
+    return scene * (1 - dots) + draws.uniform(0.1, 0.8) * dots
 
 
 def _end_of_wall(canvas: Canvas, scene: jax.Array, wall: jax.Array) -> jax.Array:
     """For some a door frame, a gutter, a neighbour's wall: a band, or all beyond some line."""
-    chance = canvas.chance
-    turn = canvas.maybe(0.4, jnp.pi / 2) + canvas.maybe(0.5, jnp.pi) + chance.normal(0.08)
+    draws = canvas.draws
+    turn = canvas.maybe(0.4, jnp.pi / 2) + canvas.maybe(0.5, jnp.pi) + draws.normal(0.08)
     beyond = canvas.across[..., 0] * jnp.cos(turn) + canvas.across[..., 1] * jnp.sin(turn)
-    beyond = (beyond - chance.uniform(0.76, 1.02)) * 1.3
-    band = jnp.where(chance.happens(0.4), jnp.minimum(beyond, 0.12 - beyond), beyond)
-    shown = canvas.cover(band) * chance.happens(0.22 * canvas.knobs.clutter)
-    return scene * (1 - shown) + jnp.clip(wall + chance.normal(0.25), 0.02, 1) * shown
+    beyond = (beyond - draws.uniform(0.76, 1.02)) * 1.3
+    band = jnp.where(draws.happens(0.4), jnp.minimum(beyond, 0.12 - beyond), beyond)
+    shown = canvas.cover(band) * draws.happens(0.22 * canvas.config.clutter)
+    return scene * (1 - shown) + jnp.clip(wall + draws.normal(0.25), 0.02, 1) * shown
 
 
 def _digits(canvas: Canvas, row: Row, scene: jax.Array, color: jax.Array) -> jax.Array:
     """The digits: the shadow that they throw, outlines, light on the edges of raised ones, wear."""
-    chance, knobs = canvas.chance, canvas.knobs
+    draws, config = canvas.draws, canvas.config
     x, y = canvas.positions[..., 0], canvas.positions[..., 1]
-    light = jnp.stack([chance.normal(0.6), 0.7 + chance.normal(0.3)])
-    throw = chance.uniform(0.03, 0.10)
+    light = jnp.stack([draws.normal(0.6), 0.7 + draws.normal(0.3)])
+    throw = draws.uniform(0.03, 0.10)
     step = light * throw / jnp.hypot(light[0], light[1])
     ink, behind = distance(row, jnp.stack([canvas.positions, canvas.positions - step]))
-    dark = knobs.shading * canvas.maybe(0.33, chance.uniform(0.15, 0.6))
-    scene = scene * (1 - dark * canvas.cover(behind, chance.uniform(0.0, 0.06)))
-    outline = canvas.cover(ink + 0.05) * chance.happens(0.05 * knobs.clutter)
+    dark = config.shading * canvas.maybe(0.33, draws.uniform(0.15, 0.6))
+    scene = scene * (1 - dark * canvas.cover(behind, draws.uniform(0.0, 0.06)))
+    outline = canvas.cover(ink + 0.05) * draws.happens(0.05 * config.clutter)
     scene = scene * (1 - outline) + jnp.clip(1.1 - color, 0.05, 0.9) * outline
 
-    relief = jnp.clip((ink - behind) / throw, -1, 1) * canvas.maybe(0.3, chance.uniform(0.05, 0.35))
-    ramp = x * chance.normal(0.04) + y * chance.normal(0.12)
-    gleam = jnp.exp(-(((y - chance.normal(0.3)) / 0.25) ** 2))
-    gleam = knobs.shading * canvas.maybe(0.15, chance.normal(0.2)) * gleam
-    body = color * (1 + knobs.shading * (relief + ramp))[..., None] + gleam[..., None]
-    worn = knobs.clutter * canvas.maybe(0.25, 0.3)
+    relief = jnp.clip((ink - behind) / throw, -1, 1) * canvas.maybe(0.3, draws.uniform(0.05, 0.35))
+    ramp = x * draws.normal(0.04) + y * draws.normal(0.12)
+    gleam = jnp.exp(-(((y - draws.normal(0.3)) / 0.25) ** 2))
+    gleam = config.shading * canvas.maybe(0.15, draws.normal(0.2)) * gleam
+    body = color * (1 + config.shading * (relief + ramp))[..., None] + gleam[..., None]
+    worn = config.clutter * canvas.maybe(0.25, 0.3)
     worn = worn * jnp.clip(canvas.textures[..., 1:] - 0.3, 0, 1)
     covered = canvas.cover(ink) * (1 - worn)
     return scene * (1 - covered) + body * covered
@@ -343,14 +343,14 @@ def _digits(canvas: Canvas, row: Row, scene: jax.Array, color: jax.Array) -> jax
 
 def _light(canvas: Canvas, scene: jax.Array) -> jax.Array:
     """Texture, light that falls off, and for some the edge of a shadow, over all of it."""
-    chance, knobs = canvas.chance, canvas.knobs
-    coarse = knobs.clutter * 0.035 * jnp.exp(chance.normal(0.6))
-    fine = knobs.clutter * 0.009 * jnp.exp(chance.normal(0.7))
+    draws, config = canvas.draws, canvas.config
+    coarse = config.clutter * 0.035 * jnp.exp(draws.normal(0.6))
+    fine = config.clutter * 0.009 * jnp.exp(draws.normal(0.7))
     scene = scene * (1 + coarse * canvas.textures[..., :1]) + fine * canvas.textures[..., 1:]
     x, y = canvas.across[..., :1], canvas.across[..., 1:]
-    fall = x * chance.normal(0.07) + y * (0.02 + chance.normal(0.08))
-    turn = chance.uniform(0, 2 * jnp.pi)
-    side = x * jnp.cos(turn) + y * jnp.sin(turn) - chance.normal(0.5)
-    shadow = jnp.clip(side / chance.uniform(0.05, 0.5) + 0.5, 0, 1)
-    shadow = shadow * canvas.maybe(0.15, chance.uniform(0.1, 0.45))
-    return scene * (1 + knobs.shading * fall) * (1 - knobs.shading * shadow)
+    fall = x * draws.normal(0.07) + y * (0.02 + draws.normal(0.08))
+    turn = draws.uniform(0, 2 * jnp.pi)
+    side = x * jnp.cos(turn) + y * jnp.sin(turn) - draws.normal(0.5)
+    shadow = jnp.clip(side / draws.uniform(0.05, 0.5) + 0.5, 0, 1)
+    shadow = shadow * canvas.maybe(0.15, draws.uniform(0.1, 0.45))
+    return scene * (1 + config.shading * fall) * (1 - config.shading * shadow)

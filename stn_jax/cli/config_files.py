@@ -1,66 +1,38 @@
-"""What the commands share: reading flags, and turning errors into one line and an exit code."""
+"""Configurations from the command line: a config file, and fields of it set by flags."""
 
-import argparse
 import ast
 import dataclasses
 import difflib
-import io
+import inspect
 import os
 import re
 import runpy
-import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from stn_jax.data.sources import DataError
-from stn_jax.files import user_cache
+import stn_jax
+from stn_jax.cli.flags import Parser
 from stn_jax.training.config import Config, ConfigError
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as our commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the flags")
-
-
-def exit_code(command: Callable[[], object]) -> int:
-    """Runs a command. What the user can mend is said in one line, with exit code 2.
-
-    Returns:
-      0 when all went well; 2 for a wrong flag, configuration, folder or file; 1 where training
-      itself failed; 130 after Ctrl-C.
-    """
-    from stn_jax.pretrained import PretrainedError
-    from stn_jax.training.loop import TrainingError
-    from stn_jax.training.processes import ProcessError
-
-    for stream in (sys.stdout, sys.stderr):
-        # Whatever a locale's encoding lacks, in a name of a file say, is shown as \xNN.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        command()
-    except (ConfigError, DataError, PretrainedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (TrainingError, ProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+def named_configs() -> dict[str, Path]:
+    """The configurations that come with the package, by name: those of the folder ``configs``."""
+    folders = [
+        Path(stn_jax.__file__).with_name("configs"),
+        Path(stn_jax.__file__).parents[1] / "configs",
+    ]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    return {} if found is None else {path.stem: path for path in sorted(found.glob("[!_]*.py"))}
 
 
-def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
+def read_config(arguments: Sequence[str], default: str) -> tuple[Config, str]:
     """Reads ``--config=FILE --config.KEY=VALUE --workdir=DIR`` from a command line.
 
     Args:
-      argv: the command line, with the program's name first.
-      default: the config file to read where --config is not given.
+      arguments: of the command.
+      default: the config to read where --config is not given.
 
     Returns:
       The configuration, and the workdir: where not given, runs/ and the config file's name.
@@ -69,9 +41,9 @@ def read_config(argv: Sequence[str], default: Path) -> tuple[Config, str]:
       ConfigError: a flag or field is unknown, a value is out of range, a file does not exist.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", default=str(default))
+    parser.add_argument("--config", default=default)
     parser.add_argument("--workdir")
-    flags, rest = parser.parse_known_args(list(argv)[1:])
+    flags, rest = parser.parse_known_args(list(arguments))
     config = read_config_file(flags.config, read_fields(rest))
     return config, flags.workdir or os.path.join("runs", Path(flags.config).stem)
 
@@ -126,7 +98,8 @@ def read_config_file(path: str, fields: Mapping[str, Any]) -> Config:
     """The configuration of a config file: what its function ``get_config()`` returns.
 
     Args:
-      path: the file, a Python program; behind a colon may be what get_config is called with.
+      path: the file, a Python program, or the name of one that comes with the package
+        (:func:`named_configs`); behind a colon may be what get_config is called with.
       fields: of Config, in place of the file's own. What the file derives from a field by a
         reference of ml_collections follows it.
 
@@ -138,8 +111,14 @@ def read_config_file(path: str, fields: Mapping[str, Any]) -> Config:
     file, arguments = path, []
     if not os.path.exists(path) and ":" in path:
         file, *arguments = path.split(":", 1)
+    named = named_configs()
+    if not os.path.isfile(file) and file in named:
+        file = str(named[file])
     if not os.path.isfile(file):
-        raise ConfigError(f"--config is {file}, which is no file; expected a Python program")
+        raise ConfigError(
+            f"--config is {file}, which is no file; expected a Python program, or one of "
+            f"{', '.join(named)}"
+        )
     try:
         found = runpy.run_path(file)["get_config"](*arguments)
         if isinstance(found, Config):
@@ -168,28 +147,14 @@ def _failure(file: str, error: BaseException) -> str:
     return f"{where}: {type(error).__name__}" + (f": {said}" if said else "")
 
 
-def add_data_flags(parser: Any) -> None:
-    """Adds --dataset and the folders to an argparse parser or group of flags."""
-    parser.add_argument("--dataset", metavar="NAME", help="mnist, mnist_sample, ...")
-    parser.add_argument("--data_dir", metavar="DIR", help="TFDS's folder of prepared data")
-    parser.add_argument("--manual_dir", metavar="DIR", help="the data set's original files")
-    parser.add_argument("--cache_dir", metavar="DIR", help="decoded arrays are kept there")
-
-
-def data_settings(flags: argparse.Namespace) -> dict[str, str]:
-    """The fields of Config that those flags set."""
-    names = ("dataset", *Config.FOLDERS)
-    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-
-
-def enable_compilation_cache() -> None:
-    """Keeps what XLA compiles in a folder of the user's, so that a second start is quick.
-
-    ``JAX_COMPILATION_CACHE_DIR`` names another folder, as everywhere in JAX.
-    """
-    import jax
-
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
-    shortest = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", min(shortest, 0.5))
+def described_fields() -> str:
+    """The fields of Config with what they mean and their defaults, as text."""
+    about = inspect.getdoc(Config) or ""
+    lines = []
+    for line in about[about.index("Attributes:") :].splitlines()[1:]:
+        if match := re.match(r"  (\w+(?:, \w+)*):", line):
+            names = match[1].split(", ")
+            defaults = ", ".join(repr(getattr(Config, name)) for name in names)
+            line = f"  {match[1]} [{defaults}]{line[match.end() - 1 :]}"
+        lines.append(line)
+    return "\n".join(lines)

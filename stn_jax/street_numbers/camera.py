@@ -11,9 +11,9 @@ from jax import lax
 from scipy import fft
 
 from stn_jax.data.house_numbers import SIDE
-from stn_jax.data.street.chance import Chance
-from stn_jax.data.street.knobs import Knobs
-from stn_jax.data.street.scene import GRAY
+from stn_jax.street_numbers.generator_config import GeneratorConfig
+from stn_jax.street_numbers.random_draws import RandomDraws
+from stn_jax.street_numbers.scene import GRAY
 from stn_jax.warp import affine, affine_transform
 
 # Quantisation of JPEG (ITU-T T.81, Tables K.1 and K.2), at quality 50.
@@ -44,41 +44,41 @@ _STEPS = np.tile(np.stack([_LUMINANCE, _CHROMINANCE, _CHROMINANCE], -1), (SIDE /
 _HIGHEST = lax.Precision.HIGHEST
 
 
-def expose(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
+def expose(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> jax.Array:
     """Blurs, each colour a little beside the others, and sharpens as cameras do.
 
     Args:
-      chance: random numbers.
+      draws: random numbers.
       image: ``[SIDE, SIDE, 3]``.
-      knobs: strengths.
+      config: strengths.
     """
-    sigma = jnp.minimum(1.05 * jnp.exp(chance.normal(0.38)), 1.9) * jnp.exp(
-        chance.normal(0.15, (2,))
-    )
-    fringe = chance.normal(0.35, (2,))  # of blue against green, in pixels; red goes the other way
-    sharpen = jnp.where(chance.happens(0.5), chance.uniform(0, 0.6), 0.0)
+    sigma = jnp.minimum(1.05 * jnp.exp(draws.normal(0.38)), 1.9) * jnp.exp(draws.normal(0.15, (2,)))
+    fringe = draws.normal(0.35, (2,))  # of blue against green, in pixels; red goes the other way
+    sharpen = jnp.where(draws.happens(0.5), draws.uniform(0, 0.6), 0.0)
     index = jnp.arange(SIDE)
     apart = index[:, None] - index
 
     def kernel(axis: int) -> jax.Array:
-        shift = knobs.blur * fringe[axis] * jnp.array([-0.6, 0.0, 1.0])[:, None, None]
+        shift = config.blur * fringe[axis] * jnp.array([-0.6, 0.0, 1.0])[:, None, None]
         # A lens focuses one colour best.
-        wide = knobs.blur * sigma[axis] * jnp.array([1.05, 1.0, 1.35])[:, None, None]
+        wide = config.blur * sigma[axis] * jnp.array([1.05, 1.0, 1.35])[:, None, None]
         wide = jnp.maximum(wide, 1e-2)
 
         def gaussian(sigma: jax.Array) -> jax.Array:
             weights = jnp.exp(-((apart - shift) ** 2) / (2 * sigma**2))
             return weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-6)
 
-        more = knobs.blur * sharpen
+        more = config.blur * sharpen
         return (1 + more) * gaussian(wide) - more * gaussian(2 * wide + 0.3)
 
     return jnp.einsum("cyi,cxj,ijc->yxc", kernel(1), kernel(0), image, precision=_HIGHEST)
 
 
-def grain(chance: Chance, key: jax.Array, image: jax.Array, knobs: Knobs) -> jax.Array:
+def grain(
+    draws: RandomDraws, key: jax.Array, image: jax.Array, config: GeneratorConfig
+) -> jax.Array:
     """Adds the sensor's noise: mostly of brightness, some of colour."""
-    strength = knobs.noise * 0.009 * jnp.exp(chance.normal(0.6))
+    strength = config.noise * 0.009 * jnp.exp(draws.normal(0.6))
     key_light, key_color = jax.random.split(key)
     light = jax.random.normal(key_light, (SIDE, SIDE, 1))
     # Coarser, as a colour filter's are.
@@ -86,18 +86,18 @@ def grain(chance: Chance, key: jax.Array, image: jax.Array, knobs: Knobs) -> jax
     return image + strength * (light + 0.6 * color)
 
 
-def compress(chance: Chance, image: jax.Array, knobs: Knobs) -> jax.Array:
-    """Rounds as JPEG does: blocks of 8x8, colours at half the resolution; the knob scales steps."""
-    quality = chance.uniform(55, 95)
+def compress(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> jax.Array:
+    """Rounds as JPEG does, 8x8 blocks and half the resolution of colours; config scales steps."""
+    quality = draws.uniform(55, 95)
     # As in libjpeg, for qualities from 50 on: whole steps.
-    percent = knobs.jpeg * (200 - 2 * quality)
+    percent = config.jpeg * (200 - 2 * quality)
     steps = jnp.maximum(jnp.floor(_STEPS * percent / 100 + 0.5), 1)
     ycc = jnp.einsum("yxc,dc->yxd", image, _TO_YCC, precision=_HIGHEST) * 255
     half = ycc[..., 1:].reshape(SIDE // 2, 2, SIDE // 2, 2, 2).mean((1, 3))
-    color = jnp.where(knobs.jpeg > 0, half.repeat(2, 0).repeat(2, 1), ycc[..., 1:])
+    color = jnp.where(config.jpeg > 0, half.repeat(2, 0).repeat(2, 1), ycc[..., 1:])
     ycc = jnp.concatenate([ycc[..., :1], color], -1)
     waves = jnp.einsum("ui,ijc,vj->uvc", _COSINES, ycc - _OFFSET, _COSINES, precision=_HIGHEST)
-    waves = jnp.where(knobs.jpeg > 0, jnp.round(waves / steps) * steps, waves)
+    waves = jnp.where(config.jpeg > 0, jnp.round(waves / steps) * steps, waves)
     ycc = jnp.einsum("ui,uvc,vj->ijc", _COSINES, waves, _COSINES, precision=_HIGHEST) + _OFFSET
     return jnp.einsum("yxd,cd->yxc", ycc / 255, _FROM_YCC, precision=_HIGHEST)
 

@@ -1,6 +1,6 @@
 """Draws the atlas of digits from font files.
 
-    python -m stn_jax.data.street.draw_atlas --fonts_dir=/usr/share [--output=FILE]
+    python -m tools.draw_atlas --fonts_dir=/usr/share [--output=FILE]
 
 The fonts are those of ``fonts.txt``; the Debian packages named there put them below ``/usr/share``.
 """
@@ -12,7 +12,7 @@ import sys
 import numpy as np
 from scipy import ndimage
 
-from stn_jax.data.street import atlas
+from stn_jax.street_numbers import atlas
 
 _FINE = 8  # a digit is drawn this many times as large, for distances to be exact
 
@@ -89,7 +89,7 @@ def distance_of(ink: np.ndarray, tallest: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m stn_jax.data.street.draw_atlas", description="Draws the atlas of digits."
+        prog="python -m tools.draw_atlas", description="Draws the atlas of digits."
     )
     parser.add_argument("--fonts_dir", type=pathlib.Path, required=True, metavar="DIR")
     parser.add_argument("--output", type=pathlib.Path, default=atlas.ATLAS, metavar="FILE")
