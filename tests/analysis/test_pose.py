@@ -9,6 +9,7 @@ from stn_jax.analysis.pose import (
     POSE_COMPONENTS,
     orthogonal_regression,
     slopes,
+    within_class_rms,
     within_example_rms,
 )
 from stn_jax.data.tasks import TASKS, example_keys

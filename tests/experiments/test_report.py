@@ -2,6 +2,7 @@
 
 import re
 
+from stn_jax.experiments import results_page
 from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config
 
