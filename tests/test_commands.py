@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stn_jax.cli.config_files import read_config, read_fields
+from stn_jax.cli.config_flags import read_config, read_fields
 from stn_jax.training import Config, ConfigError
 
 ROOT = Path(__file__).parents[1]
