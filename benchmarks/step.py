@@ -31,7 +31,8 @@ import optax
 
 from benchmarks.harness import Report, compare, flags, optional_torch, ratio
 from stn_jax.data import sources
-from stn_jax.data.tasks import TASKS, example_keys
+from stn_jax.data.distortions import example_keys
+from stn_jax.data.tasks import TASKS
 from stn_jax.models import Network, create_model, layers
 from stn_jax.training.microbatch import automatic, in_parts
 from stn_jax.training.step import Data, distorted_batch

@@ -11,6 +11,7 @@ import numpy as np
 
 from stn_jax.progress import Progress
 from stn_jax.training import processes
+from stn_jax.training.assemble import assemble
 from stn_jax.training.checkpoints import Checkpoints, check_name
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
@@ -61,7 +62,7 @@ def train(
         def open_run() -> Run:
             if config.checkpoint_every:
                 check_name(folder.checkpoints)  # before anything is written
-            return Run.open(config)
+            return assemble(config)
 
         run = processes.run_on_all(open_run)
 
