@@ -26,7 +26,7 @@ from stn_jax.data import sources
 from stn_jax.data.photographs import Reading, find_digit
 from stn_jax.data.sources import Split
 from stn_jax.pretrained import describe, load_pretrained
-from stn_jax.training.classify import doubts_of
+from stn_jax.training.classify import probability_doubts
 
 NETWORK = "rotated_mnist/stn-sl1"
 RESULTS = ROOT / "results" / "photographs"
@@ -96,7 +96,7 @@ def measured(
     found = probabilities(images)
     doubted = np.array(
         [
-            reading is None or bool(reading.doubts or doubts_of(each[None], str))
+            reading is None or bool(reading.doubts or probability_doubts(each[None], str))
             for reading, each in zip(readings, found, strict=True)
         ]
     )

@@ -34,7 +34,7 @@ from stn_jax.data import sources
 from stn_jax.data.distortions import example_keys
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import Network, create_model, layers
-from stn_jax.training.microbatch import automatic, in_parts
+from stn_jax.training.microbatch import automatic_size, map_microbatches
 from stn_jax.training.step import Data, distorted_batch
 
 VARIANTS = {
@@ -103,7 +103,7 @@ def make_step(
             loss = functools.partial(loss_of, model, batch=prepare(part, own), key=own)
             return jax.value_and_grad(loss)(params), None
 
-        (loss, gradients), _ = in_parts(of_part, batch, microbatch)
+        (loss, gradients), _ = map_microbatches(of_part, batch, microbatch)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), loss
 
@@ -153,7 +153,9 @@ class JaxSide:
         steps: int = 1,
     ):
         whole = len(batch[0])
-        size = microbatch or (whole if plain else automatic(whole, math.prod(batch[0].shape[1:])))
+        size = microbatch or (
+            whole if plain else automatic_size(whole, math.prod(batch[0].shape[1:]))
+        )
         #: In how many parts the batch is taken.
         self.parts = whole // size
         optimizer, step = make_step(model, size, *([prepare] if prepare else []))

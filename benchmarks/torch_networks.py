@@ -216,14 +216,14 @@ class Network(nn.Module):
         head: nn.Module,
         transformer: SpatialTransformer | None,
         warp_depth: int,
-        look_depth: int,
+        localization_depth: int,
     ):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.head = head
         self.transformer = transformer
         self.warp_depth = warp_depth
-        self.look_depth = look_depth
+        self.localization_depth = localization_depth
 
     def forward(
         self, images: torch.Tensor, return_details: bool = False
@@ -232,7 +232,9 @@ class Network(nn.Module):
         x = self._run(images, 0, self.warp_depth)
         theta = None
         if self.transformer is not None:
-            x, theta = self.transformer(x, lambda y: self._run(y, self.warp_depth, self.look_depth))
+            x, theta = self.transformer(
+                x, lambda y: self._run(y, self.warp_depth, self.localization_depth)
+            )
         logits = self.head(self._run(x, self.warp_depth, len(self.blocks)))
         return (logits, (theta, x)) if return_details else logits
 
@@ -291,7 +293,7 @@ def create(
     kind, depth = match[1], int(match[2] or 0)
     images = image_shape or recipe.image_shape
     warp_depth = depth if kind == "c" else 0
-    look_depth = 0 if kind == "dl" else depth
+    localization_depth = 0 if kind == "dl" else depth
 
     looked_at, blocks = _blocks(task, images, depth, width)
     warped = looked_at if kind == "c" else images
@@ -314,7 +316,7 @@ def create(
         padding_mode=padding_mode or recipe.padding_mode,
         align_corners=align_corners,
     )
-    return Network([*blocks[:warp_depth], *rest], head, transformer, warp_depth, look_depth)
+    return Network([*blocks[:warp_depth], *rest], head, transformer, warp_depth, localization_depth)
 
 
 def _blocks(

@@ -125,7 +125,7 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"], "--box says where in an"),
         (
             ["eval.py", "--workdir=run", "--image", "x.png", "--box", "1", "2", "3", "4"],
-            "--box goes with one photograph and a run of task svhn; here: rotated_mnist",
+            "--box needs one photograph and a run of task svhn; found rotated_mnist",
         ),
         (["eval.py", "--workdir=run", "--report", "--image", "x.png"], "--report goes with"),
         (["eval.py", "--pretrained=nothing", "--report"], "--report goes with --workdir alone"),

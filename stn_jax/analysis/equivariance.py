@@ -39,8 +39,8 @@ from stn_jax.analysis.geometry import (
     Geometry,
     checked,
     conjugate,
+    map_to_image,
     measure_geometry,
-    window_theta,
 )
 from stn_jax.warp import affine, affine_grid, affine_transform
 
@@ -226,7 +226,7 @@ def _prepare(
             own = checked(geometry.get(name) if isinstance(geometry, Mapping) else geometry, name)
         half = (np.array(own.field) - 1) / 2 if margin is None else np.full(2, margin)
         reach = (2 * half / shape)[::-1].astype(np.float32)
-        frames[name] = window_theta(own, shape, each.shape[1:3]), reach
+        frames[name] = map_to_image(own, shape, each.shape[1:3]), reach
 
     def for_one(theta: np.ndarray) -> dict[str, Comparison]:
         finite = theta.shape == (2, 3) and np.isfinite(theta).all()

@@ -43,15 +43,15 @@ def map_theta(
     Returns:
       ``[..., 2, 3]``, in the map's coordinates.
     """
-    return conjugate(theta, window_theta(geometry, shape, map_shape))
+    return conjugate(theta, map_to_image(geometry, shape, map_shape))
 
 
 def conjugate(theta: ArrayLike, window: ArrayLike) -> jax.Array:
-    """A theta of the image in the coordinates of a window on it, see :func:`window_theta`."""
+    """A theta of the image in the coordinates of a window on it, see :func:`map_to_image`."""
     return affine.compose(affine.invert(window), theta, window)
 
 
-def window_theta(geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]) -> np.ndarray:
+def map_to_image(geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]) -> np.ndarray:
     """The map as a sampling window: the theta from its coordinates to the image's."""
     stride, offset, side, map_side = (
         np.array(each[::-1], np.float64)  # to (x, y)

@@ -40,7 +40,7 @@ class PoseComponent:
         return tuple(f"{slope}_{axis}" for axis in self.axes) or (slope,)
 
     @property
-    def spreads(self) -> tuple[str, str]:
+    def rms_keys(self) -> tuple[str, str]:
         """What results call its spread, and that within an example."""
         spread = f"{self.key}_spread"
         return f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"

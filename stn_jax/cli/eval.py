@@ -23,7 +23,7 @@ from stn_jax.cli.summary import alignment, print_result
 from stn_jax.pretrained import describe
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.report.run_report import write_report
-from stn_jax.report.user_images import answer_files, answer_files_pretrained, picture_of
+from stn_jax.report.user_images import classify_files, classify_files_pretrained, picture_path
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.restore import evaluate_pretrained, evaluate_workdir, evaluate_workdir_on
 
@@ -111,11 +111,11 @@ def _eval(flags: argparse.Namespace) -> None:
 
 def _classify(flags: argparse.Namespace) -> None:
     if flags.workdir is not None:
-        picture = picture_of(flags.workdir)
-        answers = answer_files(flags.workdir, flags.image, flags.box)
+        picture = picture_path(flags.workdir)
+        answers = classify_files(flags.workdir, flags.image, flags.box)
     else:
         picture = Path("runs", "pretrained", flags.pretrained, "images.png")
-        answers = answer_files_pretrained(flags.pretrained, flags.image, picture)
+        answers = classify_files_pretrained(flags.pretrained, flags.image, picture)
     print(*answers, f"drawn in {picture}", sep="\n")
 
 

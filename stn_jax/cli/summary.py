@@ -19,10 +19,10 @@ def alignment(result: dict) -> str:
     """What there is to say of how well poses are undone, means over seeds; or nothing."""
     said = ""
     for component in POSE_COMPONENTS.values():
-        if component.slopes[0] not in result:
+        if component.slope_keys[0] not in result:
             continue
-        slope = " and ".join(f"{np.mean(result[name]):.2f}" for name in component.slopes)
-        spread, within = (np.mean(result.get(name, [np.nan])) for name in component.spreads)
+        slope = " and ".join(f"{np.mean(result[name]):.2f}" for name in component.slope_keys)
+        spread, within = (np.mean(result.get(name, [np.nan])) for name in component.rms_keys)
         digits = component.decimals
         inside = "" if np.isnan(within) else f" ({within:.{digits}f} within a digit)"
         said = f", slope {slope}, spread {spread:.{digits}f} {component.unit}{inside}"

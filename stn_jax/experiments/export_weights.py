@@ -42,7 +42,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     metadata = {
         "model": model_options(config, run.model.head.classes),
         "image_shape": list(run.data.images.shape[1:]),
-        "input_shape": list(run.seen_shape()),
+        "input_shape": list(run.input_shape()),
         "mean": run.data.mean.tolist(),
         "deviation": run.data.deviation.tolist(),
         "dataset": config.dataset,

@@ -111,6 +111,6 @@ def figure3(trained: Networks, path: Path) -> None:
     panels = []
     for variant in NETWORKS:
         run, params = trained.open(_ROWS[f"rotation/{variant}"])
-        angles = angles_of(predict(run, params), 0, run.seen_shape()[:2])
+        angles = angles_of(predict(run, params), 0, run.input_shape()[:2])
         panels.append(figures.Angles(variant.upper(), *angles))
     figures.angle_plot(panels, path)

@@ -23,7 +23,7 @@ OF_POSES = (
     *(
         name
         for component in POSE_COMPONENTS.values()
-        for name in (*component.slopes, *component.spreads)
+        for name in (*component.slope_keys, *component.rms_keys)
     ),
 )
 _BY_SEED = ("position_error_percent", *OF_POSES)

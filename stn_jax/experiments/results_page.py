@@ -151,10 +151,10 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
     if all("window_share" in each for each in lines):
         line["window"] = _mean(each["window_share"] for each in lines)
     for component in POSE_COMPONENTS.values():
-        if all(slope in each for each in lines for slope in component.slopes):
-            means = [_mean(each[slope] for each in lines) for slope in component.slopes]
+        if all(slope in each for each in lines for slope in component.slope_keys):
+            means = [_mean(each[slope] for each in lines) for slope in component.slope_keys]
             line["slope"] = ", ".join(means)
-        for column, spread in zip(("spread", "within a digit"), component.spreads, strict=True):
+        for column, spread in zip(("spread", "within a digit"), component.rms_keys, strict=True):
             if all(spread in each for each in lines):
                 mean = _mean((each[spread] for each in lines), component.decimals)
                 line[column] = mean + component.symbol

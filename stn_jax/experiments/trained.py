@@ -9,7 +9,7 @@ from stn_jax import pretrained
 from stn_jax.experiments.results import identity
 from stn_jax.experiments.tables import Row
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.restore import load, of_seed, open_pretrained
+from stn_jax.training.restore import load, open_pretrained, select_seed
 from stn_jax.training.run import Run
 
 
@@ -92,4 +92,4 @@ class Trained:
             name: self.settings[name] for name in Config.FOLDER_FIELDS if name in self.settings
         }
         path, seed = self.workdir(row)
-        return of_seed(*load(path, folders), seed)
+        return select_seed(*load(path, folders), seed)

@@ -31,7 +31,7 @@ class DrawFigures(Hooks):
         title = _title(run)
         figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
         if run.task.aligns == "angle":
-            panel = figures.Angles(title, *angles_of(predictions, 0, run.seen_shape()[:2]))
+            panel = figures.Angles(title, *angles_of(predictions, 0, run.input_shape()[:2]))
             figures.angle_plot([panel], workdir.figures / "angles.png")
 
 

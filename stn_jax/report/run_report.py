@@ -100,7 +100,7 @@ def report(
         curves=_curves(lines),
         gallery=gallery(run, own) if moves else None,
         angles=(
-            page.Angles(*angles_of(predictions, 0, run.seen_shape()[:2]))
+            page.Angles(*angles_of(predictions, 0, run.input_shape()[:2]))
             if moves and run.task.aligns == "angle"
             else None
         ),
@@ -132,10 +132,15 @@ def _tiles(
     if run.task.aligns:
         component = POSE_COMPONENTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
-        spread, within = component.spreads
+        spread, within = component.rms_keys
         distance = f"{{:.{component.decimals}f}}{component.symbol}"
         for name, keys, form, note in (
-            (f"Slope of {component.name}s", component.slopes, "{:.2f}", "a perfect aligner: -1"),
+            (
+                f"Slope of {component.name}s",
+                component.slope_keys,
+                "{:.2f}",
+                "a perfect aligner: -1",
+            ),
             ("Spread of poses", (spread,), distance, "of a class, however it is drawn"),
             ("Within a digit", (within,), distance, "a perfect aligner: 0"),
         ):

@@ -103,7 +103,7 @@ def sweep(run: Run, params: Any) -> page.Sweep:
     """
     how = _DISTORTIONS.get(run.task.name, _TURN)
     digits, labels = _examples(run)
-    side, canvas = digits.shape[2], run.seen_shape()[1]
+    side, canvas = digits.shape[2], run.input_shape()[1]
     values = how.values(side, canvas)
     # Put in the canvas's middle, then distorted there.
     thetas = affine.compose(

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import jax
 
-from stn_jax.training.classify import Answer, Classified, classify
-from stn_jax.training.restore import load, pretrained_alone
+from stn_jax.training.classify import Classification, ClassifiedImages, classify
+from stn_jax.training.restore import load, pretrained_without_data
 from stn_jax.training.workdir import Workdir
 
 
-def answer_files(
+def classify_files(
     workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
-) -> list[Answer]:
+) -> list[Classification]:
     """Classifies a user's images of digits, or of house numbers, with a run's first network.
 
     Draws what the network was given and what its transformer made of it to ``figures/`` in the
@@ -24,7 +24,7 @@ def answer_files(
       box: where in a photograph the house number is: left, top, right, bottom in pixels.
 
     Returns:
-      An Answer for each file, which says where it is doubtful; its ``_asdict()`` is ready for JSON.
+      An Classification for each file, which says where it is doubtful; its ``_asdict()`` is ready for JSON.
 
     Raises:
       ConfigError, DataError: as :func:`stn_jax.training.restore.load`, for files that are not
@@ -33,16 +33,16 @@ def answer_files(
     """
     run, state = load(workdir)
     params = jax.tree.map(lambda x: x[0], state["params"])
-    return _drawn(classify(run, params, files, str(workdir), box), picture_of(workdir))
+    return _draw(classify(run, params, files, str(workdir), box), picture_path(workdir))
 
 
-def answer_files_pretrained(
+def classify_files_pretrained(
     name: str,
     files: Sequence[str | Path],
     picture: str | Path,
     *,
     folder: str | Path | None = None,
-) -> list[Answer]:
+) -> list[Classification]:
     """Classifies a user's images of digits with a network of the package; needs no data set.
 
     Args:
@@ -51,19 +51,19 @@ def answer_files_pretrained(
       picture: the PNG to draw what the network was given and what its transformer made of it.
       folder: of the weights; the package's own where None.
 
-    Returns, Raises: as :func:`answer_files`, and PretrainedError as
+    Returns, Raises: as :func:`classify_files`, and PretrainedError as
     :func:`stn_jax.training.restore.evaluate_pretrained`.
     """
-    run, variables = pretrained_alone(name, folder)
-    return _drawn(classify(run, variables["params"], files, name), Path(picture))
+    run, variables = pretrained_without_data(name, folder)
+    return _draw(classify(run, variables["params"], files, name), Path(picture))
 
 
-def picture_of(workdir: str | Path) -> Path:
+def picture_path(workdir: str | Path) -> Path:
     """Where the picture of a run's answers is drawn."""
     return Workdir(workdir).figures / "images.png"
 
 
-def _drawn(found: Classified, picture: Path) -> list[Answer]:
+def _draw(found: ClassifiedImages, picture: Path) -> list[Classification]:
     from stn_jax.report import figures
 
     captions = [str(answer) for answer in found.answers]

@@ -91,7 +91,7 @@ def test_what_undoes_a_tasks_distortion_up_to_a_constant_has_slope_and_no_spread
     applied = component.applied(theta, shape)
     predicted = component.predicted(affine.compose(affine.invert(theta), settled), shape)
     np.testing.assert_allclose(within_class_rms(applied, predicted, np.zeros(40)), 0, atol=2e-4)
-    assert slopes(applied, predicted) == pytest.approx([-1] * len(component.slopes), 1e-4)
+    assert slopes(applied, predicted) == pytest.approx([-1] * len(component.slope_keys), 1e-4)
     assert np.std(applied) > {"angle": 40, "position": 7, "scale": 0.7}[component.name]
 
 

@@ -167,7 +167,7 @@ main({flags!r})
     assert run(*flags) == 0
     out, errors = capsys.readouterr()
     assert "1 of 2 runs are done; to train: 1" in out
-    assert "going on from step 2 of 4" in out
+    assert "resuming from step 2 of 4" in out
     assert "table1.jsonl, line 2 is left out: it is not a whole result" in errors
     texts = Path("results/table1.jsonl").read_text().splitlines()
     assert [json.loads(text)["seed"] for text in (texts[0], texts[2])] == [0, 1]

@@ -39,7 +39,7 @@ def small(variant: str, **options) -> Network:
     look = Stack((Block(),), LOOK) if kind == "dl" else LOOK
     transformer = SpatialTransformer(look, padding_mode="border", align_corners=True, **options)
     made = mnist(variant)
-    return Network(blocks, head, transformer, made.warp_depth, made.look_depth)
+    return Network(blocks, head, transformer, made.warp_depth, made.localization_depth)
 
 
 @functools.cache

@@ -333,7 +333,7 @@ class TestSpatialTransformer:
         chex.assert_shape(warped, (4, *side, 2))
 
     def test_a_window_starts_with_the_middle_and_theta_says_so(self):
-        module = SpatialTransformer(self.look, downsample=2, window=0.5)
+        module = SpatialTransformer(self.look, downsample=2, crop_fraction=0.5)
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         (warped, theta), variables = module.init_with_output(
             jax.random.key(1), images, return_theta=True
@@ -350,13 +350,13 @@ class TestSpatialTransformer:
     def test_a_window_is_of_the_last_look_alone(self, iterations):
         options = {"iterations": iterations, "shape": (12, 12)}
         whole = SpatialTransformer(self.look, **options)
-        part = SpatialTransformer(self.look, window=0.5, **options)
+        part = SpatialTransformer(self.look, crop_fraction=0.5, **options)
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
         params = whole.init(jax.random.key(1), images)["params"]
         params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
         _, theta = whole.apply({"params": params}, images, return_theta=True)
-        _, windowed = part.apply({"params": params}, images, return_theta=True)
-        chex.assert_trees_all_close(windowed, affine.compose(theta, affine.scaling(0.5)))
+        _, cropped = part.apply({"params": params}, images, return_theta=True)
+        chex.assert_trees_all_close(cropped, affine.compose(theta, affine.scaling(0.5)))
 
     def test_volumes(self):
         module = SpatialTransformer(self.look, downsample=2)
@@ -366,7 +366,7 @@ class TestSpatialTransformer:
         chex.assert_shape(theta, (2, 3, 4))
 
     def test_predict_and_warp_are_the_call_in_two_steps(self):
-        module = SpatialTransformer(self.look, downsample=2, window=0.5, align_corners=True)
+        module = SpatialTransformer(self.look, downsample=2, crop_fraction=0.5, align_corners=True)
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         variables = module.init(jax.random.key(1), images[..., :1])
         variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
@@ -389,15 +389,17 @@ class TestSpatialTransformer:
         chex.assert_trees_all_close(warped, volumes, atol=1e-5)
 
     def test_predict_looks_once(self):
-        with pytest.raises(ValueError, match="iterations is 2, and predict looks once"):
+        with pytest.raises(ValueError, match="iterations is 2; predict expects 1"):
             SpatialTransformer(self.look, iterations=2).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2)), method="predict"
             )
 
     def test_bad_input_is_refused(self):
-        for window in (0.0, -1.0, float("nan"), float("inf")):
-            with pytest.raises(ValueError, match=f"window is {window}; expected a share of a side"):
-                SpatialTransformer(self.look, window=window).init(
+        for fraction in (0.0, -1.0, float("nan"), float("inf")):
+            with pytest.raises(
+                ValueError, match=f"crop_fraction is {fraction}; expected a fraction of"
+            ):
+                SpatialTransformer(self.look, crop_fraction=fraction).init(
                     jax.random.key(1), jnp.ones((1, 12, 12, 2))
                 )
         with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
@@ -413,7 +415,7 @@ class TestSpatialTransformer:
             (
                 {"downsample": 8},
                 (1, 6, 6, 1),
-                "downsample is 8, which leaves nothing of an image of 6x6",
+                "downsample is 8, too much for an image of 6x6",
             ),
             ({"downsample": 3}, (1, 6, 2, 1), "expected no more than 2"),
             ({"shape": (0, 5)}, (1, 6, 6, 1), r"shape is \(0, 5\); expected 2 sides of 1 or more"),

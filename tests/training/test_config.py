@@ -36,7 +36,10 @@ from stn_jax.training import Config, ConfigError
         ({"padding_mode": "wrap"}, "padding_mode is 'wrap'; expected one of"),
         ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, atten"),
         ({"transform": "tps", "iterations": 2}, "'tps', which does not compose, and iterations is"),
-        ({"transform": "tps", "window": 0.5}, "'tps', which does not compose, and window is 0.5"),
+        (
+            {"transform": "tps", "window": 0.5},
+            "'tps', which does not compose, and window is 0.5",
+        ),
         ({"window": 0.0}, "window is 0.0; expected more than 0 and at most 100"),
         ({"compute_dtype": "float16"}, "compute_dtype is 'float16'; expected one of float32"),
         ({"seeds": ()}, r"seeds is \(\); expected one or more, all different"),
@@ -122,7 +125,7 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path):
     (tmp_path / "config.json").write_text("{")
     for text in (b"{", b"\xff", b"[" * 100_000):
         (tmp_path / "config.json").write_bytes(text)
-        with pytest.raises(ConfigError, match="is not readable as JSON"):
+        with pytest.raises(ConfigError, match="is not valid JSON"):
             Config.load(tmp_path)
     (tmp_path / "config.json").write_text("3")
     with pytest.raises(ConfigError, match=r"config.json holds 3; expected fields"):

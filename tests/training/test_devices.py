@@ -115,8 +115,8 @@ def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
 
 
 def test_eight_devices_share_each_part_of_a_batch(config, one, tmp_path):
-    in_parts = dataclasses.replace(config, microbatch=80)
-    [(said, _)] = finish(start(in_parts, tmp_path / "parts", 8))
+    map_microbatches = dataclasses.replace(config, microbatch=80)
+    [(said, _)] = finish(start(map_microbatches, tmp_path / "parts", 8))
     assert (said["devices"], said["status"]) == (8, 0)
     assert_alike(one, tmp_path / "parts")
     assert evaluate_workdir_on(tmp_path / "parts", {"dataset": "mnist_sample"})["test_passes"] == 1
@@ -192,7 +192,7 @@ def test_two_processes_train_one_run_and_stop_together(config, one, tmp_path):
     assert first["training"] == second["training"] == [130, 130]
     assert first["batch"] == second["batch"] == 60
     assert (first["status"], second["status"]) == (143, 143)
-    assert "SIGTERM: stopped at step 3 of 6, which is saved in" in errors
+    assert "SIGTERM: stopped at step 3 of 6, saved in" in errors
     for said, _ in finish(*start_two(config, workdir, (), ())):
         assert said["status"] == 0
     assert_alike(one, workdir)
@@ -204,7 +204,7 @@ def test_two_processes_are_refused_together(config, tmp_path):
     (first, errors), (second, others) = finish(*start_two(config, tmp_path, (), ()))
     assert (first["status"], second["status"]) == (2, 1)
     assert "holds a run of another configuration" in errors
-    assert "the first process could not go on; it says why" in others
+    assert "the first process failed; see its output" in others
 
 
 def train_py(number: int, port: int, *flags: str) -> subprocess.Popen:
@@ -233,7 +233,7 @@ def test_what_fails_in_one_process_before_they_meet_ends_the_other(tmp_path, fla
         for process in two:
             process.kill()
     assert [process.returncode for process in two] == [1, 2]
-    assert "another process could not go on; it says why" in first
+    assert "another process failed; see its output" in first
     assert message in second
     assert not (tmp_path / "run").exists()
 

@@ -146,7 +146,7 @@ def test_training_goes_on_from_checkpoints_also_where_it_writes_no_more_of_them(
     (path / "result.json").unlink()
     Workdir(path).write_json("config.json", longer.to_dict())
     assert train(longer, path)["step"] == 8
-    assert "going on from step 4 of 8" in capsys.readouterr().out
+    assert "resuming from step 4 of 8" in capsys.readouterr().out
     assert evaluate_workdir(path)["step"] == 8
 
 

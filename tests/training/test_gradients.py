@@ -13,7 +13,7 @@ from stn_jax import SpatialTransformer
 from stn_jax.models import ConvBlock, DenseLocalization, Head, Network
 from stn_jax.training import Config
 from stn_jax.training.assemble import assemble
-from stn_jax.training.gradients import shortened, value_and_grad
+from stn_jax.training.gradients import clip_by_ratio, value_and_grad
 from stn_jax.training.step import Metrics, make_train_steps
 
 
@@ -96,7 +96,7 @@ class TestClipping:
         assert factors.min() < 0.3
 
     def test_no_gradient_at_all_stays_so(self):
-        found = jax.jit(lambda x: shortened(x, 1.0))(jnp.zeros((4, 3)))
+        found = jax.jit(lambda x: clip_by_ratio(x, 1.0))(jnp.zeros((4, 3)))
         np.testing.assert_array_equal(found, 0)
 
     def test_at_once_it_costs_nothing(self):
@@ -125,7 +125,7 @@ def test_training_in_parts_is_training_at_once(tiny_cache):
         (ConvBlock(4, 5, pool=True, dropout=0.5), ConvBlock(4, 3, pool=True, dropout=0.5)),
         Head(10, hidden=(16,), dropout=0.5),
         SpatialTransformer(DenseLocalization((8,)), iterations=2, align_corners=True),
-        look_depth=1,
+        localization_depth=1,
     )
     run = dataclasses.replace(assemble(config), model=model)
 

@@ -85,12 +85,12 @@ def test_a_signal_saves_first(config, whole, tmp_path, capfd, number, status, at
     assert code == status
     assert signal.getsignal(number) is before
     errors = capfd.readouterr().err
-    assert f"{number.name}: saving after the steps in flight; again: stop at once" in errors
-    assert f"{number.name}: stopped at step {at} of 12, which is saved in {tmp_path}" in errors
+    assert f"{number.name}: saving after the steps in flight; repeat to stop at once" in errors
+    assert f"{number.name}: stopped at step {at} of 12, saved in {tmp_path}" in errors
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == at
     assert not (tmp_path / "result.json").exists()
     train(config, tmp_path)
-    assert f"going on from step {at} of 12" in capfd.readouterr().out
+    assert f"resuming from step {at} of 12" in capfd.readouterr().out
     compare(whole, tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "checkpoints/12 is damaged (" in capfd.readouterr().err
     train(config, copy)
     out, errors = capfd.readouterr()
-    assert "going on from step 8 of 12" in out
+    assert "resuming from step 8 of 12" in out
     assert "checkpoints/12 is damaged (" in errors
     assert "); it is now 12.damaged" in errors
     compare(whole, copy)

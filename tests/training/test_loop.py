@@ -71,7 +71,7 @@ def test_a_run_leaves_what_the_readme_promises(finished):
 def test_a_finished_run_is_not_done_again(finished, capsys):
     path, config, result = finished
     assert train(config, str(path)) == result
-    assert "trained and evaluated already" in capsys.readouterr().out
+    assert "is already trained and evaluated" in capsys.readouterr().out
 
 
 def test_a_run_that_was_cut_off_ends_as_if_it_never_was(finished, tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_evaluating_again_gives_the_same_result(finished):
 def test_evaluating_what_was_never_trained_says_so(finished, tmp_path):
     _, config, _ = finished
     Workdir(tmp_path).write_json("config.json", config.to_dict())
-    with pytest.raises(ConfigError, match="holds no checkpoint yet; train it first"):
+    with pytest.raises(ConfigError, match="has no checkpoint; train it first"):
         evaluate_workdir(tmp_path)
 
 

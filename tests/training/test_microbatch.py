@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.assemble import assemble
-from stn_jax.training.microbatch import automatic, in_parts
+from stn_jax.training.microbatch import automatic_size, map_microbatches
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run
 from stn_jax.training.step import Metrics, make_train_steps
@@ -30,7 +30,7 @@ def test_means_and_arrays_of_the_parts(count, size, seed):
         total = part["x"].sum(-1) * part["y"]
         return {"mean": total.mean(), "number": number}, (total, jnp.full(size, number))
 
-    means, (kept, numbers) = jax.jit(lambda batch: in_parts(fn, batch, size))(batch)
+    means, (kept, numbers) = jax.jit(lambda batch: map_microbatches(fn, batch, size))(batch)
     expected = batch["x"].astype(np.float64).sum(-1) * batch["y"]
     np.testing.assert_allclose(kept, expected, atol=1e-5)
     np.testing.assert_allclose(means["mean"], expected.mean(), atol=1e-5)
@@ -88,12 +88,12 @@ def test_memory_is_that_of_a_part(run):
     [(256, 28, 64), (256, 60, 32), (500, 60, 25), (32, 60, 32), (256, 112, 32), (127, 60, 127)],
 )
 def test_what_is_chosen_on_a_cpu(batch_size, side, expected):
-    assert automatic(batch_size, side**2) == expected
+    assert automatic_size(batch_size, side**2) == expected
 
 
 @given(st.integers(1, 600), st.integers(1, 10**7))
 def test_what_is_chosen_divides_the_batch(batch_size, values):
-    assert batch_size % automatic(batch_size, values) == 0
+    assert batch_size % automatic_size(batch_size, values) == 0
 
 
 @pytest.mark.parametrize("value", [48, 512, -1, 2.5, "half"])

@@ -24,7 +24,7 @@ from stn_jax.data import cache, house_numbers, sources
 from stn_jax.data.sources import Source, Split
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import Intermediates
-from stn_jax.report.user_images import answer_files
+from stn_jax.report.user_images import classify_files
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import Predictions, predict, summarize
@@ -228,7 +228,7 @@ def test_images_are_normalised_by_what_the_cache_has_stored(svhn_cache):
             r"svhn_numbers, with five labels an image .* expected .* one la",
         ),
         ({"task": "rotated_mnist"}, "task rotated_mnist; expected a data set with one label an"),
-        ({"crop": 64}, "crop is 64, but the images of svhn_numbers have 64 pixels a side"),
+        ({"crop": 64}, "crop is 64, but the images of svhn_numbers have 64 pixels per side"),
     ],
 )
 def test_data_that_does_not_fit_the_task(svhn_cache, values, message):
@@ -243,7 +243,7 @@ def test_training_needs_none_of_the_packages_that_prepared_the_data(svhn_cache):
             sys.modules[name] = None  # an import of it fails
         import jax, jax.numpy as jnp
         from stn_jax.training import Config
-        from stn_jax.report.user_images import answer_files
+        from stn_jax.report.user_images import classify_files
 from stn_jax.training.assemble import assemble
         run = assemble(Config(task="svhn", dataset="svhn_numbers", variant="cnn", batch_size=8,
                               cache_dir=sys.argv[1]))
@@ -284,7 +284,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     config = config_of(tmp_path, dataset="bars", crop=16, variant="cnn", test_passes=2)
     run = assemble(config)
     chex.assert_shape(run.data.images, (24, 5))
-    assert run.seen_shape() == (16, 16, 3)
+    assert run.input_shape() == (16, 16, 3)
     state, _ = jax.eval_shape(
         run.train_steps(), run.init_state(), run.empty_metrics(), run.data, jnp.int32(1)
     )
@@ -315,7 +315,7 @@ def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "house.png")
-    (answer,) = answer_files(trained, [tmp_path / "house.png"], (20, 10, 60, 50))
+    (answer,) = classify_files(trained, [tmp_path / "house.png"], (20, 10, 60, 50))
     line = str(answer)
     run, state = load(trained)
     crop = house_numbers.cut_out(pixels, np.array([[20, 10, 60, 50]]))[5:59, 5:59]
@@ -327,8 +327,8 @@ def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
     assert f"zoomed by {1 / float(affine.scale(details.theta[0])):.2f}" in line
     picture = np.asarray(Image.open(trained / "figures" / "images.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
-    with pytest.raises(ConfigError, match=r"--box goes with one photograph .* here: 2 files"):
-        answer_files(trained, [tmp_path / "house.png"] * 2, (20, 10, 60, 50))
+    with pytest.raises(ConfigError, match=r"--box needs one photograph .* found 2 files"):
+        classify_files(trained, [tmp_path / "house.png"] * 2, (20, 10, 60, 50))
 
 
 def test_a_network_is_tested_on_other_data_as_it_was_trained(svhn_cache, trained, tmp_path):

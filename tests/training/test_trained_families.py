@@ -9,7 +9,7 @@ import pytest
 
 from stn_jax.models import Intermediates
 from stn_jax.report.gallery import DrawFigures
-from stn_jax.report.user_images import answer_files, picture_of
+from stn_jax.report.user_images import classify_files, picture_path
 from stn_jax.training import Config, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import predict, summarize
@@ -32,11 +32,11 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
     assert np.isfinite(result["angle_spread_degrees"] + result["angle_slope"]).all()
     for name in ("gallery.png", "angles.png"):
         assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
-    (answer,) = answer_files(tmp_path, [digit_file])
+    (answer,) = classify_files(tmp_path, [digit_file])
     line = str(answer)
     said = r"digit.jpg: \d \([\d.]+ %\), turned by [+-]\d+ degrees(; doubtful: .+)?$"
     assert re.search(said, line)
-    assert picture_of(tmp_path).read_bytes().startswith(b"\x89PNG")
+    assert picture_path(tmp_path).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("transform", TURNS)

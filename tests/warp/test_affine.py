@@ -512,7 +512,7 @@ def test_affine_grid_names_what_does_not_fit(theta, shape, kind, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: affine.identity(4), "rank is 4; expected 2 (images) or 3 (volumes)"),
+        (lambda: affine.identity(4), "num_spatial_dims is 4; expected 2 (images) or 3 (volumes)"),
         (lambda: affine.translation(0.5), "shift has shape (); expected [..., 2], for x and y"),
         (lambda: affine.translation([1.0, 2, 3]), "shift has shape (3,); expected [..., 2]"),
         (lambda: affine.scaling([1.0, 2, 3]), "scale has shape (3,); expected [..., 2]"),

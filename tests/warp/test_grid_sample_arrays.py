@@ -424,7 +424,7 @@ def test_unknown_modes_are_named_with_the_known_ones(fn, bad, message):
 
 
 def test_volumes_have_no_bicubic():
-    with pytest.raises(ValueError, match="mode is 'bicubic', which volumes do not have"):
+    with pytest.raises(ValueError, match="mode is 'bicubic', which does not support volumes"):
         affine_transform(np.zeros((3, 4, 8, 1)), np.eye(3, 4), mode="bicubic")
 
 

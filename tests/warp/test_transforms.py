@@ -27,7 +27,7 @@ ALL = [
     *PLANAR,
     Rotation(aspect=1.5),
     Similarity(aspect=0.5),
-    Affine(rank=3),
+    Affine(num_spatial_dims=3),
     ThinPlateSpline(points=3, smoothing=0.1),
 ]
 MATRICES = [family for family in ALL if family.composable]
@@ -71,7 +71,7 @@ def look(theta, positions):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_parameters_0_are_exactly_the_identity(family):
-    rank = family.rank
+    rank = family.num_spatial_dims
     shapes = (SHAPE[rank], (1,) * rank, (28,) * rank)
 
     @jax.jit
@@ -93,21 +93,21 @@ def test_parameters_0_are_exactly_the_identity(family):
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_each_member_of_a_batch_is_taken_for_itself(family):
     params = random_params(family, 2, 3)
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     grids = jitted(family)(params, shape)
-    assert grids.shape == (2, 3, *shape, family.rank)
+    assert grids.shape == (2, 3, *shape, family.num_spatial_dims)
     for place in np.ndindex(2, 3):
         close(grids[place], jitted(family)(params[place], shape))
     mapped = jax.jit(jax.vmap(lambda p: family.grid(p, shape), in_axes=1, out_axes=1))(params)
     close(mapped, grids)
-    assert jitted(family)(params[:, :0], shape).shape == (2, 0, *shape, family.rank)
+    assert jitted(family)(params[:, :0], shape).shape == (2, 0, *shape, family.num_spatial_dims)
     empty = (0, *shape[1:])
-    assert jitted(family)(params, empty).shape == (2, 3, *empty, family.rank)
+    assert jitted(family)(params, empty).shape == (2, 3, *empty, family.num_spatial_dims)
 
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_half_precision_is_computed_in_float32_and_float64_stays(family):
-    params, shape = random_params(family), SHAPE[family.rank]
+    params, shape = random_params(family), SHAPE[family.num_spatial_dims]
 
     @jax.jit
     def everything(params):
@@ -131,9 +131,9 @@ def test_half_precision_is_computed_in_float32_and_float64_stays(family):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_gradients_are_those_of_finite_differences(family):
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     rng = np.random.default_rng(1)
-    weight = rng.normal(size=(*shape, family.rank))
+    weight = rng.normal(size=(*shape, family.num_spatial_dims))
     direction = rng.normal(size=family.size)
     step = 1e-6
     with jax.enable_x64(True):
@@ -156,7 +156,7 @@ def test_gradients_are_those_of_finite_differences(family):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_no_matrix_product_is_left_to_the_accelerators_default_precision(family):
-    shape, params = SHAPE[family.rank], random_params(family, 2)
+    shape, params = SHAPE[family.num_spatial_dims], random_params(family, 2)
 
     def everything(params):
         theta = family.theta(params)
@@ -196,7 +196,7 @@ def test_thetas_are_the_matrices_of_the_table():
 @pytest.mark.parametrize("family", AFFINE, ids=str)
 def test_affine_families_have_pytorchs_grids(family, align_corners):
     torch = pytest.importorskip("torch")
-    params, shape = random_params(family, 3), SHAPE[family.rank]
+    params, shape = random_params(family, 3), SHAPE[family.num_spatial_dims]
     with jax.enable_x64(True):
         theta = np.array(family.theta(params))
         found = jitted(family)(params, shape, align_corners=align_corners)
@@ -233,7 +233,7 @@ def test_with_the_aspect_distances_in_pixels_are_kept(family, align_corners):
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10**6), align_corners=st.booleans())
 def test_a_composed_transform_looks_where_two_in_a_row_look(family, seed, align_corners):
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     first, second = random_params(family, 2, seed=seed)
     with jax.enable_x64(True):
         a, b = (jitted(family, "theta")(p) for p in (first, second))
@@ -277,21 +277,23 @@ def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
     close(three, step_by_step)
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("fraction", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("family", MATRICES, ids=str)
-def test_a_windowed_transform_looks_where_the_middle_of_it_does(family, share):
+def test_a_cropped_transform_samples_the_central_positions(family, fraction):
     theta = np.asarray(family.theta(random_params(family, seed=3)), np.float64)
     for align_corners in (False, True):
-        positions = share * pixel_centres(SHAPE[family.rank], align_corners)
+        positions = fraction * pixel_centres(SHAPE[family.num_spatial_dims], align_corners)
         grid = family.grid_of(
-            family.windowed(theta, share), SHAPE[family.rank], align_corners=align_corners
+            family.cropped(theta, fraction),
+            SHAPE[family.num_spatial_dims],
+            align_corners=align_corners,
         )
         close(grid, look(theta, positions))
 
 
 def test_a_window_of_half_the_sides_keeps_the_resolution():
     image = np.random.default_rng(0).normal(size=(12, 20, 3)).astype(np.float32)
-    theta = Affine().windowed(affine.identity(), 0.5)
+    theta = Affine().cropped(affine.identity(), 0.5)
     middle = grid_sample(image, affine_grid(theta, (6, 10)))
     close(middle, image[3:9, 5:15])
 
@@ -540,10 +542,14 @@ def test_names_and_objects_are_found():
         (
             lambda: transforms.resolve(Affine(3)),
             ValueError,
-            "transform is Affine(rank=3), which is for volumes; for images use 'affine'",
+            "transform is Affine(num_spatial_dims=3), which is for volumes; for images use",
         ),
-        (lambda: Affine(4), ValueError, "rank is 4; expected 2 (images) or 3 (volumes)"),
-        (lambda: Rotation(aspect=0), ValueError, "aspect is 0; expected width / height, more than"),
+        (
+            lambda: Affine(4),
+            ValueError,
+            "num_spatial_dims is 4; expected 2 (images) or 3 (volumes)",
+        ),
+        (lambda: Rotation(aspect=0), ValueError, "aspect is 0; expected width / height, positive"),
         (lambda: Similarity(aspect=-1.0), ValueError, "aspect is -1.0; expected width / height"),
         (lambda: ThinPlateSpline(1), ValueError, "points is 1; expected a whole number of 2 or"),
         (lambda: ThinPlateSpline(4.0), ValueError, "points is 4.0; expected a whole number of 2"),
@@ -556,7 +562,7 @@ def test_names_and_objects_are_found():
         (
             lambda: ThinPlateSpline().compose(np.zeros((4, 4, 2)), np.zeros((4, 4, 2))),
             ValueError,
-            "2 thin-plate splines do not compose to one; use iterations=1",
+            "the composition of 2 thin-plate splines is not a spline; use iterations=1",
         ),
         (lambda: Projective().compose(), ValueError, "compose needs at least one theta"),
         (
@@ -588,7 +594,7 @@ def test_what_does_not_fit_is_named(call, kind, message):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_parameters_and_shapes_that_do_not_fit_are_named(family):
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     for params in (np.zeros(family.size + 1), np.zeros((5, family.size - 1)), np.float32(0)):
         message = f"params has shape {params.shape}; expected [..., {family.size}]"
         with pytest.raises(ValueError, match=re.escape(message)):
