@@ -27,7 +27,7 @@ TIMED = ["--folder=timed", "--rounds=1", "--budget=0.01"]
 # What makes a command small, by its first words; later flags prevail over the page's own.
 SMALLER = {
     "stn_jax.data.prepare": [],
-    "stn_jax.experiments table": [*TRAINED, "--together=2"],
+    "stn_jax.experiments table": [*TRAINED, "--seeds_per_program=2"],
     "stn_jax.experiments --render": [],
     "stn_jax.experiments figure": [*TRAINED, "--cache_dir=CACHE"],
     "stn_jax.experiments pretrained": [*TRAINED, "--cache_dir=CACHE", "--folder=weights"],

@@ -1,4 +1,4 @@
-"""A user's own pictures: what a network says of them, and a picture of what it saw."""
+"""Classifies a user's own images and draws the network's inputs and outputs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,23 +13,21 @@ from stn_jax.training.workdir import Workdir
 def classify_files(
     workdir: str | Path, files: Sequence[str | Path], box: Sequence[float] | None = None
 ) -> list[Classification]:
-    """Classifies a user's images of digits, or of house numbers, with a run's first network.
+    """Classifies a user's images of digits or house numbers with the network of a run's first seed.
 
-    Draws what the network was given and what its transformer made of it to ``figures/`` in the
-    run's folder.
+    Draws the network's inputs and the transformer's outputs to ``figures/`` in the run's folder.
 
     Args:
       workdir: the run's folder.
-      files: image files, one digit in each; for task svhn one house number.
-      box: where in a photograph the house number is: left, top, right, bottom in pixels.
+      files: image files, each with one digit; for task svhn with one house number.
+      box: location of the house number in a photograph: left, top, right, bottom in pixels.
 
     Returns:
-      An Classification for each file, which says where it is doubtful; its ``_asdict()`` is ready for JSON.
+      A Classification for each file; its ``_asdict()`` is ready for JSON.
 
     Raises:
-      ConfigError, DataError: as :func:`stn_jax.training.restore.load`, for files that are not
-        images, where the run's data set is neither of gray images nor of house numbers, and for a
-        box that does not fit.
+      ConfigError, DataError: as :func:`stn_jax.training.restore.load` and
+        :func:`stn_jax.training.classify.classify`.
     """
     run, state = load(workdir)
     params = jax.tree.map(lambda x: x[0], state["params"])
@@ -43,13 +41,13 @@ def classify_files_pretrained(
     *,
     folder: str | Path | None = None,
 ) -> list[Classification]:
-    """Classifies a user's images of digits with a network of the package; needs no data set.
+    """Classifies a user's images of digits with a pretrained network; needs no data set.
 
     Args:
       name: see :func:`stn_jax.load_pretrained`.
-      files: image files, one digit in each.
-      picture: the PNG to draw what the network was given and what its transformer made of it.
-      folder: of the weights; the package's own where None.
+      files: image files, each with one digit.
+      picture: the PNG to draw, with the network's inputs and the transformer's outputs.
+      folder: folder of the weights; None: the package's own.
 
     Returns, Raises: as :func:`classify_files`, and PretrainedError as
     :func:`stn_jax.training.restore.evaluate_pretrained`.
@@ -59,15 +57,15 @@ def classify_files_pretrained(
 
 
 def picture_path(workdir: str | Path) -> Path:
-    """Where the picture of a run's answers is drawn."""
+    """The file to which a run's predictions are drawn."""
     return Workdir(workdir).figures / "images.png"
 
 
 def _draw(found: ClassifiedImages, picture: Path) -> list[Classification]:
     from stn_jax.report import figures
 
-    captions = [str(answer) for answer in found.answers]
+    captions = [str(prediction) for prediction in found.predictions]
     figures.pictures(
-        found.seen, found.aligned, captions, picture, found.outlines, sources=found.readings
+        found.inputs, found.aligned, captions, picture, found.outlines, sources=found.readings
     )
-    return found.answers
+    return found.predictions

@@ -15,9 +15,9 @@ def planned(jobs):
     return [(job.row.name.removeprefix("rotation/"), job.config.seeds) for job in jobs]
 
 
-def test_seeds_are_trained_alone_or_together_and_rows_fill_evenly():
-    def plan(together):
-        return planned(jobs.plan(ROWS, {}, (0, 1, 2), [], together))
+def test_jobs_take_some_seeds_per_program_and_rows_fill_evenly():
+    def plan(seeds_per_program):
+        return planned(jobs.plan(ROWS, {}, (0, 1, 2), [], seeds_per_program))
 
     assert plan(1) == [(name, (seed,)) for seed in range(3) for name in ("cnn", "stn-c0")]
     assert plan(2) == [(name, some) for some in ((0, 1), (2,)) for name in ("cnn", "stn-c0")]
@@ -58,11 +58,11 @@ def test_jobs_have_folders_of_their_own():
     assert folders[3].name.startswith(f"{Config().epochs}-epochs-seed-0-1-")
 
 
-def test_by_default_seeds_are_trained_alone_on_cpu_and_together_elsewhere(monkeypatch):
+def test_by_default_a_program_trains_one_seed_on_cpu_and_all_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert jobs.seeds_per_program() == 1
+    assert jobs.default_seeds_per_program() == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert jobs.seeds_per_program() >= 100
+    assert jobs.default_seeds_per_program() >= 100
 
 
 def test_time_is_from_earlier_runs_of_the_same_kind_and_else_a_guess(line, read_back):

@@ -417,7 +417,7 @@ class TestSpatialTransformer:
                 (1, 6, 6, 1),
                 "downsample is 8, too much for an image of 6x6",
             ),
-            ({"downsample": 3}, (1, 6, 2, 1), "expected no more than 2"),
+            ({"downsample": 3}, (1, 6, 2, 1), "expected at most 2"),
             ({"shape": (0, 5)}, (1, 6, 6, 1), r"shape is \(0, 5\); expected 2 sides of 1 or more"),
             ({"shape": (5,)}, (1, 6, 6, 1), r"shape is \(5,\); expected 2 sides"),
             ({"shape": (5, 5)}, (1, 6, 6, 6, 1), r"shape is \(5, 5\); expected 3 sides"),
@@ -435,7 +435,9 @@ class TestSpatialTransformer:
         "look", [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))]
     )
     def test_what_is_no_vector_for_each_image_is_refused(self, look):
-        with pytest.raises(ValueError, match=r"the localization network gave .*expected a vector"):
+        with pytest.raises(
+            ValueError, match=r"the localization network returned .*expected a vector"
+        ):
             SpatialTransformer(look).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
 
 

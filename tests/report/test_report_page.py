@@ -91,7 +91,7 @@ def test_the_page_says_what_the_result_says(made):
     for name, value in result["versions"].items():
         assert name in text
         assert value in text
-    for section in ("Turn a digit", "Gallery", "Angles", "Training", "Confusion", "Hardest"):
+    for section in ("Rotate a digit", "Gallery", "Angles", "Training", "Confusion", "Hardest"):
         assert section in text
     for name in Config().to_dict():
         assert name in text
@@ -258,7 +258,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     text = page.render(found)
     assert f"{100 * wrong.mean():.2f} %" in text
     assert "read as none: " in text or not (said == 10).any()
-    assert "Turn a number" in text
+    assert "Rotate a number" in text
 
 
 def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
@@ -274,8 +274,8 @@ def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
     centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
     within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
     assert [float(slope) for slope in tiles["Slope of places"].split(", ")] == [0, 0]
-    assert tiles["Within a digit"] == f"{within:.2f} px"
-    assert tiles["Spread of poses"].endswith(" px")
+    assert tiles["Within-digit RMS"] == f"{within:.2f} px"
+    assert tiles["Within-class RMS"].endswith(" px")
 
 
 def test_texts_cannot_become_markup():
@@ -380,7 +380,7 @@ def test_the_slider_moves_both_pictures_frame_by_frame(made, shown):
             np.testing.assert_array_equal(canvas(shown, name), strip[i])
         said = shown.run("document.getElementById('sweep-said').textContent")
         sign = "+" if i > 30 else "\N{MINUS SIGN}" if i < 30 else ""
-        assert said.startswith(f"Turned by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
+        assert said.startswith(f"Rotated by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
         assert f"It reads {example['said'][i]} " in said
         seen.append(canvas(shown, "input"))
         shown.press("ArrowRight")
@@ -416,7 +416,7 @@ def test_play_runs_to_the_end_and_stops(shown):
     shown.until("document.getElementById('sweep-play').textContent === 'Play'")
     assert shown.run("document.getElementById('sweep').value") == "60"
     said = shown.run("document.getElementById('sweep-said').textContent")
-    assert said.startswith("Turned by +90")
+    assert said.startswith("Rotated by +90")
 
 
 @pytest.mark.parametrize("width", [320, 390])

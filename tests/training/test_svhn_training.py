@@ -356,7 +356,7 @@ def test_the_networks_of_a_table_are_also_tested_on_other_data(
     shutil.copytree(svhn_cache / "svhn_numbers", "cache/svhn_numbers")
     splits = {"train": (3, [made(3, 64, 8)]), "test": (5, [made(5, 64, 9)])}
     cache.write(tmp_path / "cache" / "other", "other", "1.0.0", 11, splits)
-    flags = ["table2", "--rows=svhn/cnn", "--seeds=0,1", "--together=2", "--epochs=1"]
+    flags = ["table2", "--rows=svhn/cnn", "--seeds=0,1", "--seeds_per_program=2", "--epochs=1"]
     flags += ["--cache_dir=cache", "--config.width=0.02", "--config.batch_size=20"]
     flags += ["--config.compute_dtype=float32"]
 

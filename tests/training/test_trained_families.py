@@ -17,7 +17,7 @@ from stn_jax.warp import affine, affine_grid
 
 # A quarter turn, as each family's theta has it.
 QUARTER = affine.rotation(90.0)
-TURNS = {
+REPEATS = {
     "affine": QUARTER,
     "projective": 2 * jnp.concatenate([QUARTER, jnp.array([[0, 0, 1.0]])]),
     "tps": affine_grid(QUARTER, (4, 4), align_corners=True),
@@ -39,12 +39,12 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
     assert picture_path(tmp_path).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("transform", TURNS)
+@pytest.mark.parametrize("transform", REPEATS)
 def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, transform):
     run = assemble(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
     pictures = np.asarray(run.test.images[:3], np.float32) / 255
     seen = (pictures - run.data.mean) / run.data.deviation
-    details = Intermediates(jnp.stack([TURNS[transform]] * 3), jnp.zeros((3, 10, 10, 4)))
+    details = Intermediates(jnp.stack([REPEATS[transform]] * 3), jnp.zeros((3, 10, 10, 4)))
     turned = run.aligned(seen, details)
     np.testing.assert_allclose(turned, np.rot90(pictures, axes=(1, 2)), rtol=0, atol=1e-4)
     np.testing.assert_allclose(affine.angle(run.pose(details)), [90] * 3, rtol=0, atol=1e-3)
