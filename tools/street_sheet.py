@@ -119,7 +119,7 @@ def real_crops(folder: pathlib.Path) -> np.ndarray:
         for entry in archive.read(folder / f"{split}.tar.gz", lambda fault: print(fault)):
             if len(entry.digits) <= house_numbers.POSITIONS:
                 with Image.open(io.BytesIO(entry.png)) as image:
-                    crops.append(house_numbers.cut_out(np.asarray(image), entry.boxes))
+                    crops.append(house_numbers.crop_number(np.asarray(image), entry.boxes))
     return np.stack(crops)
 
 

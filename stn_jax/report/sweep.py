@@ -159,5 +159,5 @@ def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:
         chosen = first_of_each_class(labels, np.arange(len(labels)))
         return images[chosen] / np.float32(255), labels[chosen]
     keys = example_keys(jax.random.key(TEST_KEY), jnp.arange(len(images[:_MAX_EXAMPLES])))
-    rendered = jax.jit(run.task.shown(False))(keys, images[:_MAX_EXAMPLES], run.data.images)
+    rendered = jax.jit(run.task.transform(False))(keys, images[:_MAX_EXAMPLES], run.data.images)
     return np.asarray(rendered.images), labels[:_MAX_EXAMPLES]

@@ -65,7 +65,7 @@ def distorted_batch(
     task: Task, data: Data, keys: jax.Array, images: jax.Array, *, train: bool = True
 ) -> tuple[jax.Array, jax.Array]:
     """Distorted, normalized images ``[B, H', W', C]`` float32, and the thetas applied."""
-    images, theta = task.shown(train)(keys, images, data.images)
+    images, theta = task.transform(train)(keys, images, data.images)
     return (images - data.mean) / data.deviation, theta
 
 

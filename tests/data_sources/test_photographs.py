@@ -10,7 +10,7 @@ from PIL import Image
 
 from stn_jax.data import sources
 from stn_jax.data.photographs import find_digit, read_digit, read_number, read_picture
-from stn_jax.data.photographs.digits import in_mnist_form
+from stn_jax.data.photographs.digits import to_mnist_format
 from stn_jax.data.photographs.ink import find_ink
 from stn_jax.data.photographs.marks import main_mark
 from stn_jax.data.sources import DataError
@@ -203,8 +203,8 @@ def _doubtful_pages():
     return {
         "no digit stands out": [ruled(squares=True) - noise // 16, faint],
         "a patch rather than strokes": [patch],
-        "several marks of about its size": [seven(seven(at=(30, 15)), at=(30, 75))],
-        "touches the picture's border": [seven(at=(60, 40)), seven(at=(0, 0), size=100)],
+        "several marks of similar size": [seven(seven(at=(30, 15)), at=(30, 75))],
+        "touches the image's border": [seven(at=(60, 40)), seven(at=(0, 0), size=100)],
     }
 
 
@@ -233,7 +233,7 @@ def test_whole_images_of_mnist_are_read_as_they_are():
 @pytest.mark.parametrize("side", [8, 28, 40])
 def test_the_network_may_see_images_of_another_side(side):
     ink = find_ink(seven())
-    image = in_mnist_form(ink.strength, main_mark(ink), side)
+    image = to_mnist_format(ink.strength, main_mark(ink), side)
     assert image.shape == (side, side, 1)
     rows, _, _ = np.nonzero(image > 100)
     assert abs(np.ptp(rows) + 1 - min(20, side * 20 / 28)) <= 1
@@ -321,7 +321,7 @@ def test_any_file_gives_a_digit_or_the_documented_error(tmp_path_factory, shape,
     Image.fromarray(values).save(path)
     wrong = kind in ("NaN", "infinite")
     if wrong or kind == "transparent":
-        with pytest.raises(DataError, match="no finite numbers" if wrong else "shows nothing"):
+        with pytest.raises(DataError, match="not finite" if wrong else "is blank"):
             read_digit(path)
         return
     with contextlib.suppress(DataError):

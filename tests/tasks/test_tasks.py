@@ -244,14 +244,14 @@ def photos():
 
 def test_house_numbers_are_shown_as_they_are(photos):
     for train in (True, False):
-        images, theta = TASKS["svhn"].shown(train)(keys(40), photos, photos)
+        images, theta = TASKS["svhn"].transform(train)(keys(40), photos, photos)
         np.testing.assert_allclose(images, np.asarray(photos) / 255, rtol=1e-6)
         chex.assert_trees_all_equal(theta, jnp.tile(affine.identity(), (40, 1, 1)))
 
 
 def test_training_sees_random_parts_and_evaluation_the_middle(photos):
     task = TASKS["svhn"].cropped(54)
-    images, theta = jax.jit(task.shown(True))(keys(40), photos, photos)
+    images, theta = jax.jit(task.transform(True))(keys(40), photos, photos)
     chex.assert_shape(images, (40, 54, 54, 3))
     corners = []
     for image, photo, each in zip(np.asarray(images), np.asarray(photos), theta, strict=True):
@@ -266,7 +266,7 @@ def test_training_sees_random_parts_and_evaluation_the_middle(photos):
     # The theta is what the warp would have to do.
     warped = affine_transform(photos.astype(jnp.float32) / 255, theta, (54, 54))
     np.testing.assert_allclose(warped, images, atol=1e-4)
-    images, theta = task.shown(False)(keys(40, seed=1), photos, photos)
+    images, theta = task.transform(False)(keys(40, seed=1), photos, photos)
     np.testing.assert_allclose(images, np.asarray(photos)[:, 5:59, 5:59] / 255, rtol=1e-6)
     np.testing.assert_allclose(affine.shift(theta), 0, atol=1e-6)
 

@@ -294,7 +294,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     assert np.abs(said.confidence[0, 0] - said.confidence[0, 1]).max() > 0  # freshly drawn
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
     same = jnp.stack([run.data.images[0]] * 3)
-    shown = run.task.shown(False)(keys, same, run.data.images).images
+    shown = run.task.transform(False)(keys, same, run.data.images).images
     assert float(jnp.abs(shown[0] - shown[1]).max()) > 0.1
     # Normalised by what is measured on drawn images.
     assert 0.4 < float(run.data.mean.mean()) < 0.9
@@ -318,7 +318,7 @@ def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
     (answer,) = classify_files(trained, [tmp_path / "house.png"], (20, 10, 60, 50))
     line = str(answer)
     run, state = load(trained)
-    crop = house_numbers.cut_out(pixels, np.array([[20, 10, 60, 50]]))[5:59, 5:59]
+    crop = house_numbers.crop_number(pixels, np.array([[20, 10, 60, 50]]))[5:59, 5:59]
     seen = (crop[None] / np.float32(255) - run.data.mean) / run.data.deviation
     logits, details = run.apply(jax.tree.map(lambda x: x[0], state["params"]), seen)
     probability = np.asarray(jax.nn.softmax(logits[0]))
