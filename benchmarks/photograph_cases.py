@@ -94,8 +94,8 @@ CASES: tuple[Case, ...] = (
     *_cases("large digit", ("206 of 288 pixels", {"size": 288})),
     *_cases(
         "not alone",
-        ("another, cut off at the border", {"size": 140, "neighbours": 1}),
-        ("three others, cut off", {"size": 140, "neighbours": 3}),
+        ("another, cut off at the border", {"size": 140, "neighbors": 1}),
+        ("three others, cut off", {"size": 140, "neighbors": 3}),
         ("a mark of a quarter of its size", {"size": 180, "mark": 0.25}),
         ("a mark of half its size", {"size": 150, "mark": 0.5}),
     ),
@@ -114,7 +114,7 @@ CASES: tuple[Case, ...] = (
         (
             "stronger, with another digit",
             {**_ON_PAPER, "falloff": 0.4, "noise": 8, "quality": 50, "blur": 1.2, "tilt": 0.08}
-            | {"shadow": 0.3, "softness": 6, "specks": 5, "neighbours": 1},
+            | {"shadow": 0.3, "softness": 6, "specks": 5, "neighbors": 1},
         ),
     ),
 )

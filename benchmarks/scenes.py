@@ -24,7 +24,7 @@ class Scene:
     """What a photograph of a digit is like.
 
     Attributes:
-      paper, ink: their colours in even light, 0 to 255.
+      paper, ink: their colors in even light, 0 to 255.
       size: of the digit's 28x28 square, in pixels; the digit itself takes 20/28 of it.
       pen: width of its strokes in pixels, all alike; None: as they are in MNIST (about size / 9).
       falloff: by which fraction the light falls off, linearly, from one end of the page to another.
@@ -36,7 +36,7 @@ class Scene:
       ruling: "lines", "squares" or "" (none), with a distance of ``spacing`` pixels.
       line: how dark the ruling is, as a fraction of the ink's contrast; ``line_width`` in pixels.
       blur: standard deviation of the lens's blur in pixels.
-      neighbours: how many other digits are cut off at the page's borders.
+      neighbors: how many other digits are cut off at the page's borders.
       mark: side of a second mark near a corner, as a fraction of the digit's.
       tilt: how far inwards the corners of what is seen move, at most, as a fraction of its side.
     """
@@ -57,7 +57,7 @@ class Scene:
     line: float = 0.3
     line_width: float = 1.5
     blur: float = 0
-    neighbours: int = 0
+    neighbors: int = 0
     mark: float = 0
     tilt: float = 0
 
@@ -167,7 +167,7 @@ def _clear_of(ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: flo
 def _company(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list:
     """Corners of what else is written, and its size as a fraction of the digit's."""
     found = []
-    for side in rng.permutation(4)[: scene.neighbours]:
+    for side in rng.permutation(4)[: scene.neighbors]:
         axis, last = side % 2, side >= 2
         place = corner + rng.uniform(-0.3, 0.3, 2) * scene.size
         place[axis] = last * SIDE - scene.size / 2  # half of it is beyond the border

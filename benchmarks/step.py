@@ -5,7 +5,7 @@
                               [--compile]
 
 A step is forward pass, loss, backward pass and an update by SGD with Nesterov momentum, from the
-same weights and on the same batch for all sides. The batch is distorted and normalised outside the
+same weights and on the same batch for all sides. The batch is distorted and normalized outside the
 timed step; a row of its own times our step with the distortion in it. As in training, a dispatch
 of ours takes several steps. "flax" is our network with convolutions and pooling as Flax writes
 them (``lax.conv_general_dilated``, ``lax.reduce_window``), a step a dispatch: in a loop XLA runs
@@ -67,7 +67,7 @@ def raw_batch(task: str, size: int, seed: int = 0) -> Batch:
 
 
 def seen_batch(task: str, raw: Batch, data: Data | None = None) -> Batch:
-    """A batch as the network sees it: distorted and normalised."""
+    """A batch as the network sees it: distorted and normalized."""
     if not TASKS[task].distorts:
         return raw
     data = data or sample(task)

@@ -75,7 +75,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         made_mnist.write(Path(folder) / "cache", 256, 64)
-        # What is compiled here runs for seconds, so optimising it is time lost.
+        # What is compiled here runs for seconds, so optimizing it is time lost.
         quick = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick}
         for words in commands(PAGE.read_text()):

@@ -168,7 +168,7 @@ def _paste(
     Returns:
       ``[B, canvas, canvas, C]``.
     """
-    centres = (2 * jnp.arange(canvas) + 1) / canvas - 1
+    centers = (2 * jnp.arange(canvas) + 1) / canvas - 1
     one_hot = jnp.eye(images.shape[2])[:, None]  # a column of pixels, one channel for each
 
     def weights(axis: int) -> jax.Array:
@@ -182,7 +182,7 @@ def _paste(
         )[..., 0, :]
         if padding_mode == "zeros":
             return sampled
-        inside = jnp.abs(scale[..., None] * centres + shift[..., None]) <= 1
+        inside = jnp.abs(scale[..., None] * centers + shift[..., None]) <= 1
         return jnp.where(inside[..., None], sampled, 0)
 
     return jnp.einsum(

@@ -38,7 +38,7 @@ class AffineParameters(NamedTuple):
     angle: jax.Array  # [...], degrees
     scale: jax.Array  # [..., 2], along x and y
     shear: jax.Array  # [...]
-    shift: jax.Array  # [..., 2], normalised
+    shift: jax.Array  # [..., 2], normalized
 
 
 def _matrix(a00, a01, tx, a10, a11, ty) -> jax.Array:
@@ -129,7 +129,7 @@ def from_parameters(
       angle: ``[...]``, degrees.
       scale: ``[..., 2]``, or a scalar for both axes.
       shear: ``[...]``.
-      shift: ``[..., 2]``, normalised.
+      shift: ``[..., 2]``, normalized.
       aspect: the image's aspect ratio, ``[...]``; see the module's docstring.
 
     Returns:

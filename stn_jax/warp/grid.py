@@ -28,10 +28,10 @@ def normalized_to_pixel(
     Args:
       coordinate: any shape, normalized (-1 to 1 spans the axis).
       size: number of pixels along the axis.
-      align_corners: whether -1 and 1 are pixel centres (True) or outer edges (False).
+      align_corners: whether -1 and 1 are pixel centers (True) or outer edges (False).
 
     Returns:
-      Pixel coordinates in the same shape; 0 is the centre of the first pixel.
+      Pixel coordinates in the same shape; 0 is the center of the first pixel.
     """
     coordinate = jnp.asarray(coordinate)
     floating = jnp.issubdtype(coordinate.dtype, jnp.floating)

@@ -93,13 +93,13 @@ def test_the_measure_is_that_of_numpy_in_float64(theta, margin):
     taken, known = inside.copy(), inside.copy()
     last = np.array([width - 1, height - 1])
     for i, j in np.ndindex(*inside.shape):
-        centre = np.array([offset[1] + stride[1] * j, offset[0] + stride[0] * i])
+        center = np.array([offset[1] + stride[1] * j, offset[0] + stride[0] * i])
         steps = [np.linspace(-side, side, 9) for side in half[::-1]]
-        points = centre + np.array(list(itertools.product(*steps)))
+        points = center + np.array(list(itertools.product(*steps)))
         at = points @ pixels[:2, :2].T + pixels[:2, 2]
         inside[i, j] = ((points >= 0) & (points <= last)).all()
         taken[i, j] = inside[i, j] and ((at >= 0) & (at <= last)).all()
-        at = pixels[:2, :2] @ centre + pixels[:2, 2]
+        at = pixels[:2, :2] @ center + pixels[:2, 2]
         at = (at - offset[::-1]) / stride[::-1]
         known[i, j] = ((at >= 0) & (at <= np.array(inside.shape[::-1]) - 1)).all()
     whole = warp_in_float64(taken.astype(float), back, lattice) > 0.999

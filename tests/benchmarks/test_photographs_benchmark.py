@@ -77,7 +77,7 @@ def test_thinning_leaves_lines_one_pixel_wide():
 
 def test_others_are_cut_off_and_clear_of_the_digit():
     alone = taken(GLYPHS[0], size=140)
-    page = taken(GLYPHS[0], size=140, neighbours=3)
+    page = taken(GLYPHS[0], size=140, neighbors=3)
     added = (alone - page)[..., 0] > 100
     edges = (added[0], added[-1], added[:, 0], added[:, -1])
     assert sum(edge.any() for edge in edges) == 3

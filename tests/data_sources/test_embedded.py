@@ -100,7 +100,7 @@ def test_a_damaged_sample_is_reported(tmp_path, monkeypatch, damage):
         sources.load("mnist_sample")
 
 
-def test_licence_and_size():
+def test_license_and_size():
     notice = embedded.PATH.with_name("LICENSE.md").read_text()
     for words in ("Yann LeCun", "Corinna Cortes", "Alike 3.0", "subset"):
         assert words in notice

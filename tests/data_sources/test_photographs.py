@@ -85,7 +85,7 @@ def test_light_and_shade_are_no_ink(name):
         ((0, 0, 0), (255, 255, 255)),
     ],
 )
-def test_paper_and_ink_have_any_colour(paper, ink):
+def test_paper_and_ink_have_any_color(paper, ink):
     page = np.full((SIDE, SIDE, 3), paper, np.uint8)
     assert difference(seven(page, ink=ink)) < 3
 
@@ -267,7 +267,7 @@ SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 @given(
     shape=st.one_of(SHAPES, st.sampled_from([(1, 1), (1, 3000), (3000, 1), (2, 2)])),
     seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(["constant", "noise", "two levels", "one pixel", "gradient", "colours"]),
+    kind=st.sampled_from(["constant", "noise", "two levels", "one pixel", "gradient", "colors"]),
 )
 def test_any_picture_gives_a_digit_or_nothing(shape, seed, kind):
     rng = np.random.default_rng(seed)
@@ -281,7 +281,7 @@ def test_any_picture_gives_a_digit_or_nothing(shape, seed, kind):
         page[rng.integers(shape[0]), rng.integers(shape[1])] = high
     elif kind == "gradient":
         page[:] = np.linspace(low, high, shape[1])[:, None]
-    elif kind == "colours":
+    elif kind == "colors":
         page[:] = rng.integers(0, 256, page.shape)
     reading = find_digit(page)
     if kind == "constant":

@@ -68,7 +68,7 @@ def each(name: str, values: Any) -> Any:
 
 each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
-# Each function is compiled for a single run: to optimise it would take most of the time.
+# Each function is compiled for a single run: to optimize it would take most of the time.
 jit_once = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 

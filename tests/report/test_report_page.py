@@ -170,8 +170,8 @@ def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
     if task == "translated_mnist":
         assert inputs.shape[1:] == (60, 60)
         assert (data.values[0], data.values[-1]) == (-16, 16)
-        centre = (inputs * np.arange(60)).sum((1, 2)) / mass
-        np.testing.assert_allclose(centre - centre[16], data.values, atol=0.01)
+        center = (inputs * np.arange(60)).sum((1, 2)) / mass
+        np.testing.assert_allclose(center - center[16], data.values, atol=0.01)
     else:
         assert inputs.shape[1:] == (112, 112)
         assert (data.values[0], data.values[-1]) == (0.5, 4)
@@ -271,8 +271,8 @@ def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
     tiles = {tile.name: tile.value for tile in report(run, params, 0, predictions, []).tiles}
     # The window stays in the middle, so that digits keep the distance at which they were put: of
     # each the deviation over two passes.
-    centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
-    within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
+    centers = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
+    within = np.sqrt(((centers[0] - centers[1]) ** 2).sum(-1).mean() / 2)
     assert [float(slope) for slope in tiles["Slope of places"].split(", ")] == [0, 0]
     assert tiles["Within-digit RMS"] == f"{within:.2f} px"
     assert tiles["Within-class RMS"].endswith(" px")
@@ -454,7 +454,7 @@ def test_text_stands_out_in_light_and_dark(made, browser, scheme):
 
 
 def luminance(browser, element, what):
-    """Relative luminance (WCAG 2.1) of an element's colour."""
+    """Relative luminance (WCAG 2.1) of an element's color."""
     text = browser.run(f"getComputedStyle({element}).{what}")
     rgb = np.array([float(x) for x in re.findall(r"[\d.]+", text)[:3]]) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

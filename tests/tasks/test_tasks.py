@@ -30,7 +30,7 @@ def test_rotation_is_scipys_by_the_angle_that_it_reports(digits):
         expected = ndimage.rotate(
             np.asarray(digit[..., 0], np.float64) / 255, angle, reshape=False, order=1
         )
-        # SciPy counts a position outside the pixel centres as outside altogether.
+        # SciPy counts a position outside the pixel centers as outside altogether.
         np.testing.assert_allclose(image[2:-2, 2:-2, 0], expected[2:-2, 2:-2], atol=2e-5)
 
 
@@ -160,7 +160,7 @@ def test_a_square_of_clutter_shows_a_crop_of_6x6_pixels(digits):
             rows = image[top : top + side, left : left + side]
             if np.ptp(rows, axis=1).max() > 1e-5:
                 continue  # another square lies upon it
-            # Bilinear between pixel centres, the outer ones' values beyond them.
+            # Bilinear between pixel centers, the outer ones' values beyond them.
             place = np.clip((np.arange(side) + 0.5) * 6 / side - 0.5, 0, 5)
             step = 9 / 255
             start = rows[0, 0] / step - place[0]
@@ -228,10 +228,10 @@ def test_statistics_of_other_data_are_measured(digits):
     assert float(deviation[0]) == pytest.approx(0.1585, abs=0.03)
 
 
-def test_colour_images_of_another_size(digits):
-    colour = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
+def test_color_images_of_another_size(digits):
+    color = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
     for distort, side in ((rotate, 32), (translate, 68), (scale, 128)):
-        images = jax.jit(distort)(keys(4), colour, colour).images
+        images = jax.jit(distort)(keys(4), color, color).images
         chex.assert_shape(images, (4, side, side, 3))
         # What is done to a channel does not depend on the others.
         chex.assert_trees_all_equal(images[..., 0], images[..., 2])

@@ -209,7 +209,7 @@ def test_the_images_stay_on_the_disk(svhn_cache):
     assert any(low <= address < high for low, high in spans)
 
 
-def test_images_are_normalised_by_what_the_cache_has_stored(svhn_cache):
+def test_images_are_normalized_by_what_the_cache_has_stored(svhn_cache):
     run = assemble(config_of(svhn_cache, holdout=8))
     images = made(40, 64)[0] / 255
     np.testing.assert_allclose(run.data.mean, images.mean((0, 1, 2)), atol=1e-5)
@@ -296,7 +296,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     same = jnp.stack([run.data.images[0]] * 3)
     shown = run.task.transform(False)(keys, same, run.data.images).images
     assert float(jnp.abs(shown[0] - shown[1]).max()) > 0.1
-    # Normalised by what is measured on drawn images.
+    # Normalized by what is measured on drawn images.
     assert 0.4 < float(run.data.mean.mean()) < 0.9
 
 

@@ -324,7 +324,7 @@ def test_derivatives_agree_with_each_other_and_with_finite_differences():
 
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev])
 @pytest.mark.parametrize("inner", [jax.jacfwd, jax.jacrev])
-def test_the_hessian_of_bilinear_is_the_twist_of_the_four_neighbours(outer, inner):
+def test_the_hessian_of_bilinear_is_the_twist_of_the_four_neighbors(outer, inner):
     image = np.float64(random_image(4, 8, 1))
     position = pixels_to_normalized([2.25, 1.5], (4, 8))
     with jax.enable_x64(True):

@@ -95,7 +95,7 @@ def sampled(image, x, y, setting):
 
 
 def to_pixels(position, error, size, align_corners):
-    """Pixel positions of normalised ones in float64, and by how much float32 may miss them."""
+    """Pixel positions of normalized ones in float64, and by how much float32 may miss them."""
     pixel = ((position + 1) * (size - align_corners) - (not align_corners)) / 2
     rounding = 4 * EPS * ((np.abs(position) + 1) * size + 1)
     error = error * size / 2 + np.where(np.isinf(position), 0, rounding)
@@ -103,7 +103,7 @@ def to_pixels(position, error, size, align_corners):
 
 
 def check(found, image, position, error, setting):
-    """Compares samples ``[N, C]`` with what float64 finds at normalised positions ``[N, 2]``."""
+    """Compares samples ``[N, C]`` with what float64 finds at normalized positions ``[N, 2]``."""
     mode, padding_mode, align_corners = setting
     with np.errstate(invalid="ignore", over="ignore"):
         (x, dx), (y, dy) = (

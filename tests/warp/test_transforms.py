@@ -49,7 +49,7 @@ def random_params(family, *lead, seed=0, reach=0.3):
     return np.random.default_rng(seed).uniform(-reach, reach, (*lead, family.size))
 
 
-def pixel_centres(shape, align_corners):
+def pixel_centers(shape, align_corners):
     """[*shape, rank] of (x, y[, z]), from the definition."""
     axes = [
         np.linspace(-1, 1, size) if align_corners else (np.arange(size) + 0.5) * 2 / size - 1
@@ -282,7 +282,7 @@ def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
 def test_a_cropped_transform_samples_the_central_positions(family, fraction):
     theta = np.asarray(family.theta(random_params(family, seed=3)), np.float64)
     for align_corners in (False, True):
-        positions = fraction * pixel_centres(SHAPE[family.num_spatial_dims], align_corners)
+        positions = fraction * pixel_centers(SHAPE[family.num_spatial_dims], align_corners)
         grid = family.grid_of(
             family.cropped(theta, fraction),
             SHAPE[family.num_spatial_dims],
@@ -307,7 +307,7 @@ def test_a_homography_divides_by_the_third_coordinate(align_corners):
     theta = np.eye(3) + np.append(params, np.zeros((20, 1)), -1).reshape(20, 3, 3)
     shape = (4, 6)
     found = jitted(Projective())(params, shape, align_corners=align_corners)
-    expected = [look(each, pixel_centres(shape, align_corners)) for each in theta]
+    expected = [look(each, pixel_centers(shape, align_corners)) for each in theta]
     close(found, expected, atol=2e-6)
 
 
@@ -352,7 +352,7 @@ class TestHorizon:
     def test_on_it_and_behind_it_positions_are_finite_and_far_outside(self):
         grid = np.asarray(self.grid(self.theta))
         assert np.all(grid[:2] == Projective.NOWHERE)
-        close(grid[2:], look(self.theta, pixel_centres(self.shape, True)[2:]))
+        close(grid[2:], look(self.theta, pixel_centers(self.shape, True)[2:]))
 
     @pytest.mark.parametrize(("padding_mode", "seen"), [("zeros", 0), ("border", image[0, 0, 0])])
     @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
@@ -368,7 +368,7 @@ class TestHorizon:
         assert np.all(np.asarray(sampled[2, :3]) > 0.5)
 
     def test_a_point_behind_that_would_come_out_in_the_middle_is_not_seen(self):
-        # (u, v) is (0, 0) at (x, y) = (-1, -1), where w is -1: dividing would give the centre.
+        # (u, v) is (0, 0) at (x, y) = (-1, -1), where w is -1: dividing would give the center.
         theta = np.float32([[1, 0, 1], [0, 1, 1], [0, 2, 1]])
         assert np.all(np.asarray(self.grid(theta))[0, 0] == Projective.NOWHERE)
         # And where all three are 0.
@@ -427,7 +427,7 @@ def test_splines_are_those_of_scipy(points, smoothing, align_corners):
         degree=1,
         smoothing=smoothing,
     )
-    expected = judge(pixel_centres(shape, align_corners).reshape(-1, 2)).reshape(*shape, 2)
+    expected = judge(pixel_centers(shape, align_corners).reshape(-1, 2)).reshape(*shape, 2)
     with jax.enable_x64(True):
         exact(jitted(family)(params, shape, align_corners=align_corners), expected)
     close(jitted(family)(params, shape, align_corners=align_corners), expected, atol=1e-6)
@@ -473,7 +473,7 @@ def test_affine_thetas_stand_for_themselves(family):
     np.testing.assert_array_equal(family.as_affine(theta), theta)
 
 
-def test_a_homography_stands_for_its_slope_at_the_centre():
+def test_a_homography_stands_for_its_slope_at_the_center():
     params, step = random_params(Projective(), 5), 1e-6
     with jax.enable_x64(True):
         theta = 3 * Projective().theta(params)
@@ -487,7 +487,7 @@ def test_a_homography_stands_for_its_slope_at_the_centre():
 def test_a_spline_stands_for_the_nearest_affine_transform():
     family = ThinPlateSpline()
     theta = np.asarray(family.theta(random_params(family)))
-    control = np.append(pixel_centres((4, 4), True), np.ones((4, 4, 1)), -1)
+    control = np.append(pixel_centers((4, 4), True), np.ones((4, 4, 1)), -1)
     expected, *_ = np.linalg.lstsq(control.reshape(-1, 3), theta.reshape(-1, 2))
     close(jitted(family, "as_affine")(theta), expected.T)
 
