@@ -240,7 +240,7 @@ def test_a_config_file_may_take_an_argument_and_derive_fields_from_others(tmp_pa
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def test_names_that_the_locale_cannot_read_are_told_so(trained, tmp_path, digit_file):
+def test_names_that_the_locale_cannot_decode_are_reported(trained, tmp_path, digit_file):
     """Python then reads names as ASCII, and Orbax writes them as UTF-8."""
     folder = tmp_path / "L\u00e4ufe"
     shutil.copytree(trained[0] / "run", folder / "run")
@@ -266,7 +266,7 @@ def test_help_lists_the_fields(tmp_path, here, capsys):
     assert "localization_rate" in capsys.readouterr().out
 
 
-def test_importing_the_warps_loads_jax_alone(tmp_path):
+def test_importing_the_warps_loads_only_jax(tmp_path):
     code = """
 import sys, stn_jax
 stn_jax.affine_grid

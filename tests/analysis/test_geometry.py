@@ -71,7 +71,7 @@ def test_geometry_is_measured(shape, kernel, options, expected):
     ],
     ids=["depends on all", "finer than the image", "depends on nothing"],
 )
-def test_geometry_that_cannot_be_measured_is_refused(features):
+def test_geometry_that_cannot_be_measured_is_rejected(features):
     with pytest.raises(ValueError, match=r"cannot be measured .* pass geometry="):
         measure_geometry(features, (8, 8, 1))
 

@@ -75,7 +75,7 @@ def test_the_program_makes_the_same_sample_twice(mnist_dir, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [None, b"", gzip.compress(bytes(4 + 12 + 60_000 * 784))])
-def test_the_program_refuses_other_files(tmp_path, content):
+def test_the_program_rejects_other_files(tmp_path, content):
     if content is not None:
         (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
     command = [sys.executable, "-m", "tools.embed_sample", f"--manual_dir={tmp_path}"]

@@ -93,7 +93,7 @@ def archives(tmp_path):
     return tmp_path / "a.zip", tmp_path / "a.tar.gz"
 
 
-def test_of_other_data_sets_it_is_said_whether_files_unpack(tmp_path):
+def test_for_other_data_sets_files_are_checked_to_unpack(tmp_path):
     for path in archives(tmp_path):
         assert "unpacks without error but is not the original" in originals.diagnose("emnist", path)
         path.write_bytes(flip(path.read_bytes()))

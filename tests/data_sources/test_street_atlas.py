@@ -30,7 +30,7 @@ def test_every_font_has_a_package_and_an_open_license():
     assert atlas.ATLAS.stat().st_size < 300_000
 
 
-def test_every_digit_is_there_in_the_middle_of_its_cell_and_of_the_size_that_is_said():
+def test_every_digit_is_centered_in_its_cell_with_the_stated_size():
     glyphs = atlas.load()
     assert glyphs.distance.shape == (len(fonts()), 10, atlas.CELL, atlas.CELL)
     assert np.abs(glyphs.distance).max() <= atlas.REACH * 1.0001

@@ -103,7 +103,7 @@ def test_measuring_a_few_numbers():
     assert (tables["TOP"][0], tables["BOTTOM"][0]) == (1, 0.33)
 
 
-def test_what_is_kept_is_what_is_drawn(tmp_path, monkeypatch, capsys):
+def test_the_cached_data_set_equals_the_rendered_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 16, "test": 16})
     kept = sources.load("street_numbers/30k", cache_dir=tmp_path)
     for split in ("train", "test"):
@@ -259,7 +259,7 @@ def test_each_knob_does_something_more_of_it_does_more(name, clean, labels):
     assert more > 1.15 * change
 
 
-def test_what_some_knobs_do(clean, labels):
+def test_the_effects_of_some_settings(clean, labels):
     def drawn(**strengths):
         return np.asarray(draw_all(KEYS, labels, GeneratorConfig.off(**strengths)))
 
@@ -287,7 +287,7 @@ def test_a_knob_that_cannot_be(value):
         GeneratorConfig(blur=value)
 
 
-def test_as_many_random_numbers_as_are_drawn_can_be_had():
+def test_only_as_many_random_numbers_as_drawn_can_be_used():
     draws = RandomDraws(jax.random.key(0), 5)
     draws.uniform(shape=(4,))
     draws.happens(0.5)
@@ -349,7 +349,7 @@ def test_enlarging_is_pillows(usual):
 # --- sets -------------------------------------------------------------------------------------
 
 
-def test_a_set_is_what_a_trainer_takes_and_goes_by_split_seed_and_place():
+def test_a_split_depends_on_its_name_the_seed_and_the_index_alone():
     # Without JPEG, whose rounding makes much of the last bit.
     config = dataclasses.replace(GeneratorConfig(), jpeg=0.0)
     train = street.make("train", 20, seed=3, batch_size=16, config=config)

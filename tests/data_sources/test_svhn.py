@@ -105,7 +105,7 @@ def test_extra_may_be_missing_from_archives_of_ones_own(tmp_path):
         sources.load("svhn_numbers/custom", manual_dir=tmp_path, cache_dir=tmp_path / "other")
 
 
-def test_what_cannot_be_read_is_left_out_and_said(tmp_path, capfd):
+def test_unreadable_lines_are_skipped_and_reported(tmp_path, capfd):
     bad = png(numbers(1)[0][0])[:-300]
     archives(tmp_path, files={"3.png": bad, "5.png": None})
     assert len(load(tmp_path).train.labels) == 10 + 4
@@ -118,14 +118,14 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path, capfd):
     assert "train.tar.gz: 5.png: it has labels, but is missing" in said
 
 
-def test_an_archive_without_its_labels_is_refused(tmp_path):
+def test_an_archive_without_its_labels_is_rejected(tmp_path):
     archives(tmp_path)
     cut(tmp_path / "train.tar.gz", 0.5)
     with pytest.raises(DataError, match=r"train\.tar\.gz is damaged or cut off before its digit"):
         load(tmp_path)
 
 
-def test_the_strict_configuration_refuses_a_fault(tmp_path):
+def test_the_strict_configuration_rejects_a_fault(tmp_path):
     archives(tmp_path, files={"3.png": b""})
     code = """
         import pathlib, sys

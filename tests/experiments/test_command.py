@@ -173,7 +173,7 @@ main({flags!r})
     assert [json.loads(text)["seed"] for text in (texts[0], texts[2])] == [0, 1]
 
 
-def test_what_fails_in_training_does_not_stop_the_others(tiny_cache, tmp_path, monkeypatch, capsys):
+def test_a_failed_training_does_not_stop_the_others(tiny_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tried = []
 

@@ -24,7 +24,7 @@ def test_jobs_take_some_seeds_per_program_and_rows_fill_evenly():
     assert plan(99) == [("cnn", (0, 1, 2)), ("stn-c0", (0, 1, 2))]
 
 
-def test_what_is_done_is_left_out_and_another_configuration_is_not_done(line, read_back):
+def test_finished_runs_are_skipped_but_not_for_another_configuration(line, read_back):
     done = read_back(line("rotation/cnn", 1), line("rotation/stn-c0", 0, epochs=3))
     assert planned(jobs.plan(ROWS, {}, (0, 1), done, 9)) == [("cnn", (0,)), ("stn-c0", (0, 1))]
     again = jobs.plan(ROWS, {"epochs": 3}, (0, 1), done, 9)

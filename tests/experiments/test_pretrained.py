@@ -93,7 +93,7 @@ def test_weights_that_do_not_say_their_recipe_are_of_the_legacy_one(tmp_path):
         assert stn_jax.load_pretrained(name, folder=tmp_path)[0] == module
 
 
-def test_weights_of_another_network_are_refused_with_what_differs(folder):
+def test_weights_of_another_network_are_rejected_with_what_differs(folder):
     other = "rotated_mnist/stn-c0"
     (folder / "rotated_mnist__stn-sl1.npz").rename(folder / "rotated_mnist__stn-c0.npz")
     with pytest.raises(
@@ -104,7 +104,7 @@ def test_weights_of_another_network_are_refused_with_what_differs(folder):
         stn_jax.load_pretrained(other, folder=folder)
 
 
-def test_a_network_of_the_same_shapes_is_refused_by_its_name(folder):
+def test_a_network_of_the_same_shapes_is_rejected_by_its_name(folder):
     (folder / "rotated_mnist__stn-sl1.npz").rename(folder / "rotated_mnist__stn-c1.npz")
     with pytest.raises(PretrainedError, match=r"than rotated_mnist/stn-c1: those of rotated.*sl1$"):
         stn_jax.load_pretrained("rotated_mnist/stn-c1", folder=folder)
@@ -145,7 +145,7 @@ def test_damaged_files_and_those_of_another_format_say_so(folder):
 
 
 @pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
-def test_weights_that_half_precision_cannot_hold_are_refused(network, tmp_path, value):
+def test_weights_that_half_precision_cannot_hold_are_rejected(network, tmp_path, value):
     params = jax.tree.map(lambda x: x, network[1])
     params["head"]["logits"]["bias"] = jnp.full(7, value)
     with pytest.raises(PretrainedError, match="head/logits/bias has no finite values as float16"):
@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
         ({"model": {**OPTIONS, "width": 1 / 4}}, r"conv/kernel is \[.*\] and should be \[.*\]"),
     ],
 )
-def test_metadata_that_cannot_be_is_refused(folder, changes, message):
+def test_metadata_that_cannot_be_is_rejected(folder, changes, message):
     rewritten(folder / "rotated_mnist__stn-sl1.npz", format=1, **changes)
     with pytest.raises(PretrainedError, match=message) as caught:
         stn_jax.load_pretrained(NAME, folder=folder)
@@ -181,7 +181,7 @@ def test_metadata_that_cannot_be_is_refused(folder, changes, message):
 
 
 @pytest.mark.parametrize("kind", ["type", "order", "not finite", "pickle"])
-def test_weights_of_another_kind_are_refused(folder, tmp_path, kind):
+def test_weights_of_another_kind_are_rejected(folder, tmp_path, kind):
     path = folder / "rotated_mnist__stn-sl1.npz"
     with np.load(path) as npz:
         arrays = dict(npz)

@@ -130,7 +130,7 @@ def test_data_sets_are_never_mixed(line, read_back, tmp_path):
     assert re.findall(r"\*\*.*\*\*", others) == ["**7.77 %**"]
 
 
-def test_house_numbers_show_digits_and_the_papers_figures_on_svhn_alone(line, read_back):
+def test_house_numbers_have_digits_and_the_papers_numbers_only_on_svhn(line, read_back):
     digits = [("position_error_percent", 12.5)]
     read = read_back(
         line("svhn/stn-sl3", 0, 30.0, dataset="svhn_numbers", extra=digits),
@@ -154,9 +154,7 @@ def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):
     assert [row["ours"] for row in table1(read)[:3]] == ["not run", "**1.10 %**", "not run"]
 
 
-def test_synthetic_results_are_called_so_and_show_what_else_they_were_tested_on(
-    line, read_back, tmp_path
-):
+def test_synthetic_results_are_labeled_and_show_other_test_sets(line, read_back, tmp_path):
     def tested(error):
         crops = {"test_error_percent": error, "position_error_percent": 9.0, "test_examples": 128}
         return {"also_tested": {"svhn_numbers/custom": crops}}.items()

@@ -38,7 +38,7 @@ def test_lines_without_a_recipe_are_of_what_was_made_then(line, read_back):
         assert results.of(dataclasses.replace(config, recipe=recipe), read)
 
 
-def test_what_a_killed_process_left_is_reported_and_mended(line, tmp_path, capsys):
+def test_leftovers_of_a_killed_process_are_reported_and_repaired(line, tmp_path, capsys):
     path = tmp_path / "table1.jsonl"
     results.append(path, [line("rotation/cnn", seed) for seed in range(2)])
     whole = path.read_bytes()
@@ -109,7 +109,7 @@ def test_of_the_same_run_on_the_same_device_the_last_counts(line, read_back):
     assert sorted(r.line["test_error_percent"] for r in read) == [1.8, 1.9]
 
 
-def test_runs_are_the_same_if_nothing_differs_that_shapes_them():
+def test_runs_are_the_same_if_no_field_that_affects_them_differs():
     config = Config(seeds=(1,))
 
     def same(**changes):

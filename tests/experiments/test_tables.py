@@ -83,7 +83,7 @@ def test_settings_come_before_a_rows_defaults():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_rows_are_networks_that_can_be_told_apart(name):
+def test_rows_are_distinct_networks(name):
     rows = TABLES[name].rows
     for row in rows:
         config = row.config({"seeds": (3,)})

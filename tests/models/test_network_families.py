@@ -141,7 +141,7 @@ def test_the_warp_is_that_of_plain_use():
     chex.assert_trees_all_close(warped, expected, atol=1e-6)
 
 
-def test_volumes_are_affine_alone():
+def test_volumes_support_only_affine_transforms():
     volumes = jnp.zeros((2, 4, 6, 8, 1))
     (_, theta), _ = SpatialTransformer(LOOK).init_with_output(
         jax.random.key(0), volumes, return_theta=True

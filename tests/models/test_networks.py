@@ -107,7 +107,7 @@ def test_the_localization_network_of_svhn_keeps_the_size_but_for_its_pooling():
 
 
 @pytest.mark.parametrize("variant", ["stn-c0", "stn-c1", "stn-sl1", "stn-dl1"])
-def test_what_is_warped_of_scaled_digits_keeps_its_size(variant):
+def test_the_warped_array_of_scaled_digits_keeps_its_size(variant):
     for recipe, factor in (("published", 1), ("legacy", 2)):
         model = create_model("scaled_mnist", variant, recipe=recipe, width=1 / 16)
         images = images_for("scaled_mnist")
@@ -120,7 +120,7 @@ def test_what_is_warped_of_scaled_digits_keeps_its_size(variant):
         assert details.warped.shape[1:3] == (side, side)
 
 
-def test_an_unknown_recipe_is_refused():
+def test_an_unknown_recipe_is_rejected():
     with pytest.raises(ValueError, match="recipe is 'old'; expected one of published, legacy"):
         create_model("rotated_mnist", "cnn", recipe="old")
 
@@ -168,7 +168,7 @@ def resized(images, side):
 
 
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
-def test_looking_at_depth_0_is_the_same_whichever_way_it_is_named(task):
+def test_all_variants_of_depth_0_are_the_same_network(task):
     model, variables, images = init(task, "stn-c0")
     variables = moved(variables)
     logits = jax.jit(model.apply)(variables, images)
@@ -240,7 +240,7 @@ def test_iterations_compose_their_thetas_and_resample_the_input():
     assert float(jnp.abs(expected - first.theta).max()) > 1e-3
 
 
-def test_iterations_that_shrink_look_at_full_size_until_the_last():
+def test_iterations_with_downsampling_use_the_full_size_until_the_last():
     model, variables, images = init("translated_mnist", "stn-c0", iterations=3)
     assert details_of(model, variables, images)[1].warped.shape == (3, 30, 30, 1)
 
@@ -303,7 +303,7 @@ def test_unknown_variants_are_named_in_the_error(name):
         Variant.parse(name)
 
 
-def test_impossible_requests_say_what_is_possible():
+def test_errors_for_impossible_requests_say_what_is_possible():
     with pytest.raises(ValueError, match="task is 'mnist'; expected one of rotated_mnist"):
         create_model("mnist", "cnn")
     with pytest.raises(ValueError, match=r"'stn-sl3'.* has 2 blocks; expected a depth from 0 to 2"):
@@ -332,7 +332,7 @@ class TestSpatialTransformer:
         warped, _ = module.init_with_output(jax.random.key(1), jnp.ones((4, 12, 12, 2)))
         chex.assert_shape(warped, (4, *side, 2))
 
-    def test_a_window_starts_with_the_middle_and_theta_says_so(self):
+    def test_a_crop_starts_at_the_center_and_theta_includes_it(self):
         module = SpatialTransformer(self.look, downsample=2, crop_fraction=0.5)
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         (warped, theta), variables = module.init_with_output(
@@ -347,7 +347,7 @@ class TestSpatialTransformer:
         chex.assert_trees_all_close(warped, images[:, 3:9, 8:16], atol=1e-5)
 
     @pytest.mark.parametrize("iterations", [1, 2])
-    def test_a_window_is_of_the_last_look_alone(self, iterations):
+    def test_the_crop_applies_to_the_last_iteration_only(self, iterations):
         options = {"iterations": iterations, "shape": (12, 12)}
         whole = SpatialTransformer(self.look, **options)
         part = SpatialTransformer(self.look, crop_fraction=0.5, **options)
@@ -388,13 +388,13 @@ class TestSpatialTransformer:
         warped = module.apply({}, volumes, theta, method="warp")
         chex.assert_trees_all_close(warped, volumes, atol=1e-5)
 
-    def test_predict_looks_once(self):
+    def test_predict_supports_a_single_iteration(self):
         with pytest.raises(ValueError, match="iterations is 2; predict expects 1"):
             SpatialTransformer(self.look, iterations=2).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2)), method="predict"
             )
 
-    def test_bad_input_is_refused(self):
+    def test_bad_input_is_rejected(self):
         for fraction in (0.0, -1.0, float("nan"), float("inf")):
             with pytest.raises(
                 ValueError, match=f"crop_fraction is {fraction}; expected a fraction of"
@@ -424,7 +424,7 @@ class TestSpatialTransformer:
             ({}, (1, 0, 6, 1), r"image has shape \(1, 0, 6, 1\); expected sides of 1 or more"),
         ],
     )
-    def test_an_empty_output_is_refused(self, options, shape, message):
+    def test_an_empty_output_is_rejected(self, options, shape, message):
         module = SpatialTransformer(self.look, **options)
         with pytest.raises(ValueError, match=message):
             module.init(jax.random.key(1), jnp.ones(shape))
@@ -434,7 +434,7 @@ class TestSpatialTransformer:
     @pytest.mark.parametrize(
         "look", [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))]
     )
-    def test_what_is_no_vector_for_each_image_is_refused(self, look):
+    def test_a_localization_output_that_is_not_a_vector_is_rejected(self, look):
         with pytest.raises(
             ValueError, match=r"the localization network returned .*expected a vector"
         ):
@@ -446,7 +446,7 @@ class TestFlags:
 
     look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
 
-    def test_a_localization_network_that_knows_nothing_of_training(self):
+    def test_a_localization_network_may_have_no_train_argument(self):
         images = images_for("rotated_mnist")
         for variant in ("stn-c0", "stn-c1", "stn-sl1", "stn-dl1"):
             model = create_model("rotated_mnist", variant, width=1 / 16, localization=self.look)
@@ -456,7 +456,7 @@ class TestFlags:
             assert details.theta.shape == (3, 2, 3)
 
     @pytest.mark.parametrize("kind", ["keyword", "position", "sequential", "any", "function"])
-    def test_a_localization_network_is_told(self, kind):
+    def test_a_localization_network_is_passed_the_train_flag(self, kind):
         told = []
 
         class Keyword(nn.Module):
@@ -597,7 +597,7 @@ class TestFlags:
         chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
-def test_maps_that_are_too_small_are_refused():
+def test_maps_that_are_too_small_are_rejected():
     for task, side, message in (
         ("svhn", 8, "a map of 1x1 is too small for pooling by 2"),
         ("rotated_mnist", 14, "a map of 3x3 is too small for a 7x7 convolution"),

@@ -130,7 +130,7 @@ class TestTransferOfParameters:
         back = torch_networks().to_flax(module)
         jax.tree.map(np.testing.assert_array_equal, back, params)
 
-    def test_height_and_width_are_told_apart(self):
+    def test_height_and_width_are_distinguished(self):
         import torch
 
         torch.manual_seed(0)
@@ -153,7 +153,7 @@ class TestTransferOfParameters:
         torch_networks().load_flax(again, params)
         assert all(map(torch.equal, again.parameters(), module.parameters()))
 
-    def test_another_network_is_refused(self):
+    def test_another_network_is_rejected(self):
         networks = torch_networks()
         params = inputs(Case.of("rotated_mnist", "stn-c1", width=1 / 16), 0)["params"]
         with pytest.raises(ValueError, match=r"not in both: .*transformer/theta/bias"):

@@ -128,7 +128,7 @@ def test_a_digit_turns_counter_clockwise_from_end_to_end(made):
             assert np.abs(difference).max() <= 1
 
 
-def test_what_the_slider_says_is_what_the_network_says(made):
+def test_the_slider_shows_the_networks_predictions(made):
     folder, _, path = made
     data = sweep_of(path)
     run, state = load(folder)
@@ -261,7 +261,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     assert "Rotate a number" in text
 
 
-def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
+def test_the_alignment_of_translated_digits_is_reported(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c0", "test_passes": 2}
     run = assemble(Config(**tiny_config | values))
     few = sources.Split(run.test.images[:6], run.test.labels[:6])

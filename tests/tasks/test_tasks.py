@@ -48,7 +48,7 @@ def without_clutter(images, pool):
     return jax.jit(translate)(keys(len(images)), images, jnp.zeros_like(pool))
 
 
-def test_translation_puts_the_digit_at_a_whole_pixel_place(digits):
+def test_translation_places_the_digit_at_a_whole_pixel_position(digits):
     images, theta = without_clutter(digits[:50], digits)
     chex.assert_shape(images, (50, 60, 60, 1))
     places = []
@@ -187,14 +187,14 @@ def test_legacy_clutter_of_scaled_digits_grows_with_the_digit(digits):
     assert np.median(crops[factor < 0.7]) == pytest.approx(6, rel=0.05)
 
 
-def test_recipes_differ_in_the_clutter_of_scaled_digits_alone():
+def test_recipes_differ_only_in_the_clutter_of_scaled_digits():
     for name, task in TASKS.items():
         assert make_task(name) is task
         assert (make_task(name, "legacy") == task) == (name != "scaled_mnist")
 
 
 @pytest.mark.parametrize("recipe", ["published", "legacy"])
-def test_scaled_mnist_looks_like_the_published_one(digits, recipe):
+def test_scaled_mnist_has_the_published_statistics(digits, recipe):
     # Digits alone have a mean of 0.031: a quarter of the ink is clutter.
     task = make_task("scaled_mnist", recipe)
     pool = jnp.asarray(sources.load("mnist_sample").train.images[:2000])
@@ -204,7 +204,7 @@ def test_scaled_mnist_looks_like_the_published_one(digits, recipe):
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.distorts])
-def test_what_an_example_looks_like_does_not_depend_on_its_batch(digits, name):
+def test_an_example_does_not_depend_on_its_batch(digits, name):
     distort = jax.jit(TASKS[name].distort)
     whole = distort(keys(8), digits[:8], digits)
     part = distort(keys(8)[3:5], digits[3:5], digits)

@@ -88,7 +88,7 @@ def test_photographs_in_uneven_light_are_read(answered):
         assert drawn.width > 600
 
 
-def test_what_is_no_digit_is_doubted(answered):
+def test_images_without_a_digit_are_doubted(answered):
     noise, patch = map(str, answered[1][6:])
     assert re.search(r"noise.png: \d .*; doubtful: .*no digit stands out from the page", noise)
     assert re.search(r"patch.png: \d .*; doubtful: .*a patch rather than strokes", patch)

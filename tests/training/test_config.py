@@ -86,7 +86,7 @@ NAMES = [field.name for field in dataclasses.fields(Config)]
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(NAMES), ANYTHING)
-def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
+def test_any_value_is_accepted_unchanged_or_rejected_by_name(name, value):
     config, message = None, ""
     try:
         config = Config(**{name: value})
@@ -151,7 +151,7 @@ ALL = [
 
 
 @pytest.mark.parametrize(("task", "variant"), ALL)
-def test_what_was_stored_without_a_recipe_is_read_as_it_was_made(task, variant, tmp_path):
+def test_configurations_stored_without_a_recipe_are_legacy(task, variant, tmp_path):
     recipes = ("published", "legacy")
     one, other = (create_model(task, variant, recipe=recipe) for recipe in recipes)
     shows = [make_task(task, recipe).distort for recipe in recipes]
@@ -172,7 +172,7 @@ def test_what_was_stored_without_a_recipe_is_read_as_it_was_made(task, variant, 
     assert Config.from_dict(old) == new
 
 
-def test_differences_name_what_shapes_the_training_and_nothing_else():
+def test_differences_name_only_fields_that_affect_the_training():
     config = Config(epochs=4)
     assert config.differences(Config(epochs=8, log_every=7, cache_dir="x")) == [
         "epochs: 4 against 8"

@@ -77,7 +77,7 @@ class TestClipping:
         moved = float(jnp.abs(expected["theta"]["bias"] - plain[1]["theta"]["bias"]).max())
         assert (moved > 1e-3) == (0 < ratio <= 1)
 
-    def test_each_images_gradient_is_no_longer_than_asked_for(self):
+    def test_each_images_gradient_is_clipped(self):
         module, params = self.module(1)
         loss_fn = self.loss(module)
 
@@ -99,7 +99,7 @@ class TestClipping:
         found = jax.jit(lambda x: clip_by_ratio(x, 1.0))(jnp.zeros((4, 3)))
         np.testing.assert_array_equal(found, 0)
 
-    def test_at_once_it_costs_nothing(self):
+    def test_clipping_a_whole_batch_costs_nothing(self):
         """XLA merges the passes: their operations are those of one."""
         module, params = self.module(1)
         loss_fn, batch = self.loss(module), (self.images, self.weights)

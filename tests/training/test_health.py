@@ -108,9 +108,7 @@ def test_transforms_that_run_away_are_reported_with_advice(tiny_config, tmp_path
 
 
 @pytest.mark.parametrize(("rate", "warned"), [(1e-9, 1), (0.0, 0)])
-def test_a_network_that_does_not_look_is_reported(
-    tiny_config, tmp_path, capsys, monkeypatch, rate, warned
-):
+def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeypatch, rate, warned):
     # Without any rate it is the user's wish.
     monkeypatch.setattr(health, "GRACE_STEPS", 2)
     values = {"localization_rate": rate, "log_every": 1, "test_passes": 1}

@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert (copy / "checkpoints" / "12.damaged").exists()
 
 
-def test_where_all_checkpoints_are_damaged_it_begins_anew(config, whole, copy, capfd):
+def test_if_all_checkpoints_are_damaged_training_starts_over(config, whole, copy, capfd):
     for step in (8, 12):
         flip(copy / "checkpoints" / str(step))
     train(config, copy)
@@ -159,7 +159,7 @@ def test_where_all_checkpoints_are_damaged_it_begins_anew(config, whole, copy, c
     compare(whole, copy)
 
 
-def test_what_killed_processes_left_is_removed(config, copy):
+def test_leftovers_of_killed_processes_are_removed(config, copy):
     left = [copy / "checkpoints" / "9.unfinished", copy / "checkpoints" / "4.doomed"]
     for path in left:
         (path / "default").mkdir(parents=True)
@@ -179,7 +179,7 @@ def test_checkpoints_of_orbax_own_manager_still_open(config, copy):
     chex.assert_trees_all_equal(load(copy)[1], state)
 
 
-def test_a_whole_checkpoint_of_another_network_is_refused(config, copy):
+def test_a_whole_checkpoint_of_another_network_is_rejected(config, copy):
     checkpoints = Checkpoints(copy / "checkpoints")
     with pytest.raises(WorkdirError, match="does not fit this network or this version"):
         checkpoints.restore({"step": jax.ShapeDtypeStruct((), "int32"), "weights": ()}, mend=True)
@@ -195,7 +195,7 @@ with Workdir(sys.argv[1]).lock():
 """
 
 
-def test_a_second_process_is_refused_until_the_first_is_gone(config, tmp_path):
+def test_a_second_process_is_rejected_until_the_first_is_gone(config, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
@@ -271,7 +271,7 @@ def train_command(config: Config, workdir: Path) -> str:
     return f"{sys.executable} {ROOT}/train.py {quickstart} --workdir={workdir} {flags}"
 
 
-def test_a_full_disk_is_said_and_the_earlier_checkpoint_is_whole(config, tmp_path):
+def test_a_full_disk_is_reported_and_the_earlier_checkpoint_is_intact(config, tmp_path):
     """The disk is filled once there is a checkpoint of the first epoch."""
     code = f"""
 import jax, os, shutil, sys
@@ -306,7 +306,7 @@ print("trained to", train(config, workdir)["step"])
     assert "trained to 12" in done.stdout
 
 
-def test_a_read_only_workdir_is_said(config, tmp_path):
+def test_a_read_only_workdir_is_reported(config, tmp_path):
     workdir = tmp_path / "run"
     done = in_a_mount("-o ro", tmp_path, train_command(config, workdir))
     assert done.returncode == 2
@@ -324,7 +324,7 @@ def test_a_history_that_was_damaged_is_kept_up_to_there(tmp_path):
         assert [line["step"] for line in Workdir(tmp_path).metrics()] == [0, 1]
 
 
-def test_a_training_that_is_killed_ends_as_one_left_alone(tiny_cache, tmp_path):
+def test_a_killed_training_ends_as_an_undisturbed_one(tiny_cache, tmp_path):
     """A short form of chaos.py, which says how to run the long one."""
     flags = [f"--config.cache_dir={tiny_cache}", "--config.dataset=mnist"]
     flags += ["--config.width=0.0625", "--config.epochs=6", "--config.batch_size=128"]

@@ -40,7 +40,7 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
 
 
 @pytest.mark.parametrize("transform", REPEATS)
-def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, transform):
+def test_a_familys_transforms_are_drawn_and_read_correctly(tiny_config, transform):
     run = assemble(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
     pictures = np.asarray(run.test.images[:3], np.float32) / 255
     seen = (pictures - run.data.mean) / run.data.deviation
@@ -78,7 +78,7 @@ def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
     np.testing.assert_allclose(poses[2], affine.scaling(0.5), atol=1e-6)
 
 
-def test_what_is_said_of_translated_digits(tiny_config):
+def test_the_report_of_translated_digits(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c1", "test_passes": 2}
     run = assemble(Config(**{**tiny_config, **values}))
     result = summarize(run, predict(run, run.init_state()["params"], quiet=True))

@@ -235,7 +235,7 @@ def test_compose_broadcasts_and_one_theta_is_itself():
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("rank", "shape"), [(2, (4, 6)), (3, (2, 4, 5))])
-def test_a_composed_warp_looks_at_the_places_of_two_warps_in_a_row(rank, shape, align_corners):
+def test_a_composed_warp_samples_the_positions_of_two_successive_warps(rank, shape, align_corners):
     a, b = random_thetas(rank=rank, seed=0), random_thetas(rank=rank, seed=1)
     # The second warp looks at places of the first one's output, each of which looks on.
     places = np.asarray(jitted.grid(b, shape, align_corners=align_corners), np.float64)
@@ -464,7 +464,7 @@ def test_grids_are_those_of_pytorch_down_to_a_single_pixel(shape, align_corners)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_a_single_pixel_looks_at_the_window_center(align_corners):
+def test_a_single_pixel_samples_the_window_center(align_corners):
     theta = random_thetas()
     grid = jitted.grid(theta, (1, 1), align_corners=align_corners)
     np.testing.assert_array_equal(grid[0, 0], theta[:, 2])
@@ -504,7 +504,7 @@ def test_shapes_may_be_numpy_integers_or_lists():
         (np.eye(3, 4), "DHW", TypeError, "shape is 'DHW'; expected a tuple of ints (D, H, W)"),
     ],
 )
-def test_affine_grid_names_what_does_not_fit(theta, shape, kind, message):
+def test_affine_grid_names_the_wrong_argument(theta, shape, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         affine_grid(theta, shape)
 
@@ -530,7 +530,7 @@ def test_affine_grid_names_what_does_not_fit(theta, shape, kind, message):
         (lambda: affine.invert(np.eye(3)), "theta has shape (3, 3); expected [..., 2, 3] or"),
     ],
 )
-def test_affine_functions_name_what_does_not_fit(call, message):
+def test_affine_functions_name_the_wrong_argument(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
 

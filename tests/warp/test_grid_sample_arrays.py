@@ -439,6 +439,6 @@ def test_volumes_have_no_bicubic():
         (np.zeros((2, 0, 3)), THETA, (4, 8), ValueError, "there is no pixel to sample from"),
     ],
 )
-def test_affine_transform_names_what_does_not_fit(image, theta, shape, kind, message):
+def test_affine_transform_names_the_wrong_argument(image, theta, shape, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         affine_transform(image, theta, shape)

@@ -232,7 +232,9 @@ def test_with_the_aspect_distances_in_pixels_are_kept(family, align_corners):
 @pytest.mark.parametrize("family", MATRICES, ids=str)
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10**6), align_corners=st.booleans())
-def test_a_composed_transform_looks_where_two_in_a_row_look(family, seed, align_corners):
+def test_a_composed_transform_samples_the_positions_of_two_successive_ones(
+    family, seed, align_corners
+):
     shape = SHAPE[family.num_spatial_dims]
     first, second = random_params(family, 2, seed=seed)
     with jax.enable_x64(True):
@@ -263,7 +265,7 @@ def test_composing_stays_in_the_family(params, angle, log_scale):
 
 
 @pytest.mark.parametrize("family", MATRICES, ids=str)
-def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
+def test_compose_broadcasts_several_thetas_and_returns_a_single_one_unchanged(family):
     @jax.jit
     def composed(*params):
         a, b = map(family.theta, params)
@@ -291,7 +293,7 @@ def test_a_cropped_transform_samples_the_central_positions(family, fraction):
         close(grid, look(theta, positions))
 
 
-def test_a_window_of_half_the_sides_keeps_the_resolution():
+def test_a_crop_of_half_the_sides_keeps_the_resolution():
     image = np.random.default_rng(0).normal(size=(12, 20, 3)).astype(np.float32)
     theta = Affine().cropped(affine.identity(), 0.5)
     middle = grid_sample(image, affine_grid(theta, (6, 10)))
@@ -356,7 +358,7 @@ class TestHorizon:
 
     @pytest.mark.parametrize(("padding_mode", "seen"), [("zeros", 0), ("border", image[0, 0, 0])])
     @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-    def test_what_is_seen_there_is_the_padding(self, mode, padding_mode, seen):
+    def test_positions_behind_the_horizon_show_the_padding(self, mode, padding_mode, seen):
         sampled = grid_sample(
             self.image,
             self.grid(self.theta),
@@ -434,7 +436,7 @@ def test_splines_are_those_of_scipy(points, smoothing, align_corners):
 
 
 @pytest.mark.parametrize("points", [2, 4, 7])
-def test_control_points_look_where_they_are_told(points):
+def test_control_points_are_mapped_to_their_positions(points):
     family = ThinPlateSpline(points)
     theta = family.theta(random_params(family, 3))
     close(jitted(family, "grid_of")(theta, (points, points), align_corners=True), theta, atol=2e-6)
@@ -450,7 +452,7 @@ def test_parameters_are_displacements_row_by_row():
 
 
 @pytest.mark.parametrize("family", [ThinPlateSpline(), ThinPlateSpline(3, smoothing=10.0)], ids=str)
-def test_what_is_affine_bends_nothing(family):
+def test_affine_displacements_do_not_bend(family):
     matrix = affine.from_parameters(30, (1.2, 0.7), 0.1, (0.1, -0.2))
     control = affine_grid(matrix, (family.points,) * 2, align_corners=True)
     close(jitted(family, "grid_of")(control, (4, 6)), affine_grid(matrix, (4, 6)), atol=2e-6)
@@ -587,7 +589,7 @@ def test_names_and_objects_are_found():
         ),
     ],
 )
-def test_what_does_not_fit_is_named(call, kind, message):
+def test_errors_name_the_wrong_argument(call, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         call()
 

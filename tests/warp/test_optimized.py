@@ -71,6 +71,6 @@ def run_optimized(program: str, **environment: str) -> None:
 
 
 @pytest.mark.parametrize("native", ["0", "1"])
-def test_positions_round_alike_wherever_they_are_used(native):
+def test_positions_round_the_same_way_in_all_their_uses(native):
     """An index and its weight from a position rounded once each are a whole pixel off."""
     run_optimized(PROGRAM, STN_JAX_NATIVE=native)
