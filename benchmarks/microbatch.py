@@ -1,4 +1,4 @@
-"""Time of a training step whose batch is taken in parts.
+"""Time of a training step by microbatch size.
 
     python -m benchmarks.microbatch [--task=rotated_mnist] [--variants=cnn,stn-sl1] [--batch=256]
                                     [--sizes=256,128,64,32,16] [--steps=5] [--rounds=9]

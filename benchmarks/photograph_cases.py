@@ -1,4 +1,4 @@
-"""What photographs of digits are disturbed by, in several strengths."""
+"""Disturbances of photographs of digits, in several strengths."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from benchmarks.scenes import BLACK, WHITE, Scene
 
 
 class Case(NamedTuple):
-    """A disturbance in one strength."""
+    """A disturbance of one strength."""
 
     disturbance: str
     strength: str
@@ -19,7 +19,7 @@ class Case(NamedTuple):
 
 
 def _cases(disturbance: str, *strengths: tuple[str, dict[str, Any]], hard: int = 0) -> list[Case]:
-    """A disturbance by strength; the last ``hard`` of them a person would mind."""
+    """A disturbance in several strengths; the last ``hard`` of them would bother a person."""
     last = len(strengths) - hard
     return [
         Case(disturbance, name, Scene(**values), i < last)

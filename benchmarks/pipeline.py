@@ -33,7 +33,7 @@ from stn_jax.training.workdir import Workdir
 
 
 class Interleaved(Hooks):
-    """At the end of each epoch, times other things beside the training.
+    """At the end of each epoch, times other programs too.
 
     The loop writes a line of metrics when an epoch's results have arrived, and the checkpoint
     behind that: what lies between one such line and the next is a whole epoch.

@@ -48,7 +48,7 @@ Batch = tuple[Any, Any]  # images [B, H, W, C], labels [B] or [B, positions]
 
 
 def sample(task: str) -> Data:
-    """The digits that come with the package, for a task that distorts them."""
+    """The embedded sample, for a task that distorts it."""
     train = sources.load("mnist_sample").train
     images = jnp.asarray(train.images)
     statistics = TASKS[task].statistics("mnist_sample", images)
@@ -111,7 +111,7 @@ def make_step(
 
 
 def initial(model: Network, images: jax.Array, seeds: int) -> list[Any]:
-    """A parameter tree for each seed, with a layer to theta that does not give the identity.
+    """A parameter tree for each seed, whose layer to theta does not produce the identity.
 
     At the identity all positions are whole pixels, where the gradient jumps: a rounding decides.
     """
@@ -129,7 +129,7 @@ def initial(model: Network, images: jax.Array, seeds: int) -> list[Any]:
 
 
 class JaxSide:
-    """A program that takes steps, and the state that it takes along from call to call.
+    """A program that runs steps, with the state that it carries from call to call.
 
     Args:
       model: the network.
@@ -198,7 +198,7 @@ def work(lowered: Any) -> tuple[float, float]:
 
 
 class TorchSide:
-    """The same in PyTorch; several seeds, and steps, one after the other."""
+    """The same in PyTorch; several seeds, and several steps, in sequence."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class TorchSide:
         return loss
 
     def loss_and_gradients(self) -> tuple[float, Any]:
-        """Of the first network, as a Flax tree; without dropout, which draws its own numbers."""
+        """The first network's values, as a Flax tree; without dropout, which is random."""
         from benchmarks import torch_networks
 
         module = self.modules[0]
@@ -301,7 +301,7 @@ def errors(found: tuple[Any, Any], exact: tuple[float, Any]) -> dict[str, float]
 
 
 def peaks(dtype: Any) -> tuple[float, float]:
-    """What this device reaches: operations a second in matrix products, and bytes a second."""
+    """This device's rates: operations per second in matrix products, and bytes per second."""
     on_cpu = jax.default_backend() == "cpu"
     side, size = (1536, 2**24) if on_cpu else (8192, 2**28)
     a = jnp.ones((side, side), dtype)

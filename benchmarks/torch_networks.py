@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 class FlatLinear(nn.Linear):
-    """A dense layer behind a map of a known shape, which it flattens."""
+    """A dense layer after flattening a map of a known shape."""
 
     def __init__(self, map_shape: Shape, features: int):
         super().__init__(math.prod(map_shape), features)
@@ -36,7 +36,7 @@ def _dense(map_shape: Shape, widths: Sequence[int]) -> nn.ModuleList:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, max-pooling by 2 if asked for, ReLU, dropout."""
+    """Convolution, optional max-pooling by 2, ReLU, dropout."""
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class Head(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.answer = (classes,) if positions is None else (positions, classes)
-        *dense, logits = _dense(shape, (*hidden, math.prod(self.answer)))
+        self.output_shape = (classes,) if positions is None else (positions, classes)
+        *dense, logits = _dense(shape, (*hidden, math.prod(self.output_shape)))
         self.dense = nn.ModuleList(dense)
         self.logits = logits
         self.dropout = nn.Dropout(dropout)
@@ -86,7 +86,7 @@ class Head(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.dense:
             x = self.dropout(functional.relu(layer(x)))
-        return self.logits(x).unflatten(-1, self.answer)
+        return self.logits(x).unflatten(-1, self.output_shape)
 
 
 class DenseLocalization(nn.Module):
@@ -104,7 +104,7 @@ class DenseLocalization(nn.Module):
 
 
 class ConvLocalization(nn.Module):
-    """Convolutions of 5x5, each with max-pooling by 2 where 5x5 are left, and ReLU; then dense."""
+    """5x5 convolutions with ReLU and, if 5x5 or more remains, max-pooling by 2; then dense."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Stack(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Look, decide on a pose, warp; with several iterations look again and compose the poses."""
+    """Predicts a transform and warps; several iterations compose their transforms."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class SpatialTransformer(nn.Module):
 
 
 class Network(nn.Module):
-    """A classifier with, perhaps, a spatial transformer in it; see ``stn_jax.models.Network``."""
+    """A classifier, optionally with a spatial transformer; see ``stn_jax.models.Network``."""
 
     def __init__(
         self,
@@ -417,7 +417,7 @@ def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[
 
 
 def _to_flax(value: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    """A bias as it is; a kernel with its output axis last and channels behind height and width."""
+    """Kernels in Flax's order of axes (height, width, input, output); biases are unchanged."""
     if value.ndim == 4:
         return value.permute(2, 3, 1, 0)
     if isinstance(layer, FlatLinear) and value.ndim == 2:

@@ -93,6 +93,12 @@ def test_weights_that_do_not_say_their_recipe_are_of_the_legacy_one(tmp_path):
         assert stn_jax.load_pretrained(name, folder=tmp_path)[0] == module
 
 
+def test_weights_of_earlier_versions_have_a_window(network, tmp_path):
+    model = {"window": 0.5, "recipe": "published"}
+    pretrained.save(NAME, network[1], {**METADATA, "model": model}, folder=tmp_path)
+    assert stn_jax.load_pretrained(NAME, folder=tmp_path)[0].transformer.crop_fraction == 0.5
+
+
 def test_weights_of_another_network_are_rejected_with_what_differs(folder):
     other = "rotated_mnist/stn-c0"
     (folder / "rotated_mnist__stn-sl1.npz").rename(folder / "rotated_mnist__stn-c0.npz")

@@ -312,11 +312,20 @@ def test_errors_for_impossible_requests_say_what_is_possible():
         create_model("rotated_mnist", "cnn").init(jax.random.key(0), jnp.zeros((1, 7, 7, 1)))
 
 
+def test_the_earlier_name_of_crop_fraction_is_accepted():
+    old, new = (
+        create_model("translated_mnist", "stn-c0", **{name: 0.5})
+        for name in ("window", "crop_fraction")
+    )
+    assert old == new
+    assert new.transformer.crop_fraction == 0.5
+
+
 class TestSpatialTransformer:
-    look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
+    localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
 
     def test_starts_at_the_identity_and_can_learn_from_there(self):
-        module = SpatialTransformer(self.look)
+        module = SpatialTransformer(self.localization)
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
         warped, variables = module.init_with_output(jax.random.key(1), images)
         chex.assert_trees_all_close(warped, images, atol=1e-5)
@@ -328,12 +337,12 @@ class TestSpatialTransformer:
 
     @pytest.mark.parametrize(("options", "side"), [({"shape": (5, 7)}, (5, 7)), ({}, (12, 12))])
     def test_output_shape(self, options, side):
-        module = SpatialTransformer(self.look, **options)
+        module = SpatialTransformer(self.localization, **options)
         warped, _ = module.init_with_output(jax.random.key(1), jnp.ones((4, 12, 12, 2)))
         chex.assert_shape(warped, (4, *side, 2))
 
     def test_a_crop_starts_at_the_center_and_theta_includes_it(self):
-        module = SpatialTransformer(self.look, downsample=2, crop_fraction=0.5)
+        module = SpatialTransformer(self.localization, downsample=2, crop_fraction=0.5)
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         (warped, theta), variables = module.init_with_output(
             jax.random.key(1), images, return_theta=True
@@ -349,8 +358,8 @@ class TestSpatialTransformer:
     @pytest.mark.parametrize("iterations", [1, 2])
     def test_the_crop_applies_to_the_last_iteration_only(self, iterations):
         options = {"iterations": iterations, "shape": (12, 12)}
-        whole = SpatialTransformer(self.look, **options)
-        part = SpatialTransformer(self.look, crop_fraction=0.5, **options)
+        whole = SpatialTransformer(self.localization, **options)
+        part = SpatialTransformer(self.localization, crop_fraction=0.5, **options)
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
         params = whole.init(jax.random.key(1), images)["params"]
         params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
@@ -359,14 +368,16 @@ class TestSpatialTransformer:
         chex.assert_trees_all_close(cropped, affine.compose(theta, affine.scaling(0.5)))
 
     def test_volumes(self):
-        module = SpatialTransformer(self.look, downsample=2)
+        module = SpatialTransformer(self.localization, downsample=2)
         volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
         (warped, theta), _ = module.init_with_output(jax.random.key(1), volumes, return_theta=True)
         chex.assert_shape(warped, (2, 2, 3, 4, 1))
         chex.assert_shape(theta, (2, 3, 4))
 
     def test_predict_and_warp_are_the_call_in_two_steps(self):
-        module = SpatialTransformer(self.look, downsample=2, crop_fraction=0.5, align_corners=True)
+        module = SpatialTransformer(
+            self.localization, downsample=2, crop_fraction=0.5, align_corners=True
+        )
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         variables = module.init(jax.random.key(1), images[..., :1])
         variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
@@ -380,7 +391,7 @@ class TestSpatialTransformer:
         chex.assert_trees_all_equal_shapes(made, variables)
 
     def test_predict_and_warp_of_volumes(self):
-        module = SpatialTransformer(self.look)
+        module = SpatialTransformer(self.localization)
         volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
         theta, _ = module.init_with_output(
             jax.random.key(1), volumes, num_spatial_dims=3, method="predict"
@@ -390,7 +401,7 @@ class TestSpatialTransformer:
 
     def test_predict_supports_a_single_iteration(self):
         with pytest.raises(ValueError, match="iterations is 2; predict expects 1"):
-            SpatialTransformer(self.look, iterations=2).init(
+            SpatialTransformer(self.localization, iterations=2).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2)), method="predict"
             )
 
@@ -399,13 +410,13 @@ class TestSpatialTransformer:
             with pytest.raises(
                 ValueError, match=f"crop_fraction is {fraction}; expected a fraction of"
             ):
-                SpatialTransformer(self.look, crop_fraction=fraction).init(
+                SpatialTransformer(self.localization, crop_fraction=fraction).init(
                     jax.random.key(1), jnp.ones((1, 12, 12, 2))
                 )
         with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
-            SpatialTransformer(self.look).init(jax.random.key(1), jnp.ones((12, 12, 2)))
+            SpatialTransformer(self.localization).init(jax.random.key(1), jnp.ones((12, 12, 2)))
         with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
-            SpatialTransformer(self.look, iterations=0).init(
+            SpatialTransformer(self.localization, iterations=0).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2))
             )
 
@@ -425,31 +436,34 @@ class TestSpatialTransformer:
         ],
     )
     def test_an_empty_output_is_rejected(self, options, shape, message):
-        module = SpatialTransformer(self.look, **options)
+        module = SpatialTransformer(self.localization, **options)
         with pytest.raises(ValueError, match=message):
             module.init(jax.random.key(1), jnp.ones(shape))
         with pytest.raises(ValueError, match=message):
             module.apply({}, jnp.ones(shape), jnp.ones((1, 2, 3)), method="warp")
 
     @pytest.mark.parametrize(
-        "look", [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))]
+        "localization",
+        [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))],
     )
-    def test_a_localization_output_that_is_not_a_vector_is_rejected(self, look):
+    def test_a_localization_output_that_is_not_a_vector_is_rejected(self, localization):
         with pytest.raises(
             ValueError, match=r"the localization network returned .*expected a vector"
         ):
-            SpatialTransformer(look).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
+            SpatialTransformer(localization).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
 
 
 class TestFlags:
     """Who has an argument ``train`` is told, and flags can be static arguments."""
 
-    look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
+    localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
 
     def test_a_localization_network_may_have_no_train_argument(self):
         images = images_for("rotated_mnist")
         for variant in ("stn-c0", "stn-c1", "stn-sl1", "stn-dl1"):
-            model = create_model("rotated_mnist", variant, width=1 / 16, localization=self.look)
+            model = create_model(
+                "rotated_mnist", variant, width=1 / 16, localization=self.localization
+            )
             variables = model.init(jax.random.key(0), images)
             logits, details = model.apply(variables, images, True, True)
             assert logits.shape == (3, 10)
@@ -513,7 +527,7 @@ class TestFlags:
     @pytest.mark.parametrize("depth", [None, 0, 1])
     @pytest.mark.parametrize("lift", ["remat", "jit"])
     def test_lifted_networks(self, lift, depth):
-        transformer = None if depth is None else SpatialTransformer(self.look)
+        transformer = None if depth is None else SpatialTransformer(self.localization)
         fields, images = (self.blocks, self.head, transformer, 0, depth or 0), self.images
         model = Network(*fields)
         other = getattr(nn, lift)(Network, static_argnums=(2, 3))(*fields)
@@ -541,10 +555,10 @@ class TestFlags:
     @pytest.mark.parametrize("lift", ["remat", "jit"])
     def test_lifted_transformers(self, lift):
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
-        look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
+        localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
         lifted = getattr(nn, lift)(SpatialTransformer, static_argnums=(2, 3, 4))
         steps = nn.remat(SpatialTransformer, static_argnums=2, methods=["predict", "warp"])
-        variables = SpatialTransformer(look).init(jax.random.key(1), images)
+        variables = SpatialTransformer(localization).init(jax.random.key(1), images)
         variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
 
         def in_steps(module, x):
@@ -559,13 +573,19 @@ class TestFlags:
 
             return jax.jit(jax.value_and_grad(loss, (0, 1)))(variables, images)
 
-        expected = gradient(SpatialTransformer(look), whole)
-        for found in (gradient(lifted(look), whole), gradient(steps(look), in_steps)):
+        expected = gradient(SpatialTransformer(localization), whole)
+        for found in (
+            gradient(lifted(localization), whole),
+            gradient(steps(localization), in_steps),
+        ):
             chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
     def test_networks_mapped_and_scanned(self):
         """An ensemble by nn.vmap, and a transformer that refines an image in nn.scan."""
-        images, fields = self.images, (self.blocks, self.head, SpatialTransformer(self.look))
+        images, fields = (
+            self.images,
+            (self.blocks, self.head, SpatialTransformer(self.localization)),
+        )
         model = Network(*fields)
         several = nn.vmap(
             Network,
@@ -582,17 +602,17 @@ class TestFlags:
         class Refine(nn.Module):
             @nn.compact
             def __call__(self, image, _):
-                return SpatialTransformer(TestFlags.look, name="look")(image), None
+                return SpatialTransformer(TestFlags.localization, name="transformer")(image), None
 
         scanned = nn.scan(
             Refine, variable_broadcast="params", split_rngs={"params": False}, length=3
         )()
         made = scanned.init(jax.random.key(0), images, None)
-        made["params"]["look"]["theta"]["bias"] = jnp.array([0, 0.1, 0, -0.1, 0, 0])
+        made["params"]["transformer"]["theta"]["bias"] = jnp.array([0, 0.1, 0, -0.1, 0, 0])
         expected = images
         for _ in range(3):
-            once = {"params": made["params"]["look"]}
-            expected = SpatialTransformer(self.look).apply(once, expected)
+            once = {"params": made["params"]["transformer"]}
+            expected = SpatialTransformer(self.localization).apply(once, expected)
         found, _ = scanned.apply(made, images, None)
         chex.assert_trees_all_close(found, expected, atol=1e-5)
 

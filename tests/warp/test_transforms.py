@@ -58,8 +58,8 @@ def pixel_centers(shape, align_corners):
     return np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
 
 
-def look(theta, positions):
-    """Where positions [..., rank] look by a matrix, in homogeneous coordinates."""
+def apply_matrix(theta, positions):
+    """Positions [..., rank] transformed by a matrix, in homogeneous coordinates."""
     theta = np.asarray(theta, np.float64)
     moved = np.append(positions, np.ones((*positions.shape[:-1], 1)), -1) @ theta.T
     rank = positions.shape[-1]
@@ -243,7 +243,7 @@ def test_a_composed_transform_samples_the_positions_of_two_successive_ones(
         found = jitted(family, "grid_of")(composed, shape, align_corners=align_corners)
         grid_b = jitted(family)(second, shape, align_corners=align_corners)
     # The second warp looks at places of the first one's output, each of which looks on.
-    exact(found, look(a, np.asarray(grid_b)))
+    exact(found, apply_matrix(a, np.asarray(grid_b)))
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
@@ -290,7 +290,7 @@ def test_a_cropped_transform_samples_the_central_positions(family, fraction):
             SHAPE[family.num_spatial_dims],
             align_corners=align_corners,
         )
-        close(grid, look(theta, positions))
+        close(grid, apply_matrix(theta, positions))
 
 
 def test_a_crop_of_half_the_sides_keeps_the_resolution():
@@ -309,7 +309,7 @@ def test_a_homography_divides_by_the_third_coordinate(align_corners):
     theta = np.eye(3) + np.append(params, np.zeros((20, 1)), -1).reshape(20, 3, 3)
     shape = (4, 6)
     found = jitted(Projective())(params, shape, align_corners=align_corners)
-    expected = [look(each, pixel_centers(shape, align_corners)) for each in theta]
+    expected = [apply_matrix(each, pixel_centers(shape, align_corners)) for each in theta]
     close(found, expected, atol=2e-6)
 
 
@@ -354,7 +354,7 @@ class TestHorizon:
     def test_on_it_and_behind_it_positions_are_finite_and_far_outside(self):
         grid = np.asarray(self.grid(self.theta))
         assert np.all(grid[:2] == Projective.NOWHERE)
-        close(grid[2:], look(self.theta, pixel_centers(self.shape, True)[2:]))
+        close(grid[2:], apply_matrix(self.theta, pixel_centers(self.shape, True)[2:]))
 
     @pytest.mark.parametrize(("padding_mode", "seen"), [("zeros", 0), ("border", image[0, 0, 0])])
     @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
@@ -481,8 +481,8 @@ def test_a_homography_stands_for_its_slope_at_the_center():
         theta = 3 * Projective().theta(params)
         found = np.asarray(Projective().as_affine(theta))
     for each, read in zip(np.asarray(theta), found, strict=True):
-        exact(read[:, 2], look(each, np.zeros(2)))
-        ahead, back = look(each, step * np.eye(2)), look(each, -step * np.eye(2))
+        exact(read[:, 2], apply_matrix(each, np.zeros(2)))
+        ahead, back = apply_matrix(each, step * np.eye(2)), apply_matrix(each, -step * np.eye(2))
         np.testing.assert_allclose(read[:, :2], (ahead - back).T / (2 * step), atol=1e-8)
 
 
