@@ -76,7 +76,7 @@ def test_what_a_file_holds(tmp_path, data_set, file, content, damage, said):
     found = originals.fault(data_set, path)
     if said is None:
         assert found is None
-        assert f"set {originals.ACCEPT}=1" in originals.diagnose(data_set, path)
+        assert f"Set {originals.ACCEPT}=1" in originals.diagnose(data_set, path)
     else:
         assert found.startswith(said)
         assert originals.ACCEPT not in originals.diagnose(data_set, path)
