@@ -345,7 +345,7 @@ def test_doubts_about_a_house_number(tmp_path):
     (hazy,) = doubts(np.full((60, 90, 3), 120, np.uint8) + clear // 40)
     assert "no digit stands out" in hazy
     (whole,) = doubts(rng.integers(0, 256, (300, 800, 3), np.uint8).repeat(20, 0)[:400])
-    assert "--box says where it is" in whole
+    assert "set its location with --box" in whole
 
 
 def test_the_box_of_a_house_number_is_the_cropped_region(tmp_path):
