@@ -94,7 +94,7 @@ def test_weights_that_do_not_say_their_recipe_are_of_the_legacy_one(tmp_path):
 
 
 def test_weights_of_earlier_versions_have_a_window(network, tmp_path):
-    model = {"window": 0.5, "recipe": "published"}
+    model = {**OPTIONS, "window": 0.5, "recipe": "published"}
     pretrained.save(NAME, network[1], {**METADATA, "model": model}, folder=tmp_path)
     assert stn_jax.load_pretrained(NAME, folder=tmp_path)[0].transformer.crop_fraction == 0.5
 
