@@ -36,7 +36,8 @@ from stn_jax.data.sources import DataError
 from stn_jax.experiments import results
 from stn_jax.pretrained import PretrainedError
 from stn_jax.training import Config, ConfigError
-from stn_jax.training.workdir import Workdir
+from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.workdir import Workdir, WorkdirError
 
 PATIENCE = 30  # seconds for one file
 
@@ -285,9 +286,31 @@ def _open_lines(folder: Path) -> None:
         assert isinstance(f"{result}", str)
 
 
+def _checkpointed() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 5)).astype(np.float32)
+    return {"step": np.int32(7), "params": {"kernel": kernel, "bias": np.zeros(5, np.float32)}}
+
+
+def _write_checkpoint(folder: Path) -> dict[Path, bytes]:
+    Checkpoints(folder).save(_checkpointed(), {"loss": [0.5]})
+    path = folder / "7.safetensors"
+    return {path: path.read_bytes()}
+
+
+def _open_checkpoint(folder: Path) -> None:
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        saved = Checkpoints(folder).restore(_checkpointed())
+    if saved is None:
+        raise WorkdirError(said.getvalue().removesuffix("\n"))
+    assert saved.log == {"loss": [0.5]}
+    jax.tree.map(np.testing.assert_array_equal, saved.state, _checkpointed())
+
+
 READERS = {
     "weights": Reader(_write_weights, _open_same_weights, PretrainedError),
     "weights, packed again": Reader(_write_weights, _open_weights, PretrainedError, mutated_inside),
+    "checkpoint": Reader(_write_checkpoint, _open_checkpoint, WorkdirError),
     "cache": Reader(_write_cache, _open_cache, DataError),
     "sample": Reader(_write_sample, _open_sample, DataError),
     "images": Reader(_write_images, _open_images, DataError),

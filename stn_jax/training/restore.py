@@ -37,9 +37,8 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices that are here, however many it was trained on.
     run = processes.run_on_all(lambda: Run.open(config, mesh="batch"))
-    with Checkpoints(Workdir(workdir).checkpoints) as checkpoints:
-        like = jax.eval_shape(run.init_state)
-        saved = processes.run_on_all(lambda: checkpoints.restore(like))
+    checkpoints, like = Checkpoints(Workdir(workdir).checkpoints), jax.eval_shape(run.init_state)
+    saved = processes.run_on_all(lambda: checkpoints.restore(like))
     if saved is None:
         raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
     return run, run.put(saved.state)
