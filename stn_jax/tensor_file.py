@@ -38,7 +38,7 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, Any]) ->
     """
     # safetensors takes an array's memory as it lies there, so that other orders would be mixed up.
     ordered = {name: np.asarray(x, order="C") for name, x in arrays.items()}
-    text = json.dumps({"sha256": _digest(ordered, metadata), **metadata})
+    text = json.dumps({"sha256": digest(ordered, metadata), **metadata})
     content = safetensors.numpy.save(ordered, {_KEY: text})
     with atomic_write(path, "wb") as file:
         file.write(content)
@@ -56,11 +56,11 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             metadata = json.loads((file.metadata() or {})[_KEY])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         expected = metadata.pop("sha256")
-    except (safetensors.SafetensorError, LookupError, AttributeError, TypeError) as error:
+    except safetensors.SafetensorError as error:
         raise DamagedFileError(_first_line(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"its metadata is not JSON: {_first_line(error)}") from error
-    if _digest(arrays, metadata) != expected:
+    except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"its metadata is not ours: {_first_line(error)}") from error
+    if digest(arrays, metadata) != expected:
         raise DamagedFileError("it is not as it was written: its SHA-256 differs")
     return arrays, metadata
 
@@ -84,13 +84,14 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ", ".join(different[:3]) + more
 
 
-def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata).encode())
+def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    """The SHA-256 of metadata and arrays, whatever the order of these."""
+    found = hashlib.sha256(json.dumps(metadata).encode())
     for name in sorted(arrays):
         array = arrays[name]
-        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+        found.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:
