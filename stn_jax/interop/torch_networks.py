@@ -16,6 +16,7 @@ from stn_jax.interop.torch_layers import (
     Network,
     Shape,
     SpatialTransformer,
+    Stack,
 )
 
 
