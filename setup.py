@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 SOURCES = pathlib.Path("stn_jax", "warp", "native")
 NAME = "stn_jax.warp.native.libstn_jax"
@@ -100,6 +101,18 @@ class BuildNative(build_ext):
             )
 
 
+class BuildWithConfigs(build_py):
+    """The package, with the config files of this checkout inside."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib, "stn_jax", "configs")
+            target.mkdir(parents=True, exist_ok=True)
+            for path in sorted(pathlib.Path("configs").glob("*.py")):
+                shutil.copy(path, target)
+
+
 class PlatformWheel(bdist_wheel):
     """One wheel for every Python of a platform: the library knows nothing of Python."""
 
@@ -115,6 +128,6 @@ class NativeDistribution(Distribution):
 
 setup(
     ext_modules=[Extension(NAME, [str(path) for path in sorted(SOURCES.glob("*.cc"))])],
-    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_py": BuildWithConfigs, "build_ext": BuildNative, "bdist_wheel": PlatformWheel},
     distclass=NativeDistribution,
 )

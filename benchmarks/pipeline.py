@@ -22,8 +22,9 @@ import optax
 
 from benchmarks.harness import Report, Timing
 from stn_jax.data import sources
-from stn_jax.data.tasks import example_keys
+from stn_jax.data.distortions import example_keys
 from stn_jax.training import Config, Hooks
+from stn_jax.training.assemble import assemble
 from stn_jax.training.loop import fit
 from stn_jax.training.microbatch import in_parts
 from stn_jax.training.run import Run
@@ -124,7 +125,7 @@ def measure(report: Report, variant: str, options: argparse.Namespace) -> None:
         batch_size=options.batch,
         epochs=options.epochs,
     )
-    run = Run.open(config)
+    run = assemble(config)
     with tempfile.TemporaryDirectory() as folder:
         timed = Interleaved(run, {"dispatch": dispatch(run), "bare": bare(run)})
         fit(run, Workdir(folder), hooks=timed)

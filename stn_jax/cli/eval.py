@@ -19,7 +19,7 @@ from stn_jax.cli.flags import (
     enable_compilation_cache,
     exit_code,
 )
-from stn_jax.cli.results import alignment, print_result
+from stn_jax.cli.summary import alignment, print_result
 from stn_jax.pretrained import describe
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.report.run_report import write_report

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stn_jax.cli.config_files import read_fields
+from stn_jax.cli.config_flags import read_fields
 from stn_jax.cli.flags import (
     Parser,
     add_data_flags,

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stn_jax.cli.config_files import described_fields, named_configs, read_config
+from stn_jax.cli.config_flags import described_fields, read_config
 from stn_jax.cli.flags import enable_compilation_cache, exit_code
-from stn_jax.cli.results import print_result
+from stn_jax.cli.summary import print_result
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import processes, train
+from stn_jax.training.config_files import named_configs
 
 DEFAULT = "quickstart"
 

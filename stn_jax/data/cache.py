@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stn_jax.data.moments import Moments
 from stn_jax.files import make_folder, rename, sync_folder
 
 FORMAT = 1
@@ -171,7 +172,7 @@ def write(
         make_folder(home)
         with _temporary_folder(home) as unfinished:
             arrays: dict[str, Any] = {}
-            moments = _Moments()
+            moments = Moments()
             for split in _SPLITS:
                 count, batches = splits[split]
                 shape = tuple(arrays["train_images"]["shape"][1:]) if arrays else None
@@ -230,31 +231,6 @@ def _read_statistics(meta: dict[str, Any], channels: int) -> tuple[np.ndarray, n
     if not ((mean >= 0) & (mean <= 1) & (deviation >= 0) & (deviation <= 0.5001)).all():
         raise ValueError(f"statistics of {mean} and {deviation}")
     return mean, deviation
-
-
-class _Moments:
-    """Gathers the mean and standard deviation of uint8 images, by channel; in whole numbers."""
-
-    def __init__(self) -> None:
-        self._sums: list[Any] = [0, 0, 0]  # pixels, values, squares
-
-    def of(
-        self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
-    ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """Passes batches on, after adding them up."""
-        for images, labels in batches:
-            self._sums[0] += math.prod(images.shape[:-1])
-            self._sums[1] += images.sum((0, 1, 2), dtype=np.int64)
-            self._sums[2] += np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64)
-            yield images, labels
-
-    def result(self) -> dict[str, list[float]]:
-        """Mean and deviation of images from 0 to 1."""
-        count, values, squares = self._sums
-        mean = values / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        named = {"mean": mean / 255, "deviation": deviation / 255}
-        return {name: [round(float(x), 6) for x in value] for name, value in named.items()}
 
 
 def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from stn_jax.analysis.equivariance import network_error, rotations, scalings, translations
+from stn_jax.analysis.equivariance import rotations, scalings, translations
+from stn_jax.analysis.network_equivariance import network_error
 from stn_jax.experiments.tables import TABLES
 from stn_jax.experiments.trained import Networks
 from stn_jax.report import figures

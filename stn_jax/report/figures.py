@@ -10,13 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from stn_jax.analysis.equivariance import (
-    EquivarianceError,
-    compare,
-    edge_maps,
-    letter_w,
-    rotations,
-)
+from stn_jax.analysis.edge_filters import edge_maps, letter_w
+from stn_jax.analysis.equivariance import EquivarianceError, compare, rotations
 from stn_jax.analysis.pose import orthogonal_regression, within_class_rms
 from stn_jax.warp import affine_transform
 

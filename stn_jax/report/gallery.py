@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.data.tasks import example_keys
+from stn_jax.data.distortions import example_keys
 from stn_jax.training.evaluation import TEST_KEY, Predictions, angles_of
 from stn_jax.training.hooks import Hooks
 from stn_jax.training.run import Run

@@ -11,10 +11,10 @@ from jax import lax
 
 from stn_jax.data import cache
 from stn_jax.data.cache import Source, Split
+from stn_jax.data.distortions import example_keys
 from stn_jax.data.house_numbers import CLASSES, GROWTH, NONE, POSITIONS, SIDE
-from stn_jax.data.tasks import example_keys
 from stn_jax.progress import Progress
-from stn_jax.street_numbers import camera, scene, svhn_statistics
+from stn_jax.street_numbers import camera, digit_row, scene, svhn_statistics
 from stn_jax.street_numbers.generator_config import AS_IN_SVHN, GeneratorConfig
 from stn_jax.street_numbers.random_draws import RandomDraws
 from stn_jax.warp import affine, affine_transform, transforms
@@ -80,7 +80,7 @@ def draw(key: jax.Array, labels: jax.Array, config: GeneratorConfig = AS_IN_SVHN
         )
     key_layout, key_paint, key_camera, key_texture, key_noise = jax.random.split(key, 5)
     draws = RandomDraws(key_layout, 64)
-    row, view = scene.slope(draws, scene.place(draws, labels, config), config)
+    row, view = digit_row.slope(draws, digit_row.arrange(draws, labels, config), config)
     low, high, pixels = _frame(draws, row, view, labels, config)
     # JPEG's blocks begin anywhere.
     origin = jnp.floor(draws.uniform(0, jnp.where(config.jpeg > 0, 8, 0), (2,)))
@@ -214,10 +214,14 @@ def _batch(
 
 
 def _frame(
-    draws: RandomDraws, row: scene.Row, view: jax.Array, labels: jax.Array, config: GeneratorConfig
+    draws: RandomDraws,
+    row: digit_row.Row,
+    view: jax.Array,
+    labels: jax.Array,
+    config: GeneratorConfig,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What is cut out of the view: its corners (low, high) and its pixels, each ``[2]``."""
-    boxes, there = scene.corners(row)
+    boxes, there = digit_row.corners(row)
     boxes = jnp.concatenate([boxes, jnp.ones((POSITIONS, 4, 1))], -1)
     seen = jnp.einsum("ij,pkj->pki", view, boxes, precision=lax.Precision.HIGHEST)
     seen = seen[..., :2] / seen[..., 2:]

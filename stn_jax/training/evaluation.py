@@ -10,7 +10,7 @@ import numpy as np
 
 from stn_jax.analysis import pose
 from stn_jax.analysis.intervals import mean_and_interval
-from stn_jax.data.tasks import example_keys
+from stn_jax.data.distortions import example_keys
 from stn_jax.progress import Progress
 from stn_jax.training import processes
 from stn_jax.training.config import Config

@@ -11,6 +11,7 @@ import numpy as np
 
 from stn_jax.progress import Progress
 from stn_jax.training import processes
+from stn_jax.training.assemble import assemble
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
@@ -58,7 +59,7 @@ def train(
     with StopSignals() as signals, contextlib.ExitStack() as stack:
         environment()  # the commit, before a long training
 
-        run = processes.run_on_all(lambda: Run.open(config))
+        run = processes.run_on_all(lambda: assemble(config))
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())

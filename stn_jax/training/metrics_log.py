@@ -11,7 +11,6 @@ import numpy as np
 from stn_jax.training import health, processes
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.hooks import Hooks
-from stn_jax.training.optimizer import make_schedule
 from stn_jax.training.run import Run
 from stn_jax.training.step import Metrics
 from stn_jax.training.workdir import Workdir
@@ -39,7 +38,6 @@ class MetricsLog:
         hooks: Hooks,
     ):
         self._run, self._workdir, self._hooks = run, workdir, hooks
-        self._schedule = make_schedule(run.config, run.total_steps)
         self._warned: set[str] = set()
         self._best = np.full(len(run.config.seeds), np.inf)  # least training error so far
         self.note = ""
@@ -106,7 +104,7 @@ class MetricsLog:
             self._warn_of_transforms(step, means)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
         line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
-        line["learning_rate"] = float(self._schedule(step - 1))
+        line["learning_rate"] = float(run.schedule(step - 1))
         images = self.steps * config.batch_size * len(config.seeds)
         line["images_per_second"] = round(images / (now - self._last), 1)
         line["seconds"] = round(self._before + now - self._begun, 3)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from stn_jax.extras import MissingExtraError, extra
 from stn_jax.tensor_file import DamagedFileError, leaves_by_name
 from stn_jax.training.workdir import WorkdirError
 
@@ -24,11 +25,11 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     _check(folder)
     try:
-        import orbax.checkpoint as ocp
-    except ImportError:
+        with extra("orbax"):
+            import orbax.checkpoint as ocp
+    except MissingExtraError as error:
         raise WorkdirError(
-            f"checkpoint {folder} was written by Orbax in an earlier version, and Orbax is not "
-            'installed: pip install "stn_jax[orbax]"'
+            f"checkpoint {folder} was written by an earlier version, with Orbax: {error}"
         ) from None
     log = folder / _LOG
     try:

@@ -13,6 +13,7 @@ from stn_jax.data.sources import Split
 from stn_jax.data.tasks import make_task
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training import processes
+from stn_jax.training.assemble import assemble
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate, predict, summarize
@@ -36,7 +37,7 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     """
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices that are here, however many it was trained on.
-    run = processes.run_on_all(lambda: Run.open(config, mesh="batch"))
+    run = processes.run_on_all(lambda: assemble(config, mesh="batch"))
     checkpoints, like = Checkpoints(Workdir(workdir).checkpoints), jax.eval_shape(run.init_state)
     saved = processes.run_on_all(lambda: checkpoints.restore(like))
     if saved is None:
@@ -127,7 +128,7 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
     config = dataclasses.replace(
         run.config, **settings, holdout=0, batch_size=1, microbatch=0, mesh="batch"
     )
-    other = Run.open(config, alone=True)
+    other = assemble(config, alone=True)
     fits = {
         "images": (other.seen_shape(), run.seen_shape()),
         "classes": (other.model.head.classes, run.model.head.classes),

@@ -1,4 +1,4 @@
-"""From a configuration to what training and evaluation need: task, network, data."""
+"""A run: a configuration, and the task, network, data and devices that it stands for."""
 
 import dataclasses
 import functools
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stn_jax.analysis.equivariance import network_features, network_geometry
 from stn_jax.analysis.geometry import conjugate, window_theta
+from stn_jax.analysis.network_equivariance import network_features, network_geometry
 from stn_jax.data import sources
-from stn_jax.data.tasks import Task, make_task
-from stn_jax.models import Intermediates, Network, create_model
+from stn_jax.data.tasks import Task
+from stn_jax.models import Intermediates, Network
 from stn_jax.training import microbatch
-from stn_jax.training.config import COUNTABLE, Config, ConfigError
-from stn_jax.training.optimizer import make_optimizer
+from stn_jax.training.config import Config
+from stn_jax.training.optimizer import make_optimizer, make_schedule
 from stn_jax.training.placement import Placement
 from stn_jax.training.step import Data, Metrics, State, init_state, make_train_steps
 from stn_jax.warp import affine, grid_sample
@@ -26,67 +26,23 @@ from stn_jax.warp import affine, grid_sample
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A configuration, and what it stands for."""
+    """A configuration and what it stands for: see :func:`stn_jax.training.assemble.assemble`.
+
+    Attributes:
+      config: what is trained, on what, and how.
+      task: how images are shown to the network.
+      model: the network.
+      data: the training set, on the device.
+      test: what it is evaluated on, on the host.
+      placement: how it is laid over devices; None: on one.
+    """
 
     config: Config
     task: Task
     model: Network
-    data: Data  # on the device
+    data: Data
     test: sources.Split
-    placement: Placement | None = None  # None: one device
-
-    @classmethod
-    def open(cls, config: Config, *, mesh: str | None = None, alone: bool = False) -> "Run":
-        """Loads the data (see :func:`stn_jax.data.sources.load`) and makes the network.
-
-        Args:
-          config: what is to be trained, or was.
-          mesh: in place of the configuration's.
-          alone: on one device, in every process, whatever the configuration says.
-
-        Raises:
-          ConfigError: the configuration does not fit the data.
-          DataError: the data cannot be had.
-        """
-        source = sources.load(
-            config.dataset,
-            data_dir=config.data_dir or None,
-            manual_dir=config.manual_dir or None,
-            cache_dir=config.cache_dir or None,
-        )
-        train, test = source.train, source.test
-        if config.holdout:
-            kept = len(train.images) - config.holdout
-            test = sources.Split(train.images[kept:], train.labels[kept:])
-            train = sources.Split(train.images[: max(kept, 0)], train.labels[: max(kept, 0)])
-        if config.batch_size > len(train.images):
-            raise ConfigError(
-                f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
-                f"training images ({config.holdout} held out); expected no more than that"
-            )
-        steps = len(train.images) // config.batch_size * config.epochs
-        if steps > COUNTABLE:
-            raise ConfigError(
-                f"epochs is {config.epochs}, which makes {steps} steps; expected no more than "
-                f"{COUNTABLE}"
-            )
-        task = task_of(config, source)
-        placement = None if alone else Placement.choose(config, mesh)
-        if placement is None or placement.single:
-            # On CPU this takes the mapped file as it is, where jnp.asarray would copy it.
-            images = jax.device_put(train.images)
-            statistics = task.statistics(config.dataset, images, source.statistics)
-            data = Data(images, jnp.asarray(train.labels), *statistics)
-        else:
-            # No device need have room for all images. What is measured on them is measured by the
-            # host, so that it is the same everywhere.
-            with jax.default_device(_host()):
-                measured = task.statistics(config.dataset, train.images, source.statistics)
-            statistics = placement.put(jax.device_get(measured), placement.whole)
-            data = Data(*placement.put_examples((train.images, train.labels)), *statistics)
-        options = model_options(config, source.num_classes)
-        model = create_model(config.task, config.variant, **options)
-        return cls(config, task, model, data, test, placement)
+    placement: Placement | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,6 +72,11 @@ class Run:
     def devices(self) -> int:
         """How many devices it is on."""
         return 1 if self.placement is None else self.placement.mesh.size
+
+    @functools.cached_property
+    def schedule(self) -> optax.Schedule:
+        """The classifier's learning rate by step."""
+        return make_schedule(self.config, self.total_steps)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -224,30 +185,6 @@ class Run:
         return height, width, channels
 
 
-def task_of(config: Config, source: sources.Source) -> Task:
-    """The configuration's task on a data set.
-
-    Raises:
-      ConfigError: they do not fit together.
-    """
-    task = make_task(config.task, config.recipe)
-    found, expected = source.train.labels.shape[1:], (task.positions,) if task.positions else ()
-    if found != expected:
-        words = {(): "one label an image", (5,): "five labels an image (svhn_numbers)"}
-        raise ConfigError(
-            f"dataset is {config.dataset}, with {words.get(found, f'labels of {found}')}, and task"
-            f" {config.task}; expected a data set with {words.get(expected, f'{expected}')}"
-        )
-    if source.draw is not None:
-        task = task.with_renderer(source.draw)
-    elif config.crop >= source.train.images.shape[1]:
-        raise ConfigError(
-            f"crop is {config.crop}, but the images of {config.dataset} have"
-            f" {source.train.images.shape[1]} pixels a side; expected less, or 0"
-        )
-    return task.cropped(config.crop) if config.crop else task
-
-
 def model_options(config: Config, classes: int) -> dict[str, Any]:
     """The options of create_model for a configuration's network, ready for JSON."""
     return {
@@ -262,11 +199,3 @@ def model_options(config: Config, classes: int) -> dict[str, Any]:
         "align_corners": config.align_corners,
         "dtype": "bfloat16" if config.compute_dtype == "bfloat16" else None,
     }
-
-
-def _host() -> jax.Device | None:
-    """The CPU as a device; None where JAX was told to do without."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return None

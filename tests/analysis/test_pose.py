@@ -12,7 +12,8 @@ from stn_jax.analysis.pose import (
     within_class_rms,
     within_example_rms,
 )
-from stn_jax.data.tasks import TASKS, example_keys
+from stn_jax.data.distortions import example_keys
+from stn_jax.data.tasks import TASKS
 from stn_jax.warp import affine
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage, stats
 from stn_jax import street_numbers as street
 from stn_jax.data import sources
 from stn_jax.data.house_numbers import NONE, POSITIONS, SIDE, labels_of
-from stn_jax.street_numbers import atlas, camera, generate, scene, svhn_statistics
+from stn_jax.street_numbers import atlas, camera, digit_row, generate, scene, svhn_statistics
 from stn_jax.street_numbers.generator_config import GeneratorConfig
 from stn_jax.street_numbers.random_draws import RandomDraws
 from tools import measure_svhn, street_sheet
@@ -223,26 +223,26 @@ def correlation(template, part):
 
 
 def test_distances_are_those_of_the_atlas():
-    middle = jnp.full((scene.SLOTS, 2), scene.AWAY).at[0].set(jnp.array([0.5, -0.25]))
+    middle = jnp.full((digit_row.SLOTS, 2), digit_row.AWAY).at[0].set(jnp.array([0.5, -0.25]))
     glyphs = atlas.load()
     font, digit = 12, 4
-    row = scene.Row(
+    row = digit_row.Row(
         font=jnp.int32(font),
-        digit=jnp.full(scene.SLOTS, digit),
+        digit=jnp.full(digit_row.SLOTS, digit),
         middle=middle,
-        size=jnp.stack([jnp.full(scene.SLOTS, glyphs.width[font, digit]), jnp.ones(8)], -1),
+        size=jnp.stack([jnp.full(digit_row.SLOTS, glyphs.width[font, digit]), jnp.ones(8)], -1),
         stretch=jnp.float32(1),
-        tilt=jnp.zeros(scene.SLOTS),
+        tilt=jnp.zeros(digit_row.SLOTS),
         weight=jnp.float32(0.01),
     )
     offset = (np.arange(atlas.CELL) - (atlas.CELL - 1) / 2) / atlas.HEIGHT
     x, y = np.meshgrid(offset + 0.5, offset - 0.25)
-    distance = scene.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
+    distance = digit_row.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
     np.testing.assert_allclose(distance, glyphs.distance[font, digit] + 0.01, atol=1e-5)
     # Tilted by a right angle and twice as wide: x runs down the digit's column.
-    row = row._replace(tilt=jnp.full(scene.SLOTS, np.pi / 2), stretch=jnp.float32(2))
+    row = row._replace(tilt=jnp.full(digit_row.SLOTS, np.pi / 2), stretch=jnp.float32(2))
     x, y = np.meshgrid(-offset + 0.5, 2 * offset - 0.25)
-    distance = scene.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
+    distance = digit_row.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
     np.testing.assert_allclose(distance.T, glyphs.distance[font, digit] + 0.01, atol=1e-4)
 
 

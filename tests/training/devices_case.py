@@ -16,9 +16,9 @@ import jax
 from stn_jax.cli.flags import exit_code
 from stn_jax.training import Config, Hooks, processes, train
 from stn_jax.training import step as steps
+from stn_jax.training.assemble import assemble
 from stn_jax.training.placement import Placement
 from stn_jax.training.restore import load
-from stn_jax.training.run import Run
 from stn_jax.training.workdir import Workdir
 
 
@@ -50,7 +50,7 @@ def main() -> None:
 
     Placement.put_examples = put_and_look
     # What each device holds of the training set, and of a batch as the network sees it.
-    run = Run.open(config)
+    run = assemble(config)
     said["training"] = [len(s.data) for s in run.data.images.addressable_shards]
     distorted = steps.distorted_batch
 

@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_of_orbax_is_set_aside(old, capfd, damage):
 
 def test_without_orbax_its_checkpoints_are_refused_by_the_name_of_the_extra(old, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
-    with pytest.raises(WorkdirError, match=r'Orbax is not installed: pip install "stn_jax\[orbax]'):
+    with pytest.raises(WorkdirError, match=r'with Orbax: orbax is not .* "stn_jax\[orbax]"'):
         Checkpoints(old).restore(state_of(0), mend=True)
     assert Checkpoints(old).steps() == [7]
 

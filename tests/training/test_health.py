@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stn_jax.data.tasks import example_keys
+from stn_jax.data.distortions import example_keys
 from stn_jax.training import Config, health, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.health import BLIND, runaway, stretches, variation
 from stn_jax.training.run import Run
 from stn_jax.training.step import Metrics, distorted_batch, make_train_steps, seed_keys
@@ -58,7 +59,7 @@ def test_variation_is_the_greatest_standard_deviation(thetas):
 
 @pytest.fixture(scope="module")
 def run(tiny_cache) -> Run:
-    return Run.open(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
+    return assemble(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
 
 
 def test_the_norm_of_the_localization_networks_gradient(run):

@@ -12,6 +12,7 @@ from stn_jax.analysis.intervals import mean_and_interval
 from stn_jax.files import atomic_write
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import Config, ConfigError, Hooks, TrainingError, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.evaluation import predict, summarize
 from stn_jax.training.restore import evaluate_workdir, load
@@ -126,8 +127,8 @@ def test_more_examples_a_batch_than_there_are_is_refused(tiny_config, tmp_path):
 
 def test_held_out_examples_take_the_test_sets_place(tiny_config):
     whole, held = (
-        Run.open(Config(**tiny_config)),
-        Run.open(Config(**{**tiny_config, "holdout": 20})),
+        assemble(Config(**tiny_config)),
+        assemble(Config(**{**tiny_config, "holdout": 20})),
     )
     np.testing.assert_array_equal(held.data.images, whole.data.images[:500])
     np.testing.assert_array_equal(held.test.images, whole.data.images[500:])

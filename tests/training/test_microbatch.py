@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stn_jax.training import Config, ConfigError, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.microbatch import automatic, in_parts
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run
@@ -48,7 +49,7 @@ def run(tiny_cache) -> Run:
         localization_optimizer="sgd",
         localization_rate=0.3,
     )
-    return Run.open(config)
+    return assemble(config)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])

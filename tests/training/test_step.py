@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stn_jax.data.tasks import Distorted, Task
+from stn_jax.data.distortions import Distorted
+from stn_jax.data.tasks import Task
 from stn_jax.models import Intermediates
 from stn_jax.training import Config
+from stn_jax.training.assemble import assemble
 from stn_jax.training.run import Run
 from stn_jax.training.step import Data, Metrics, make_train_steps, seed_keys
 
@@ -23,7 +25,7 @@ def run(tiny_cache) -> Run:
         epochs=2,
         seeds=(0,),
     )
-    return Run.open(config)
+    return assemble(config)
 
 
 def stepper(run: Run, seeds=(0,)):

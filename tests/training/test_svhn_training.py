@@ -26,9 +26,9 @@ from stn_jax.data.tasks import TASKS
 from stn_jax.models import Intermediates
 from stn_jax.report.user_images import answer_files
 from stn_jax.training import Config, ConfigError, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import Predictions, predict, summarize
 from stn_jax.training.restore import evaluate_workdir_on, load
-from stn_jax.training.run import Run
 from stn_jax.training.step import Data, Metrics, init_state, make_train_steps
 from stn_jax.warp import affine
 
@@ -74,7 +74,7 @@ def config_of(root, **values):
 
 
 def test_an_image_is_right_only_where_all_five_digits_are(svhn_cache):
-    run = Run.open(config_of(svhn_cache))
+    run = assemble(config_of(svhn_cache))
     labels = np.array([[1, 2, 10, 10, 10], [3, 10, 10, 10, 10], [4, 5, 6, 7, 8]])
     said = np.tile(labels, (2, 1, 1, 1, 1)).reshape(2, 1, 3, 5)
     said[0, 0, 2, 4] = 9  # one digit of one number
@@ -116,7 +116,7 @@ def test_a_step_adds_up_five_cross_entropies_and_counts_whole_numbers():
 
 
 def test_confidence_is_the_probability_of_the_whole_number(svhn_cache):
-    run = Run.open(config_of(svhn_cache, crop=54))
+    run = assemble(config_of(svhn_cache, crop=54))
     params = run.init_state()["params"]
     said = predict(run, params, quiet=True)
     chex.assert_shape([said.classes, said.confidence], [(1, 1, 7, 5), (1, 1, 7)])
@@ -135,7 +135,7 @@ VARIANTS = ("cnn", "stn-c0", "stn-c3", "stn-c6", "stn-c8", "stn-sl3", "stn-sl6",
 @pytest.mark.parametrize("task", ["svhn", "svhn_cropped"])
 @pytest.mark.parametrize("variant", [*VARIANTS, "stn-dl3"])
 def test_all_networks_can_take_a_step(svhn_cache, task, variant):
-    run = Run.open(
+    run = assemble(
         config_of(
             svhn_cache,
             task=task,
@@ -156,7 +156,7 @@ def test_all_networks_can_take_a_step(svhn_cache, task, variant):
 def test_dropout_is_on_in_training_and_differs_by_step(svhn_cache):
     # All images in each step and next to no learning: what differs is dropout.
     config = config_of(svhn_cache, batch_size=40, learning_rate=1e-30)
-    run = Run.open(config)
+    run = assemble(config)
     steps, state, losses = run.train_steps(), run.init_state(), []
     for _ in range(2):
         state, sums = steps(state, run.empty_metrics(), run.data, jnp.int32(1))
@@ -168,7 +168,7 @@ def test_dropout_is_on_in_training_and_differs_by_step(svhn_cache):
 
 def test_the_full_network_takes_steps(svhn_cache):
     config = config_of(svhn_cache, width=1.0, variant="stn-sl8", batch_size=2, learning_rate=1e-4)
-    run = Run.open(config)
+    run = assemble(config)
     state = run.init_state()
     before = jax.device_get(state["params"])
     state, sums = run.train_steps()(state, run.empty_metrics(), run.data, jnp.int32(2))
@@ -183,11 +183,11 @@ def test_the_full_network_takes_steps(svhn_cache):
 
 
 def test_bfloat16_computes_what_float32_does_more_or_less(svhn_cache):
-    run = Run.open(config_of(svhn_cache, variant="stn-sl3"))
+    run = assemble(config_of(svhn_cache, variant="stn-sl3"))
     params = jax.tree.map(lambda x: x[0], run.init_state()["params"])
     images = (run.data.images[:4] / 255 - run.data.mean) / run.data.deviation
     logits, details = jax.jit(run.apply)(params, images)
-    half = Run.open(config_of(svhn_cache, variant="stn-sl3", compute_dtype="bfloat16"))
+    half = assemble(config_of(svhn_cache, variant="stn-sl3", compute_dtype="bfloat16"))
     rough, rough_details = jax.jit(half.apply)(params, images)
     assert rough_details.theta.dtype == rough.dtype == jnp.float32
     # Eight bits of mantissa, a dozen layers.
@@ -201,7 +201,7 @@ def test_bfloat16_computes_what_float32_does_more_or_less(svhn_cache):
 def test_the_images_stay_on_the_disk(svhn_cache):
     if jax.default_backend() != "cpu":
         pytest.skip("an accelerator has memory of its own")
-    run = Run.open(config_of(svhn_cache))
+    run = assemble(config_of(svhn_cache))
     maps = Path("/proc/self/maps").read_text().splitlines()
     mapped = [line for line in maps if "svhn_numbers" in line]
     address = run.data.images.unsafe_buffer_pointer()
@@ -210,7 +210,7 @@ def test_the_images_stay_on_the_disk(svhn_cache):
 
 
 def test_images_are_normalised_by_what_the_cache_has_stored(svhn_cache):
-    run = Run.open(config_of(svhn_cache, holdout=8))
+    run = assemble(config_of(svhn_cache, holdout=8))
     images = made(40, 64)[0] / 255
     np.testing.assert_allclose(run.data.mean, images.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(run.data.deviation, images.std((0, 1, 2)), atol=1e-5)
@@ -233,7 +233,7 @@ def test_images_are_normalised_by_what_the_cache_has_stored(svhn_cache):
 )
 def test_data_that_does_not_fit_the_task(svhn_cache, values, message):
     with pytest.raises(ConfigError, match=message):
-        Run.open(config_of(svhn_cache, **values))
+        assemble(config_of(svhn_cache, **values))
 
 
 def test_training_needs_none_of_the_packages_that_prepared_the_data(svhn_cache):
@@ -243,9 +243,8 @@ def test_training_needs_none_of_the_packages_that_prepared_the_data(svhn_cache):
             sys.modules[name] = None  # an import of it fails
         import jax, jax.numpy as jnp
         from stn_jax.training import Config
-        from stn_jax.report.user_images import answer_files
-from stn_jax.training.run import Run
-        run = Run.open(Config(task="svhn", dataset="svhn_numbers", variant="cnn", batch_size=8,
+        from stn_jax.training.assemble import assemble
+        run = assemble(Config(task="svhn", dataset="svhn_numbers", variant="cnn", batch_size=8,
                               cache_dir=sys.argv[1]))
         print(run.data.images.shape)
     """
@@ -282,7 +281,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     monkeypatch.setitem(sys.modules, "made_bars", module)
     monkeypatch.setitem(sources.GENERATED, "bars", "made_bars:generated")
     config = config_of(tmp_path, dataset="bars", crop=16, variant="cnn", test_passes=2)
-    run = Run.open(config)
+    run = assemble(config)
     chex.assert_shape(run.data.images, (24, 5))
     assert run.seen_shape() == (16, 16, 3)
     state, _ = jax.eval_shape(

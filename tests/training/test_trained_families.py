@@ -11,8 +11,8 @@ from stn_jax.models import Intermediates
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.report.user_images import answer_files, picture_of
 from stn_jax.training import Config, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import predict, summarize
-from stn_jax.training.run import Run
 from stn_jax.warp import affine, affine_grid
 
 # A quarter turn, as each family's theta has it.
@@ -41,7 +41,7 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
 
 @pytest.mark.parametrize("transform", TURNS)
 def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, transform):
-    run = Run.open(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
+    run = assemble(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
     pictures = np.asarray(run.test.images[:3], np.float32) / 255
     seen = (pictures - run.data.mean) / run.data.deviation
     details = Intermediates(jnp.stack([TURNS[transform]] * 3), jnp.zeros((3, 10, 10, 4)))
@@ -63,7 +63,7 @@ def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
     tiny_config, variant, pixels, corners
 ):
     values = {"task": "translated_mnist", "variant": variant, "align_corners": corners}
-    run = Run.open(Config(**{**tiny_config, **values}))
+    run = assemble(Config(**{**tiny_config, **values}))
     # STN-C1's map has 26 positions, 2 pixels apart, in the middle of 60 pixels; from the first to
     # the last, where corners count, are 50 pixels, and from edge to edge 52.
     thetas = jnp.stack(
@@ -80,7 +80,7 @@ def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
 
 def test_what_is_said_of_translated_digits(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c1", "test_passes": 2}
-    run = Run.open(Config(**{**tiny_config, **values}))
+    run = assemble(Config(**{**tiny_config, **values}))
     result = summarize(run, predict(run, run.init_state()["params"], quiet=True))
     # Untrained, the window stays where it is, and digits are where they were put: each coordinate
     # uniform over 33 places.
@@ -93,5 +93,5 @@ def test_what_is_said_of_translated_digits(tiny_config):
 
 
 def test_a_plain_classifier_has_no_pose(tiny_config):
-    run = Run.open(Config(**{**tiny_config, "variant": "cnn"}))
+    run = assemble(Config(**{**tiny_config, "variant": "cnn"}))
     assert run.pose(Intermediates(None, jnp.zeros((1, 28, 28, 1)))) is None
