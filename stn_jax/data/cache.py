@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stn_jax.data.moments import Moments
+from stn_jax.data.moments import Moments, stored_statistics
 from stn_jax.files import make_folder, rename, sync_folder
 
 FORMAT = 1
@@ -124,7 +124,7 @@ def read(folder: pathlib.Path, name: str) -> Source:
             and len({split.labels.shape[1:] for split in arrays.values()}) == 1
             and all(split.labels.ndim in (1, 2) for split in arrays.values())
         )
-        statistics = _read_statistics(meta, arrays["train"].images.shape[-1])
+        statistics = stored_statistics(meta, arrays["train"].images.shape[-1])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder / _META, f"wrong content: {error!r}") from error
     if not agree:
@@ -218,19 +218,6 @@ def _read_meta(folder: pathlib.Path, name: str) -> dict[str, Any]:
         found = f"{meta.get('name')!r} version {meta.get('version')!r}"
         raise _damaged(path, f"it describes {found}")
     return meta
-
-
-def _read_statistics(meta: dict[str, Any], channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    if "statistics" not in meta:  # as earlier versions wrote it
-        return None
-    mean, deviation = (
-        np.array(meta["statistics"][key], np.float32) for key in ("mean", "deviation")
-    )
-    if not mean.shape == deviation.shape == (channels,):
-        raise ValueError(f"statistics of shapes {mean.shape} and {deviation.shape}")
-    if not ((mean >= 0) & (mean <= 1) & (deviation >= 0) & (deviation <= 0.5001)).all():
-        raise ValueError(f"statistics of {mean} and {deviation}")
-    return mean, deviation
 
 
 def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> np.ndarray:

@@ -30,3 +30,21 @@ class Moments:
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
         named = {"mean": mean / 255, "deviation": deviation / 255}
         return {name: [round(float(x), 6) for x in value] for name, value in named.items()}
+
+
+def stored_statistics(meta: dict[str, Any], channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and deviation, each ``[channels]``, as :meth:`Moments.result` gave them to meta.json.
+
+    Raises:
+      KeyError, TypeError, ValueError: what is there is something else.
+    """
+    if "statistics" not in meta:  # as earlier versions wrote it
+        return None
+    mean, deviation = (
+        np.array(meta["statistics"][key], np.float32) for key in ("mean", "deviation")
+    )
+    if not mean.shape == deviation.shape == (channels,):
+        raise ValueError(f"statistics of shapes {mean.shape} and {deviation.shape}")
+    if not ((mean >= 0) & (mean <= 1) & (deviation >= 0) & (deviation <= 0.5001)).all():
+        raise ValueError(f"statistics of {mean} and {deviation}")
+    return mean, deviation
