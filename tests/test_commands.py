@@ -233,9 +233,7 @@ def test_a_config_file_may_take_an_argument_and_derive_fields_from_others(tmp_pa
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def test_names_that_the_locale_cannot_read_are_names_like_others(
-    trained, tiny_cache, tmp_path, digit_file
-):
+def test_names_that_the_locale_cannot_read_will_do(trained, tiny_cache, tmp_path, digit_file):
     """Python then reads names as ASCII."""
     folder = tmp_path / "L\u00e4ufe"
     shutil.copytree(trained[0] / "run", folder / "run")
@@ -284,8 +282,7 @@ for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "orbax", "tensor
     sys.modules[name] = None
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import Config, train
-config = Config(cache_dir={str(tiny_cache)!r}, width=1 / 16, epochs=1, checkpoint_every=0,
-                test_passes=1)
+config = Config(cache_dir={str(tiny_cache)!r}, width=1 / 16, epochs=1, test_passes=1)
 print(train(config, "run", DrawFigures())["step"])
 """
     exit_code, out, errors = run(cwd=tmp_path, code=code)
