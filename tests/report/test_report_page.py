@@ -224,9 +224,9 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
         source = sources.Source("drawn", "1.0.0", 11, split, split, draw=draw)
         monkeypatch.setattr(sources, "load", lambda *_, **__: source)
     monkeypatch.setattr(sweeping, "_FEW", 3)
-    turn = report_of._DISTORTIONS["svhn"]
+    turn = sweeping._DISTORTIONS["svhn"]
     few = dataclasses.replace(turn, values=lambda side, canvas: np.array([-45.0, 0.0, 45.0]))
-    monkeypatch.setitem(report_of._DISTORTIONS, "svhn", few)
+    monkeypatch.setitem(sweeping._DISTORTIONS, "svhn", few)
     config = Config(
         task="svhn",
         variant="stn-c3",
