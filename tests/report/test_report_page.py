@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from stn_jax.data import cache, house_numbers, sources
 from stn_jax.report import page
-from stn_jax.report import run_report as report_of
 from stn_jax.report import sweep as sweeping
 from stn_jax.report.gallery import first_of_each_class
 from stn_jax.report.run_report import report, sweep, write_report
