@@ -192,7 +192,7 @@ def _copy_npz_weights(folder: Path) -> dict[Path, bytes]:
 
 
 def _open_weights(folder: Path) -> dict[str, np.ndarray]:
-    module, variables = stn_jax.load_pretrained(_NAME, folder=folder)
+    module, variables, _ = stn_jax.load_pretrained(_NAME, folder=folder)
     assert module.head.classes == 10
     flat = jax.tree.leaves(variables)
     assert all(np.isfinite(leaf).all() for leaf in flat)

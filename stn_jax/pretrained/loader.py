@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from stn_jax.models import Network, create_model
+from stn_jax.models import Network, Normalize, create_model
 from stn_jax.pretrained import weights
 from stn_jax.pretrained.weights import PretrainedError
 from stn_jax.tensor_file import differences, leaves_by_name
@@ -20,8 +20,11 @@ FOLDER = Path(__file__).parent
 
 def load_pretrained(
     name: str, *, folder: str | os.PathLike[str] | None = None
-) -> tuple[Network, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any], Normalize]:
     """Loads a trained network.
+
+        model, variables, normalize = load_pretrained("rotated_mnist/stn-sl1")
+        logits = model.apply(variables, normalize(images))  # images in [0, 1] or uint8
 
     Args:
       name: task and variant, as in ``create_model``: "rotated_mnist/stn-sl1". :func:`available`
@@ -29,9 +32,8 @@ def load_pretrained(
       folder: of the weights; the package's own where None.
 
     Returns:
-      The module and its variables: ``module.apply(variables, images)`` gives logits for
-      *normalised* images ``[B, H, W, C]``, ``(x - mean) / deviation`` with x in [0, 1] and the
-      figures that :func:`describe` gives.
+      The module, its variables, and a function that normalizes images ``[..., H, W, C]`` as in the
+      network's training (:class:`stn_jax.models.Normalize`): floats in [0, 1], or uint8.
 
     Raises:
       PretrainedError: the name is unknown, or the file is damaged or holds another network.
@@ -43,6 +45,7 @@ def load_pretrained(
         # Weights that do not say their recipe are from before there were two.
         module = create_model(task, variant, **{"recipe": "legacy", **metadata["model"]})
         wanted = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
+        normalize = Normalize.of(metadata, metadata["input_shape"])
     except Exception as error:
         # Options that make no sense can fail anywhere in the network that they describe.
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -55,7 +58,8 @@ def load_pretrained(
             f"{metadata['name']}{different and f' ({different})'}"
         )
     params = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
-    return module, {"params": traverse_util.unflatten_dict(params, sep="/")}
+    variables = {"params": traverse_util.unflatten_dict(params, sep="/")}
+    return module, variables, normalize
 
 
 def available(folder: str | os.PathLike[str] | None = None) -> list[str]:

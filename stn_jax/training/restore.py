@@ -168,7 +168,7 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
 
 def pretrained_alone(name: str, folder: str | Path | None = None) -> tuple[Run, dict[str, Any]]:
     """A network of the package as a run without data: one black image stands for its shape."""
-    module, variables = load_pretrained(name, folder=folder)
+    module, variables, _ = load_pretrained(name, folder=folder)
     known = describe(name, folder=folder)
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))

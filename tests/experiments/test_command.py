@@ -255,7 +255,7 @@ def test_exported_weights_are_what_was_trained(
     # Rounding the weights moves at most a few of the 90 digits.
     assert known["test_error_percent"] == pytest.approx(line["test_error_percent"], abs=5)
 
-    module, variables = stn_jax.load_pretrained(name, folder=folder)
+    module, variables, _ = stn_jax.load_pretrained(name, folder=folder)
     images = np.zeros((2, *known["input_shape"]), np.float32)
     assert module.apply(variables, images).shape == (2, 10)
 

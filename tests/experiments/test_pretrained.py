@@ -14,6 +14,7 @@ import pytest
 
 import stn_jax
 from stn_jax import pretrained, tensor_file
+from stn_jax.data import sources
 from stn_jax.pretrained import PretrainedError
 from stn_jax.training.restore import evaluate_pretrained
 from tools.convert_weights import convert
@@ -72,7 +73,7 @@ def stored(path):
 
 def test_a_network_comes_back_in_half_precision(network, folder):
     module, params, images = network
-    loaded, variables = stn_jax.load_pretrained(NAME, folder=folder)
+    loaded, variables, _ = stn_jax.load_pretrained(NAME, folder=folder)
     assert loaded == module
     for mine, its in zip(
         jax.tree.leaves_with_path(params),
@@ -87,6 +88,42 @@ def test_a_network_comes_back_in_half_precision(network, folder):
     assert float(jnp.abs(logits).max()) > 0.1
     np.testing.assert_allclose(loaded.apply(variables, images), logits, atol=2e-2)
     assert pretrained.describe(NAME, folder=folder)["test_error_percent"] == 12.5
+
+
+@pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
+def test_normalize_takes_images_as_they_are_stored(task):
+    """The network reads plain digits as well as its normalized ones: with ``normalize``."""
+    name = f"{task}/stn-sl1"
+    model, variables, normalize = stn_jax.load_pretrained(name)
+    test = sources.load("mnist_sample").test
+    images, labels = test.images[:200], test.labels[:200]
+    margin = (normalize.shape[0] - 28) // 2
+    images = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    seen = normalize(images)
+    np.testing.assert_allclose(normalize(images / np.float32(255)), seen, atol=1e-5)
+    known = pretrained.describe(name)
+    np.testing.assert_allclose(
+        seen, (images / np.float32(255) - known["mean"]) / known["deviation"], atol=1e-5
+    )
+    wrong = np.asarray(model.apply(variables, seen).argmax(-1)) != labels
+    assert wrong.mean() < 0.06
+    assert np.asarray(model.apply(variables, images / 255).argmax(-1) != labels).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((2, 28, 28, 3), "f"), ValueError, r"takes \[\.\.\., 28, 28, 1\]: convert col"),
+        (np.zeros((2, 1, 28, 28), "f"), ValueError, "channels are the last axis"),
+        (np.zeros((2, 32, 32, 1), "f"), ValueError, "resize or pad them"),
+        (np.zeros((28, 28), "f"), ValueError, "have a last axis of 1"),
+        (np.zeros((28, 28, 1), int), TypeError, "int32; expected floats in"),
+    ],
+)
+def test_what_normalize_refuses(images, error, message):
+    normalize = stn_jax.load_pretrained("rotated_mnist/cnn")[2]
+    with pytest.raises(error, match=message):
+        normalize(images)
 
 
 def test_table_1_fits_into_8_megabytes(tmp_path):
@@ -270,7 +307,7 @@ def assert_the_old_weights(params):
 
 
 def test_an_npz_file_of_an_earlier_version_is_read():
-    module, variables = stn_jax.load_pretrained(NAME, folder=OLD)
+    module, variables, _ = stn_jax.load_pretrained(NAME, folder=OLD)
     assert module.head.classes == 10
     assert_the_old_weights(variables["params"])
     assert pretrained.available(OLD) == [NAME]
