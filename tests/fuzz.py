@@ -40,7 +40,7 @@ from stn_jax.training import Config, ConfigError
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.workdir import Workdir, WorkdirError
 
-PATIENCE = 30  # seconds for one file
+GRACE_STEPS = 30  # seconds for one file
 
 
 class Reader(NamedTuple):
@@ -370,7 +370,7 @@ def fuzz(reader: Reader, count: int, seed: int, folder: Path, keep: Path | None 
         content = (reader.damage or mutated)(sound[path], rng)
         path.write_bytes(content)
         (folder / "damaged").write_text(path.name)
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        faulthandler.dump_traceback_later(GRACE_STEPS, exit=True)
         try:
             reader.open(folder)
             reader_seen["opened"] += 1

@@ -111,14 +111,14 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["train.py", "--config.dataset=mnist", "--config.data_dir=/nowhere"], "/nowhere does not"),
         (["train.py", "--config.manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["train.py", "--config=none.py"], "none.py"),
-        (["train.py", "--epochs=3"], "cannot make sense of '--epochs=3'; --help lists the"),
+        (["train.py", "--epochs=3"], "unknown argument '--epochs=3'; --help lists the"),
         (["train.py", "--workdir"], "argument --workdir: expected one argument"),
-        (["train.py", "epochs=3"], "cannot make sense of 'epochs=3'"),
+        (["train.py", "epochs=3"], "unknown argument 'epochs=3'"),
         (["train.py", "--workdir=run", "--config.epochs=9"], "holds a run of another configura"),
         (["eval.py", "--workdr=run"], "one of the arguments --workdir --pretrained is required"),
         (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
         (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
-        (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir goes with --dataset"),
+        (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir needs --dataset"),
         (
             ["eval.py", "--workdir=run", "--dataset=mnist", "--report"],
             "--dataset goes with --workdir or --pretrained; here: --workdir --report",
@@ -129,10 +129,13 @@ def test_eval_writes_a_report(trained, here, capsys):
         ),
         (
             ["eval.py", "--workdir=run", "--image", "x.png", "--box", "1", "2", "3", "4"],
-            "--box goes with one photograph and a run of task svhn; here: rotated_mnist",
+            "--box needs one photograph and a run of task svhn; found rotated_mnist",
         ),
-        (["eval.py", "--workdir=run", "--report", "--image", "x.png"], "--report goes with"),
-        (["eval.py", "--pretrained=nothing", "--report"], "--report goes with --workdir alone"),
+        (
+            ["eval.py", "--workdir=run", "--report", "--image", "x.png"],
+            "--report cannot be combined",
+        ),
+        (["eval.py", "--pretrained=nothing", "--report"], "--report needs --workdir; it cannot"),
         (["eval.py", "--workdir=run", "--report=run/config.json/x"], "cannot write run/conf"),
         (["eval.py", "--pretrained=nothing"], "no weights are called 'nothing'; there are: "),
     ],
@@ -259,7 +262,7 @@ def test_help_lists_the_fields(tmp_path, here, capsys):
     assert "localization_rate" in capsys.readouterr().out
 
 
-def test_importing_the_warps_loads_jax_alone(tmp_path):
+def test_importing_the_warps_loads_only_jax(tmp_path):
     code = """
 import sys, stn_jax
 stn_jax.affine_grid

@@ -89,7 +89,7 @@ def write_results(folder):
     ],
     ids=lambda write: write.__name__,
 )
-def test_what_is_renamed_is_on_disk(tmp_path, unsynced, write):
+def test_renaming_syncs_the_folder(tmp_path, unsynced, write):
     write(tmp_path)
     assert unsynced == {}
 

@@ -96,7 +96,7 @@ def test_there_are_no_cycles():
     TopologicalSorter(graph).prepare()
 
 
-def test_warps_import_jax_alone():
+def test_warps_import_only_jax():
     code = "import sys, stn_jax; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     loaded = set(done.stdout.split())

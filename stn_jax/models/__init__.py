@@ -1,4 +1,4 @@
-"""Flax (Linen) modules: classifiers, localization networks, transformers, and networks of them."""
+"""Flax (Linen) modules: classifiers, localization networks, transformers and whole networks."""
 
 from stn_jax.models.blocks import ConvBlock, Head
 from stn_jax.models.classifiers import Classifier

@@ -65,7 +65,7 @@ def test_weights_travel_both_ways(names):
     names["jax"].tree.map(np.testing.assert_array_equal, names["back"], names["params"])
 
 
-def test_pytorch_wants_image_and_grid_of_one_type(names):
+def test_pytorch_requires_image_and_grid_of_the_same_type(names):
     torch = names["torch"]
     image, grid = torch.ones(1, 1, 3, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 2, 2)
     with pytest.raises(RuntimeError, match=r"same dtype|expected scalar type"):

@@ -65,7 +65,7 @@ def table(tiny_cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        flags = [*small(tiny_cache), "--seeds=0,1", "--together=2"]
+        flags = [*small(tiny_cache), "--seeds=0,1", "--together=2"]  # the flag's earlier name
         assert run("table1", "--rows=rotation/stn-c1,rotation/stn-sl1", *flags) == 0
     return folder
 
@@ -81,7 +81,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     flags.append("--config.batch_size=5000")
     assert run("table1", *flags, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert out.startswith("0 of 1 runs are done; to train: 1, some")
+    assert out.startswith("0 of 1 runs are done; to train: 1, roughly")
     assert "rotation/cnn, seed 3: some" in out
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert "All with batch_size 5000, width 0.0625. Trained on 10,000 examples" in sample
 
 
-def test_seeds_that_were_trained_together_have_a_line_each(table):
+def test_seeds_that_were_trained_in_one_program_have_a_line_each(table):
     found = lines(table / "results" / "table1.jsonl")
     assert [(line["row"], line["seed"]) for line in found] == [
         (row, seed) for row in ("rotation/stn-c1", "rotation/stn-sl1") for seed in (0, 1)
@@ -168,13 +168,13 @@ main({flags!r})
     assert run(*flags) == 0
     out, errors = capsys.readouterr()
     assert "1 of 2 runs are done; to train: 1" in out
-    assert "going on from step 2 of 4" in out
-    assert "table1.jsonl, line 2 is left out: it is not a whole result" in errors
+    assert "resuming from step 2 of 4" in out
+    assert "table1.jsonl, line 2 is skipped: not a complete result" in errors
     texts = Path("results/table1.jsonl").read_text().splitlines()
     assert [json.loads(text)["seed"] for text in (texts[0], texts[2])] == [0, 1]
 
 
-def test_what_fails_in_training_does_not_stop_the_others(tiny_cache, tmp_path, monkeypatch, capsys):
+def test_a_failed_training_does_not_stop_the_others(tiny_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tried = []
 
@@ -248,7 +248,7 @@ def test_exported_weights_are_what_was_trained(
     name = "rotated_mnist/stn-sl1"
     known = pretrained.describe(name, folder=folder)
     out = capsys.readouterr().out
-    assert f"rotation/stn-sl1: test error {known['test_error_percent']:.2f} % as stored" in out
+    assert f"rotation/stn-sl1: test error {known['test_error_percent']:.2f} % with" in out
     (line,) = [x for x in lines() if (x["row"], x["seed"]) == ("rotation/stn-sl1", 1)]
     assert (known["seed"], known["epochs"], known["dataset"]) == (1, 1, "mnist")
     assert known["commit"] == line["commit"]
@@ -265,10 +265,10 @@ def test_exported_weights_are_what_was_trained(
     assert script(monkeypatch, *evaluate, f"--cache_dir={tiny_cache}") == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{name}: test error {error} examples), slope ")
-    assert re.search(r" degrees, window \d\.\d\d; stated ", out)
-    assert out.endswith(f"; stated {error})\n")
-    spread = float(out.split("spread ")[1].split()[0])
-    assert spread == pytest.approx(line["angle_spread_degrees"], abs=1)
+    assert re.search(r" degrees, window \d\.\d\d; expected ", out)
+    assert out.endswith(f"; expected {error})\n")
+    rms = float(out.split("RMS ")[1].split()[0])
+    assert rms == pytest.approx(line["angle_spread_degrees"], abs=1)
 
     # One's own digits need no data set.
     monkeypatch.chdir(tmp_path)
@@ -290,7 +290,9 @@ def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
     capsys.readouterr()
     assert run("table1", "--pretrained", f"--cache_dir={tiny_cache}") == 0
     said = capsys.readouterr().out
-    assert re.fullmatch(r"rotation/stn-sl1, seed 1, as stored: window_share [^\n]*\n", said)
+    assert re.fullmatch(
+        r"rotation/stn-sl1, seed 1, with stored weights: window_share [^\n]*\n", said
+    )
     *same, added = lines()
     assert same == before
     (old,) = [x for x in before if (x["row"], x["seed"]) == ("rotation/stn-sl1", 1)]
@@ -327,21 +329,21 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
     [
         (["table9"], "invalid choice: 'table9' (choose from"),
         ([], "the following arguments are required: COMMAND"),
-        (["table1", "--rows=cnn"], "no row is called 'cnn'; expected one or more of rotation/cnn"),
+        (["table1", "--rows=cnn"], "no row is named 'cnn'; expected one or more of rotation/cnn"),
         (["table1", "--seeds=a"], "--seeds is 'a'; expected numbers like 0,1,2"),
         (["table1", "--seeds=1,1"], "seeds is (1, 1); expected one or more, all different"),
-        (["table1", "--config.seeds=1"], "--config.seeds is not for tables; say --seeds"),
+        (["table1", "--config.seeds=1"], "--config.seeds cannot be set here; use --seeds"),
         (["table1", "--epochs=few"], "argument --epochs: invalid int value: 'few'"),
         (["table1", "--epochs=0"], "epochs is 0; expected 1 or more"),
-        (["table1", "--together=0"], "--together is 0; expected 1 or more"),
+        (["table1", "--together=0"], "--seeds_per_program is 0; expected 1 or more"),
         (["table1", "--config.epoch=3"], "unknown configuration field 'epoch'; did you mean"),
         (["table1", "--config.width=wide"], "width is 'wide', of type str; expected float"),
-        (["table1", "--config.variant=cnn"], "--config.variant is what the rows of a table"),
+        (["table1", "--config.variant=cnn"], "--config.variant is set by the rows of a table"),
         (["table1", "--config.epochs"], "--config.epochs has no value; expected --config.epochs="),
         (["table1", "--pretrained", "--epochs=9"], "epochs is that of the weights, which are as"),
-        (["figure2", "--pretrained", "--epochs=9"], "--pretrained goes with data folders alone"),
-        (["figure2", "--pretrained", "--workdir=a"], "--pretrained goes with data folders alone"),
-        (["table1", "rotation/cnn"], "cannot make sense of 'rotation/cnn'; --help lists"),
+        (["figure2", "--pretrained", "--epochs=9"], "with --pretrained only data folders"),
+        (["figure2", "--pretrained", "--workdir=a"], "with --pretrained only data folders"),
+        (["table1", "rotation/cnn"], "unknown argument 'rotation/cnn'; --help lists"),
         (["table1", "--manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["table1", "--render", "--docs=file"], "cannot write file/results.md"),
         (["table1", "--dataset=mnist_sample", "--workdir=file"], "cannot write to workdir file/"),

@@ -212,7 +212,7 @@ def test_damaged_files_and_those_of_another_format_say_so(folder, suffix):
 
 
 @pytest.mark.parametrize("value", [1e6, np.nan, np.inf])
-def test_weights_that_half_precision_cannot_hold_are_refused(network, tmp_path, value):
+def test_weights_that_half_precision_cannot_hold_are_rejected(network, tmp_path, value):
     params = jax.tree.map(lambda x: x, network[1])
     params["head"]["logits"]["bias"] = jnp.full(7, value)
     with pytest.raises(PretrainedError, match="head/logits/bias has no finite values as float16"):

@@ -85,12 +85,12 @@ def test_a_signal_saves_first(config, whole, tmp_path, capfd, number, status, at
     assert code == status
     assert signal.getsignal(number) is before
     errors = capfd.readouterr().err
-    assert f"{number.name}: saving after the steps in flight; again: stop at once" in errors
-    assert f"{number.name}: stopped at step {at} of 12, which is saved in {tmp_path}" in errors
+    assert f"{number.name}: saving after the steps in flight; repeat to stop at once" in errors
+    assert f"{number.name}: stopped at step {at} of 12, saved in {tmp_path}" in errors
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == at
     assert not (tmp_path / "result.json").exists()
     train(config, tmp_path)
-    assert f"going on from step {at} of 12" in capfd.readouterr().out
+    assert f"resuming from step {at} of 12" in capfd.readouterr().out
     compare(whole, tmp_path)
 
 
@@ -144,14 +144,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "checkpoints/12.safetensors is damaged (" in capfd.readouterr().err
     train(config, copy)
     out, errors = capfd.readouterr()
-    assert "going on from step 8 of 12" in out
+    assert "resuming from step 8 of 12" in out
     assert "checkpoints/12.safetensors is damaged (" in errors
     assert "); it is now 12.safetensors.damaged" in errors
     compare(whole, copy)
     assert (copy / "checkpoints" / "12.safetensors.damaged").exists()
 
 
-def test_where_all_checkpoints_are_damaged_it_begins_anew(config, whole, copy, capfd):
+def test_if_all_checkpoints_are_damaged_training_starts_over(config, whole, copy, capfd):
     for step in (8, 12):
         flip(copy / "checkpoints" / f"{step}.safetensors")
     train(config, copy)
@@ -193,7 +193,7 @@ with Workdir(sys.argv[1]).lock():
 """
 
 
-def test_a_second_process_is_refused_until_the_first_is_gone(config, tmp_path):
+def test_a_second_process_is_rejected_until_the_first_is_gone(config, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
@@ -270,7 +270,7 @@ def train_command(config: Config, workdir: Path) -> str:
     return f"{sys.executable} {ROOT}/train.py {quickstart} --workdir={workdir} {flags}"
 
 
-def test_a_full_disk_is_said_and_the_earlier_checkpoint_is_whole(config, tmp_path):
+def test_a_full_disk_is_reported_and_the_earlier_checkpoint_is_intact(config, tmp_path):
     """The disk is filled once there is a checkpoint of the first epoch."""
     code = f"""
 import jax, os, shutil, sys
@@ -305,7 +305,7 @@ print("trained to", train(config, workdir)["step"])
     assert "trained to 12" in done.stdout
 
 
-def test_a_read_only_workdir_is_said(config, tmp_path):
+def test_a_read_only_workdir_is_reported(config, tmp_path):
     workdir = tmp_path / "run"
     done = in_a_mount("-o ro", tmp_path, train_command(config, workdir))
     assert done.returncode == 2
@@ -323,7 +323,7 @@ def test_a_history_that_was_damaged_is_kept_up_to_there(tmp_path):
         assert [line["step"] for line in Workdir(tmp_path).metrics()] == [0, 1]
 
 
-def test_a_training_that_is_killed_ends_as_one_left_alone(tiny_cache, tmp_path):
+def test_a_killed_training_ends_as_an_undisturbed_one(tiny_cache, tmp_path):
     """A short form of chaos.py, which says how to run the long one."""
     flags = [f"--config.cache_dir={tiny_cache}", "--config.dataset=mnist"]
     flags += ["--config.width=0.0625", "--config.epochs=6", "--config.batch_size=128"]
