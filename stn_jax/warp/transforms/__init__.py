@@ -4,14 +4,16 @@ A family says what a spatial transformer may do (Jaderberg et al. 2015, Section 
 object without parameters of its own; parameters ``[..., size]`` come from a network, or from the
 user. Parameters 0 are exactly the identity, in every family.
 
-| name | class | parameters | theta |
-|---|---|---|---|
-| rotation | :class:`Rotation` | angle in radians | 2x3 |
-| attention | :class:`Attention` | log of the scale, shift x, y | 2x3 |
-| similarity | :class:`Similarity` | angle in radians, log of the scale, shift x, y | 2x3 |
-| affine | :class:`Affine` | theta minus the identity, row by row | 2x3, volumes 3x4 |
-| projective | :class:`Projective` | theta minus the identity, without the last entry | 3x3 |
-| tps | :class:`ThinPlateSpline` | displacements of the control points, row by row, (x, y) | KxKx2 |
+========== ======================== ============================================== ==========
+name       class                    parameters                                     theta
+========== ======================== ============================================== ==========
+rotation   :class:`Rotation`        angle in radians                               2x3
+attention  :class:`Attention`       log of the scale, shift x, y                   2x3
+similarity :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
+affine     :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
+projective :class:`Projective`      theta minus the identity, but its last entry   3x3
+tps        :class:`ThinPlateSpline` displacements (x, y) of control points by row  KxKx2
+========== ======================== ============================================== ==========
 
 Theta is what the parameters stand for: a matrix, or the places of the control points. It can be
 composed, looked at, and turned into a grid at any resolution (:meth:`Transform.grid_of`).
