@@ -5,4 +5,4 @@ import sys
 from stn_jax import cli
 
 if __name__ == "__main__":
-    sys.exit(cli.evaluate())
+    sys.exit(cli.stn_eval())

@@ -5,4 +5,4 @@ import sys
 from stn_jax import cli
 
 if __name__ == "__main__":
-    sys.exit(cli.train())
+    sys.exit(cli.stn_train())

@@ -120,9 +120,12 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir goes with --dataset"),
         (
             ["eval.py", "--workdir=run", "--dataset=mnist", "--report"],
-            "--dataset goes with neither",
+            "--dataset goes with --workdir or --pretrained; here: --workdir --report",
         ),
-        (["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"], "--box says where in an"),
+        (
+            ["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"],
+            "--box goes with --workdir --image",
+        ),
         (
             ["eval.py", "--workdir=run", "--image", "x.png", "--box", "1", "2", "3", "4"],
             "--box goes with one photograph and a run of task svhn; here: rotated_mnist",
@@ -142,16 +145,11 @@ def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message, here
     assert out == ""
 
 
-QUICKSTART = ROOT / "configs" / "quickstart.py"
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
 def test_every_config_file_is_one(path, monkeypatch):
     # What the process was started with is not what is asked here.
     monkeypatch.setattr(sys, "argv", ["pytest", "--config.epochs=5", "--config=none.py"])
-    config, workdir = read_config(
-        ["train.py", f"--config={path}", "--config.epochs=3"], ROOT / "configs" / "quickstart.py"
-    )
+    config, workdir = read_config([f"--config={path}", "--config.epochs=3"], "quickstart")
     assert config.epochs == 3
     assert workdir == f"runs/{path.stem}"
 
@@ -175,7 +173,7 @@ def test_every_config_file_is_one(path, monkeypatch):
     ],
 )
 def test_one_parser_reads_the_fields_of_all_commands(flags, fields):
-    config, _ = read_config(["train.py", *flags], QUICKSTART)
+    config, _ = read_config(flags, "quickstart")
     assert {name: getattr(config, name) for name in fields} == fields
     # As the tables have them, without a config file.
     assert Config(**read_fields(flags)) == Config(
@@ -209,7 +207,7 @@ def test_a_config_file_that_fails_says_how_and_where(tmp_path, program, said):
     path = tmp_path / "mine.py"
     path.write_text(program)
     with pytest.raises(ConfigError) as caught:
-        read_config(["train.py", f"--config={path}"], QUICKSTART)
+        read_config([f"--config={path}"], "quickstart")
     message = str(caught.value)
     assert said in message
     assert "\n" not in message
@@ -226,7 +224,7 @@ def test_a_config_file_may_take_an_argument_and_derive_fields_from_others(tmp_pa
         "    return config\n"
     )
     flags = [f"--config={path}:stn-c0", "--config.epochs=5", "--config.seeds=1"]
-    config, _ = read_config(["train.py", *flags], QUICKSTART)
+    config, _ = read_config(flags, "quickstart")
     expected = Config(epochs=5, variant="stn-c0", dataset="mnist_sample", log_every=15, seeds=(1,))
     assert config == expected
 
@@ -281,10 +279,11 @@ import sys
 for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "orbax", "tensorstore",
              "tensorboardX"):
     sys.modules[name] = None
+from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import Config, train
 config = Config(cache_dir={str(tiny_cache)!r}, width=1 / 16, epochs=1, checkpoint_every=0,
                 test_passes=1)
-print(train(config, "run")["step"])
+print(train(config, "run", DrawFigures())["step"])
 """
     exit_code, out, errors = run(cwd=tmp_path, code=code)
     assert exit_code == 0, errors

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from stn_jax.extras import MissingExtraError, extra
 
 
-def train() -> int:
+def stn_train() -> int:
     """``stn-train``: see :mod:`stn_jax.cli.train`."""
 
     def load() -> Callable[[], int]:
@@ -17,7 +17,7 @@ def train() -> int:
     return _run(load)
 
 
-def evaluate() -> int:
+def stn_eval() -> int:
     """``stn-eval``: see :mod:`stn_jax.cli.eval`."""
 
     def load() -> Callable[[], int]:
@@ -28,7 +28,7 @@ def evaluate() -> int:
     return _run(load)
 
 
-def experiments() -> int:
+def stn_experiments() -> int:
     """``stn-experiments``: see :mod:`stn_jax.cli.experiments`."""
 
     def load() -> Callable[[], int]:

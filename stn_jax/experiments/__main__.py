@@ -5,4 +5,4 @@ import sys
 from stn_jax import cli
 
 if __name__ == "__main__":
-    sys.exit(cli.experiments())
+    sys.exit(cli.stn_experiments())

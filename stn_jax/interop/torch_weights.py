@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stn_jax.interop.torch_networks import FlatLinear
+from stn_jax.interop.torch_layers import FlatLinear
 
 
 def load_flax(module: nn.Module, params: Mapping[str, Any]) -> None:

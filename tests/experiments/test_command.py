@@ -143,7 +143,7 @@ def test_a_killed_table_goes_on(tiny_cache, tmp_path, monkeypatch, capsys):
     flags = ["table1", "--rows=rotation/cnn", "--seeds=0,1", *small(tiny_cache), "--epochs=2"]
     code = f"""
 import os, signal, sys
-from stn_jax.experiments.__main__ import main
+from stn_jax.cli.experiments import main
 from stn_jax.training.checkpoints import Checkpoints
 save, count = Checkpoints.save, 0
 def save_or_die(self, state):

@@ -273,7 +273,7 @@ def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
     # each the deviation over two passes.
     centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
     within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
-    assert [float(slope) for slope in tiles["Slope of places"].split(", ")] == [0, 0]
+    assert [float(slope) for slope in tiles["Slope of positions"].split(", ")] == [0, 0]
     assert tiles["Within a digit"] == f"{within:.2f} px"
     assert tiles["Spread of poses"].endswith(" px")
 
