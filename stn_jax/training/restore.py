@@ -53,6 +53,28 @@ def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
     return dataclasses.replace(run, config=dataclasses.replace(run.config, seeds=(seed,))), params
 
 
+def load_seed(workdir: str | Path, seed: int | None = None) -> tuple[Run, Any]:
+    """One network of a run, on one device: the run, and the network's own parameters.
+
+    Args:
+      workdir: the run's folder.
+      seed: which network; the run's first where None.
+
+    Raises:
+      ConfigError: as :func:`load`, or the run has no such seed.
+      DataError: as :func:`load`.
+    """
+    run, state = load(workdir)
+    seeds = run.config.seeds
+    if seed is not None and seed not in seeds:
+        raise ConfigError(
+            f"seed is {seed}, but {workdir} has networks of seeds {', '.join(map(str, seeds))}"
+        )
+    run, state = run.alone(), run.fetch(state)
+    run, params = of_seed(run, state, seeds[0] if seed is None else seed)
+    return run, jax.tree.map(lambda x: x[0], params)
+
+
 def evaluate_workdir(workdir: str | Path, hooks: Hooks | None = None) -> dict[str, Any]:
     """Evaluates the newest checkpoint; writes and returns what result.json holds.
 
