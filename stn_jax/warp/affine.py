@@ -224,7 +224,7 @@ def _square_pixels(theta: jax.Array, aspect: ArrayLike) -> tuple[jax.Array, ...]
 
 
 def scale(theta: ArrayLike) -> jax.Array:
-    """The scale of the sampling window, sqrt |det|, ``[...]``: below 1 the warp magnifies."""
+    """How much larger the sampling window is than the output: ``sqrt |det|``, ``[...]``."""
     theta = _checked(theta, ((2, 3),))
     return jnp.sqrt(jnp.abs(_determinant(theta[..., :2])))
 
