@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 
 SAMPLE = "stn_jax_sample"
 ADJOINT = "stn_jax_adjoint"
+CONVOLVE = "stn_jax_convolve"  # called by stn_jax.models.cpu
 
 # In the order of the numbers that the kernels know them by.
 MODES = ("nearest", "bilinear", "bicubic")
@@ -125,7 +126,7 @@ def _register(library: _Library) -> _Library:
     # Against a backend that runs, so that what it refuses is an error here; kept for a backend yet
     # to come, it would be an error there and keep that from starting.
     jax.local_devices(backend="cpu")
-    for name in (SAMPLE, ADJOINT):
+    for name in (SAMPLE, ADJOINT, CONVOLVE):
         handler = jax.ffi.pycapsule(getattr(library.handle, name))
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(name)
