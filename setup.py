@@ -22,13 +22,14 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 WARP = pathlib.Path("stn_jax", "warp", "native")
-CONVOLUTION = pathlib.Path("stn_jax", "models", "cpu", "native")
+LAYERS = pathlib.Path("stn_jax", "models", "cpu", "native")
 # Compiled once, and once for each instruction set with what contraction of products and sums.
-HANDLERS = [WARP / "library.cc", CONVOLUTION / "convolution_handler.cc"]
+HANDLERS = [WARP / "library.cc", LAYERS / "handlers.cc"]
 KERNELS = {
     WARP / "sampling.cc": "fast",
     WARP / "positions.cc": "off",
-    CONVOLUTION / "convolution.cc": "fast",
+    LAYERS / "convolution.cc": "fast",
+    LAYERS / "pooling.cc": "fast",
 }
 NAME = "stn_jax.warp.native.libstn_jax"
 FLAGS = [

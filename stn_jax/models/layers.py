@@ -1,14 +1,13 @@
 """Convolution and pooling: what XLA does well on accelerators, and faster forms of it on CPU.
 
 On CPU the gradients of XLA's convolution and of its window maximum run an order of magnitude
-below what the machine's matrix products reach (see docs/performance.md). There a convolution is
-written as products of windows, or of their Fourier transforms (:mod:`stn_jax.models.cpu`), with the
-same parameters and, to float rounding, the same results. The form is chosen when a program is
-lowered, for the platform that it is lowered for. Pooling is elementwise operations everywhere.
+below what the machine's matrix products reach (see docs/performance.md). There both call native
+kernels; without these a convolution is written as products of windows, or of their Fourier
+transforms, and pooling as elementwise operations (:mod:`stn_jax.models.cpu`), with the same
+parameters and, to float rounding, the same results. The form is chosen when a program is lowered,
+for the platform that it is lowered for. On accelerators pooling is elementwise operations, too.
 """
 
-import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,12 +36,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
         window = (1, size, size, 1)
         # A constant, not an array: by it XLA's gradient knows a maximum from other reductions.
         return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
-    height, width = (side // size * size for side in x.shape[1:3])
-    corners = [
-        x[:, i:height:size, j:width:size] for i, j in itertools.product(range(size), repeat=2)
-    ]
-    # The comparison with NaN keeps NaN alive.
-    return functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), corners)
+    return cpu.max_pool(x, size)
 
 
 def conv_general_dilated(

@@ -22,7 +22,8 @@ from jax.typing import DTypeLike
 
 SAMPLE = "stn_jax_sample"
 ADJOINT = "stn_jax_adjoint"
-CONVOLVE = "stn_jax_convolve"  # called by stn_jax.models.cpu
+CONVOLVE = "stn_jax_convolve"  # this and the next are called by stn_jax.models.cpu
+POOL = "stn_jax_pool"
 
 # In the order of the numbers that the kernels know them by.
 MODES = ("nearest", "bilinear", "bicubic")
@@ -126,7 +127,7 @@ def _register(library: _Library) -> _Library:
     # Against a backend that runs, so that what it refuses is an error here; kept for a backend yet
     # to come, it would be an error there and keep that from starting.
     jax.local_devices(backend="cpu")
-    for name in (SAMPLE, ADJOINT, CONVOLVE):
+    for name in (SAMPLE, ADJOINT, CONVOLVE, POOL):
         handler = jax.ffi.pycapsule(getattr(library.handle, name))
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(name)

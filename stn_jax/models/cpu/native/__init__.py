@@ -1,4 +1,4 @@
-"""Convolutions and their gradients by the native CPU kernels; ``docs/native.md`` says how they work.
+"""Convolution and pooling by the native CPU kernels; ``docs/native.md`` says how they work.
 
 The kernels know one kind of operand, float32 without padding: padding is added before the call, and
 cut off a gradient after it.
@@ -19,12 +19,13 @@ _INPUT, _KERNEL, _OUTPUT = range(3)
 _TYPES = ("float32", "bfloat16", "float16")
 
 
-def is_usable(ctx: Any, *, required: bool) -> bool:
-    """Whether a convolution that is lowered can call the kernels.
+def is_usable(ctx: Any, *, required: bool, types: Sequence[str] = _TYPES) -> bool:
+    """Whether what is lowered can call the kernels.
 
     Args:
       ctx: of the lowering rule.
-      required: whether the caller asked for them; not whether they fit this convolution.
+      required: whether the caller asked for them; not whether they fit the operands.
+      types: of elements that they take.
 
     Raises:
       RuntimeError: they are required, and there are none.
@@ -36,9 +37,9 @@ def is_usable(ctx: Any, *, required: bool) -> bool:
             raise RuntimeError(f"there are no native kernels: {native.status()}")
         return False
     fixed = all(isinstance(size, int) for aval in ctx.avals_in for size in aval.shape)
-    # A partitioner would have to know that the kernel has no part in the batch.
+    # A partitioner would have to know that a kernel has no part in the batch.
     whole = not jax_rules.is_partitioned(ctx.module_context.axis_context)
-    return fixed and whole and str(ctx.avals_in[0].dtype) in _TYPES
+    return fixed and whole and str(ctx.avals_in[0].dtype) in types
 
 
 def contraction(
@@ -99,3 +100,11 @@ def contraction(
     out = out.reshape(*(sorted_sizes[i] for i in own), *shape[-4:])
     back = [own.index(i) for i in sorted(own)]
     return out.transpose(*back, *range(len(own), out.ndim)).astype(a.dtype)
+
+
+def select(
+    x: jax.Array, values: jax.Array, shape: Sequence[int], *, size: int, transposed: bool
+) -> jax.Array:
+    """The values at the maxima of x, or its transpose; see :mod:`stn_jax.models.cpu.pooling`."""
+    call = jax.ffi.ffi_call(native.POOL, jax.ShapeDtypeStruct((*shape,), jnp.float32))
+    return call(x, values, size=np.int64(size), transposed=np.int64(transposed))

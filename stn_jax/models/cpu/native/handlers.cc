@@ -1,32 +1,26 @@
-// The handler for XLA's FFI: convolutions and their gradients of whole arrays.
-#include <memory>
+// The handlers for XLA's FFI: convolution and pooling of whole arrays, and their gradients.
+#include <algorithm>
 
 #include "convolution_plan.h"
 #include "host.h"
+#include "pooling.h"
 
+#define STN_DECLARE_LEVEL(level)                  \
+  namespace stn::level {                          \
+  ConvolutionKernels find_convolution_kernels();  \
+  PoolingKernels find_pooling_kernels();          \
+  }
 #if defined(__x86_64__)
-namespace stn::avx2 {
-ConvolutionKernels find_convolution_kernels();
-}
-namespace stn::avx512 {
-ConvolutionKernels find_convolution_kernels();
-}
+STN_DECLARE_LEVEL(avx2)
+STN_DECLARE_LEVEL(avx512)
+#define STN_FIND(kernels) (level() == kAvx512 ? avx512::kernels() : avx2::kernels())
 #else
-namespace stn::generic {
-ConvolutionKernels find_convolution_kernels();
-}
+STN_DECLARE_LEVEL(generic)
+#define STN_FIND(kernels) generic::kernels()
 #endif
 
 namespace stn {
 namespace {
-
-ConvolutionKernels find_kernels() {
-#if defined(__x86_64__)
-  return level() == kAvx512 ? avx512::find_convolution_kernels() : avx2::find_convolution_kernels();
-#else
-  return generic::find_convolution_kernels();
-#endif
-}
 
 using Shape = ffi::Span<const int64_t>;
 
@@ -89,7 +83,7 @@ ffi::Error convolve(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
       o[2] != x[2] - k[1] + 1)
     return fail("shapes do not fit");
   prepare_result(result->untyped_data(), result->size_bytes());
-  const ConvolutionKernels kernels = find_kernels();
+  const ConvolutionKernels kernels = STN_FIND(find_convolution_kernels);
   const Pool pool = pool_of(threads);
   ConvolutionPlan plan(c, kernels, pool);
   for (int64_t call = 0; call < calls.count; ++call) {
@@ -100,6 +94,44 @@ ffi::Error convolve(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
     if (wanted == kKernel) plan.kernel_gradient(first, second, to);
     if (wanted == kOutput) plan.output(first, second, to);
   }
+  return ffi::Error::Success();
+}
+
+// With `transposed`, values are what was selected and the result has the shape of x.
+ffi::Error pool(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer values,
+                ffi::Result<ffi::AnyBuffer> result, int64_t size, int64_t transposed) {
+  const auto fail = [&](const std::string& what) {
+    return ffi::Error::InvalidArgument("stn_jax: " + what + ": " + shape_of(x) + " and " +
+                                       shape_of(values) + " to " + shape_of(*result));
+  };
+  if (level() == kNone)
+    return fail("this processor has none of the library's instruction sets");
+  for (const ffi::DataType type : {x.element_type(), values.element_type(), result->element_type()})
+    if (type != ffi::F32) return fail("expected float32");
+  const Shape s = x.dimensions();
+  if (s.size() < 3 || size < 1) return fail("expected images");
+  const size_t axes = s.size() - 3;
+  Pooling p{1, s[axes], s[axes + 1], s[axes + 2], size, s[axes] / size, s[axes + 1] / size};
+  for (size_t axis = 0; axis < axes; ++axis) p.images *= s[axis];
+  const size_t all = x.element_count();
+  const size_t pooled = static_cast<size_t>(p.images * p.out_height * p.out_width * p.channels);
+  if (values.element_count() != (transposed ? pooled : all) ||
+      result->element_count() != (transposed ? all : pooled))
+    return fail("shapes do not fit");
+  float* to = result->typed_data<float>();
+  prepare_result(to, result->size_bytes());
+  if (pooled == 0) {
+    std::fill_n(to, result->element_count(), 0.0f);
+    return ffi::Error::Success();
+  }
+  const PoolingKernels kernels = STN_FIND(find_pooling_kernels);
+  const auto work = transposed ? kernels.transpose : kernels.select;
+  const int64_t rows = p.images * p.out_height;
+  const int64_t part = 1 + (1 << 14) / (p.width * p.channels * size);
+  parallel_for(pool_of(threads), (rows + part - 1) / part, 1, [&](int64_t i) {
+    work(p, x.typed_data<float>(), values.typed_data<float>(), i * part,
+         std::min(rows, (i + 1) * part), to);
+  });
   return ffi::Error::Success();
 }
 
@@ -115,5 +147,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(stn_jax_convolve, stn::convolve,
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<int64_t>("wanted"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(stn_jax_pool, stn::pool,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<int64_t>("size")
+                                  .Attr<int64_t>("transposed"));
 
 #pragma GCC visibility pop
