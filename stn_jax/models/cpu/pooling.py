@@ -20,6 +20,8 @@ from stn_jax.models.cpu import native
 from stn_jax.models.cpu.primitive import force_implementation
 from stn_jax.warp import jax_rules
 
+Pair = tuple[jax.Array, jax.Array]
+
 
 def max_pool(x: jax.Array, size: int) -> jax.Array:
     """Maximum over windows of size x size that do not overlap; what remains at the edge is cut.
@@ -43,12 +45,15 @@ def _bind(x: jax.Array, values: jax.Array, **params: Any) -> jax.Array:
 def _select(x: jax.Array, values: jax.Array, size: int) -> jax.Array:
     """Elementwise operations, whose transpose XLA fuses."""
     height, width = (side // size * size for side in x.shape[-3:-1])
+
+    def corner(a: jax.Array, i: int, j: int) -> jax.Array:
+        return a[..., i:height:size, j:width:size, :]
+
     corners = [
-        tuple(a[..., i:height:size, j:width:size, :] for a in (x, values))
-        for i, j in itertools.product(range(size), repeat=2)
+        (corner(x, i, j), corner(values, i, j)) for i, j in itertools.product(range(size), repeat=2)
     ]
 
-    def greater(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> Any:
+    def greater(a: Pair, b: Pair) -> Pair:
         keep = (a[0] >= b[0]) | jnp.isnan(a[0])  # the comparison with NaN keeps NaN alive
         return jnp.where(keep, a[0], b[0]), jnp.where(keep, a[1], b[1])
 
@@ -76,7 +81,7 @@ def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     x, values = primals
     out = _bind(x, values, **params)
     if type(tangents[1]) is ad.Zero:
-        return out, ad.Zero.from_primal_value(out)
+        return out, ad.Zero(jax.typeof(out).to_tangent_aval())
     return out, _bind(x, tangents[1], **params)
 
 
@@ -118,6 +123,4 @@ ad.primitive_jvps[_select_p] = _jvp
 ad.primitive_transposes[_select_p] = _transpose
 batching.primitive_batchers[_select_p] = _batch
 for _platform, _on_cpu in ((None, False), ("cpu", True)):
-    mlir.register_lowering(
-        _select_p, functools.partial(_lower, on_cpu=_on_cpu), platform=_platform
-    )
+    mlir.register_lowering(_select_p, functools.partial(_lower, on_cpu=_on_cpu), platform=_platform)

@@ -191,9 +191,7 @@ def _lower(
     """Lowers by the form that the call asked for, or else the fastest for the platform."""
     name = spec.implementation
     calls_native = (
-        on_cpu
-        and name in (None, "native")
-        and native.is_usable(ctx, required=name == "native")
+        on_cpu and name in (None, "native") and native.is_usable(ctx, required=name == "native")
     )
     form = _fast if name == "cpu" or (on_cpu and name is None) else _plain
 
@@ -201,8 +199,11 @@ def _lower(
         if not calls_native:
             return [_contraction(a, b, form=form, wanted=wanted, mapped=mapped, spec=spec)]
         shape = _result_shape(a, b, wanted, mapped, spec)
-        how = {"wanted": wanted, "mapped": mapped, "padding": spec.padding, "shape": shape}
-        return [native.contraction(a, b, **how)]
+        return [
+            native.contraction(
+                a, b, wanted=wanted, mapped=mapped, padding=spec.padding, shape=shape
+            )
+        ]
 
     return jax_rules.lower(ctx, compute, *operands)
 

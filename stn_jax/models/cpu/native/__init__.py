@@ -86,9 +86,7 @@ def contraction(
         sizes[0] = other.shape[kept]
     if wanted == _INPUT:
         sizes[1:3] = [size + sum(pads) for size, pads in zip(sizes[1:3], padding, strict=True)]
-    call = jax.ffi.ffi_call(
-        native.CONVOLVE, jax.ShapeDtypeStruct((*leading, *sizes), jnp.float32)
-    )
+    call = jax.ffi.ffi_call(native.CONVOLVE, jax.ShapeDtypeStruct((*leading, *sizes), jnp.float32))
     out = call(*operands, wanted=np.int64(wanted))
 
     out = out.sum([k for k, i in enumerate(order[:kept]) if not mapped[i][wanted]])
