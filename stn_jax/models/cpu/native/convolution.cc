@@ -55,7 +55,7 @@ struct Tile {
     for (int i = 0; i < kRows<V>; ++i) {
       if (i >= rows) return;
       if (columns == V * kWidth) {
-        add_row(i, to + i * stride, add);
+        add ? add_row(i, to + i * stride) : spill(i, to + i * stride);
       } else {
         float from[V * kWidth];
         spill(i, from);
@@ -71,10 +71,10 @@ struct Tile {
     for (int v = 0; v < V; ++v) store<float, kWidth>(to + v * kWidth, sum[i][v]);
   }
 
-  STN_INLINE void add_row(int i, float* to, bool add) const {
+  STN_INLINE void add_row(int i, float* to) const {
     for (int v = 0; v < V; ++v) {
-      const Float old = add ? load<float, kWidth>(to + v * kWidth) : Float{};
-      store<float, kWidth>(to + v * kWidth, add ? old + sum[i][v] : sum[i][v]);
+      const Float old = load<float, kWidth>(to + v * kWidth);
+      store<float, kWidth>(to + v * kWidth, old + sum[i][v]);
     }
   }
 };
@@ -198,10 +198,14 @@ void input_gradient(const Convolution& c, const float* output, const Panels& tra
   const int64_t end = least(last_row, c.out_height);
   const int64_t per_image = (end - begin) * c.out_width, pixels = (last - first) * per_image;
   const Run all{0, c.features};
-  for (int64_t tap = 0; tap < c.taps; tap += transposed.width) {
-    const int64_t count = least(transposed.width, c.taps - tap);
-    const int64_t length = c.kernel_width * c.channels, kernel_row = tap / length;
-    const bool whole = count == V * kWidth && tap % length + count <= length;
+  const int64_t length = c.kernel_width * c.channels;
+  // Panels that lie within a kernel's row are added from registers; else several are put side by
+  // side first, so that a pixel has few pieces to add.
+  constexpr int64_t kColumns = V * kWidth, kGroup = 128 / kColumns * kColumns;
+  const bool whole = length % kColumns == 0;
+  const int64_t group = whole ? kColumns : kGroup;
+  for (int64_t tap = 0; tap < c.taps; tap += group) {
+    const int64_t count = least(group, c.taps - tap);
     int64_t image = first, y = begin, x = 0;
     for (int64_t p = 0; p < pixels; p += kRows<V>) {
       struct {
@@ -217,22 +221,23 @@ void input_gradient(const Convolution& c, const float* output, const Panels& tra
           if (++y == end) y = begin, ++image;
         }
       }
-      Tile<V> tile;
-      tile.clear();
-      tile.multiply(row, &all, &all + 1, transposed.data + tap * transposed.depth);
-      for (int i = 0; i < kRows<V>; ++i) {
-        if (p + i >= pixels) break;
-        float* to = input + at[i].image * size;
-        const int64_t y_to = at[i].y + kernel_row;
-        if (whole) {
-          if (y_to >= first_row && y_to < last_row)
-            tile.add_row(i, to + (y_to * c.width + at[i].x) * c.channels + tap % length, true);
-        } else {
-          float value[V * kWidth];
-          tile.spill(i, value);
-          scatter(c, value, tap, count, at[i].y, at[i].x, first_row, last_row, to);
+      float value[kRows<V>][kGroup];
+      for (int64_t k = 0; k < count; k += kColumns) {
+        Tile<V> tile;
+        tile.clear();
+        tile.multiply(row, &all, &all + 1, transposed.data + (tap + k) * transposed.depth);
+        for (int i = 0; i < kRows<V> && p + i < pixels; ++i) {
+          const int64_t y_to = at[i].y + tap / length;
+          if (!whole)
+            tile.spill(i, value[i] + k);
+          else if (y_to >= first_row && y_to < last_row)
+            tile.add_row(i, input + at[i].image * size + y_to * row_size + at[i].x * c.channels +
+                                tap % length);
         }
       }
+      for (int i = 0; !whole && i < kRows<V> && p + i < pixels; ++i)
+        scatter(c, value[i], tap, count, at[i].y, at[i].x, first_row, last_row,
+                input + at[i].image * size);
     }
   }
 }
