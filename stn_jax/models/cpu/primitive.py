@@ -14,6 +14,7 @@ and transposed by JAX itself.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -180,6 +181,24 @@ def _contraction(
     return result
 
 
+def _is_direct(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> bool:
+    """Whether the native kernels, which take all products one by one, take less time.
+
+    Large maps of many channels need so many fewer of them in the Fourier form that it is faster.
+    """
+    shapes = dict(zip(_given(wanted), (a.shape[-4:], b.shape[-4:]), strict=True))
+    shapes[wanted] = _result_shape(a, b, wanted, mapped, spec)[-4:]
+    batch, *sides, channels = shapes[INPUT]
+    sides = [size + sum(pads) for size, pads in zip(sides, spec.padding, strict=True)]
+    products = math.prod(shapes[OUTPUT][:3]) * math.prod(shapes[KERNEL])
+    return fourier.cost((batch, *sides, channels), shapes[KERNEL]) > _DIRECT * products
+
+
+# The native kernels' time for a multiplication, in the Fourier form's: with it the faster of the
+# two, or one within a tenth of it, was chosen for each of ten layers and their gradients.
+_DIRECT = 0.9
+
+
 def _lower(
     ctx: mlir.LoweringRuleContext,
     *operands: Any,
@@ -190,9 +209,10 @@ def _lower(
 ) -> Any:
     """Lowers by the form that the call asked for, or else the fastest for the platform."""
     name = spec.implementation
-    calls_native = (
-        on_cpu and name in (None, "native") and native.is_usable(ctx, required=name == "native")
-    )
+    calls_native = False
+    if on_cpu and name in (None, "native") and native.is_usable(ctx, required=name == "native"):
+        a, b = ctx.avals_in
+        calls_native = name == "native" or _is_direct(a, b, wanted, mapped, spec)
     form = _fast if name == "cpu" or (on_cpu and name is None) else _plain
 
     def compute(a: jax.Array, b: jax.Array) -> list[jax.Array]:
