@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 WARP = pathlib.Path("stn_jax", "warp", "native")
 LAYERS = pathlib.Path("stn_jax", "models", "cpu", "native")
@@ -106,10 +107,22 @@ class BuildNative(build_ext):
             self.extensions = []
             self.distribution.ext_modules = []
             print(
-                f"stn_jax is installed without its native CPU kernels ({error}); warps on CPU "
-                "will be computed by plain JAX. A C++17 compiler, named by CXX, builds them.",
+                f"stn_jax is installed without its native CPU kernels ({error}); warps "
+                "and layers on CPU will be computed by plain JAX. A C++17 compiler, named by CXX, builds them.",
                 file=sys.stderr,
             )
+
+
+class BuildWithConfigs(build_py):
+    """The package, with the config files of this checkout inside."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib, "stn_jax", "configs")
+            target.mkdir(parents=True, exist_ok=True)
+            for path in sorted(pathlib.Path("configs").glob("*.py")):
+                shutil.copy(path, target)
 
 
 class PlatformWheel(bdist_wheel):
@@ -127,6 +140,6 @@ class NativeDistribution(Distribution):
 
 setup(
     ext_modules=[Extension(NAME, [str(path) for path in (*HANDLERS, *KERNELS)])],
-    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_py": BuildWithConfigs, "build_ext": BuildNative, "bdist_wheel": PlatformWheel},
     distclass=NativeDistribution,
 )

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stn_jax.training.run import cores
-from stn_jax.training.run import environment as run_environment
+from stn_jax.training.provenance import cores
+from stn_jax.training.provenance import environment as run_environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "performance"

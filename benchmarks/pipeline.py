@@ -22,8 +22,9 @@ import optax
 
 from benchmarks.harness import Report, Timing
 from stn_jax.data import sources
-from stn_jax.data.tasks import example_keys
-from stn_jax.training import Config
+from stn_jax.data.distortions import example_keys
+from stn_jax.training import Config, Hooks
+from stn_jax.training.assemble import assemble
 from stn_jax.training.loop import fit
 from stn_jax.training.microbatch import in_parts
 from stn_jax.training.run import Run
@@ -31,22 +32,20 @@ from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
 
 
-class Interleaved(Workdir):
-    """A run's folder which, at the end of each epoch, times other things beside the training.
+class Interleaved(Hooks):
+    """At the end of each epoch, times other things beside the training.
 
     The loop writes a line of metrics when an epoch's results have arrived, and the checkpoint
     behind that: what lies between one such line and the next is a whole epoch.
     """
 
-    def __init__(self, path: str, run: Run, others: dict[str, Callable[[], Any]]):
-        super().__init__(path)
+    def __init__(self, run: Run, others: dict[str, Callable[[], Any]]):
         self._per_epoch = run.steps_per_epoch
         self._others = others
         self._begun: float | None = None
         self.seconds: dict[str, list[float]] = {name: [] for name in ("epoch", *others)}
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        super().append_metrics(line)
+    def write_metrics(self, line: dict[str, Any]) -> None:
         if line["step"] % self._per_epoch:
             return
         if self._begun is None:  # the first epoch has compiled, and so do these
@@ -68,7 +67,7 @@ def dispatch(run: Run) -> Callable[[], Any]:
     def epoch() -> Any:
         nonlocal state
         state["step"] = jnp.int32(0)
-        sums = run.no_sums()
+        sums = run.empty_metrics()
         state, sums = train_steps(state, sums, run.data, jnp.int32(run.steps_per_epoch))
         return sums
 
@@ -126,11 +125,11 @@ def measure(report: Report, variant: str, options: argparse.Namespace) -> None:
         batch_size=options.batch,
         epochs=options.epochs,
     )
-    run = Run.open(config)
+    run = assemble(config)
     with tempfile.TemporaryDirectory() as folder:
-        workdir = Interleaved(folder, run, {"dispatch": dispatch(run), "bare": bare(run)})
-        fit(run, workdir)
-    times = {name: Timing.of(seconds) for name, seconds in workdir.seconds.items()}
+        timed = Interleaved(run, {"dispatch": dispatch(run), "bare": bare(run)})
+        fit(run, Workdir(folder), hooks=timed)
+    times = {name: Timing.of(seconds) for name, seconds in timed.seconds.items()}
     epoch, steps, network = (times[name].median for name in ("epoch", "dispatch", "bare"))
     report.row(
         f"{options.task}, {variant}, batch {options.batch}",

@@ -31,7 +31,8 @@ import optax
 
 from benchmarks.harness import Report, compare, flags, optional_torch, ratio
 from stn_jax.data import sources
-from stn_jax.data.tasks import TASKS, example_keys
+from stn_jax.data.distortions import example_keys
+from stn_jax.data.tasks import TASKS
 from stn_jax.models import Network, create_model, layers
 from stn_jax.training.microbatch import automatic, in_parts
 from stn_jax.training.step import Data, distorted_batch
@@ -212,7 +213,7 @@ class TorchSide:
         device: str | None = None,
         steps: int = 1,
     ):
-        from benchmarks import torch_networks
+        from stn_jax import interop
 
         self._torch = torch
         self._steps = steps
@@ -225,8 +226,8 @@ class TorchSide:
         self._labels = torch.tensor(np.array(batch[1]), dtype=torch.int64).to(self.device)
         self.modules, self._forward, self._optimizers = [], [], []
         for tree in params:
-            module = torch_networks.create(task, variant)
-            torch_networks.load_flax(module, tree)
+            module = interop.create(task, variant)
+            interop.load_flax(module, tree)
             module = module.to(self.device, dtype).train()
             module.to(memory_format=memory_format)  # type: ignore[call-overload]
             self.modules.append(module)
@@ -254,7 +255,7 @@ class TorchSide:
 
     def loss_and_gradients(self) -> tuple[float, Any]:
         """Of the first network, as a Flax tree; without dropout, which draws its own numbers."""
-        from benchmarks import torch_networks
+        from stn_jax import interop
 
         module = self.modules[0]
         module.eval()
@@ -262,7 +263,7 @@ class TorchSide:
         with self._torch.autocast(self.device, self._torch.bfloat16, enabled=self._autocast):
             loss = self._loss(module)
         loss.backward()
-        gradients = torch_networks.to_flax(module, gradients=True)
+        gradients = interop.to_flax(module, gradients=True)
         module.zero_grad()
         module.train()
         return loss.item(), gradients

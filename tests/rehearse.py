@@ -40,7 +40,7 @@ SMALLER = {
 # Street numbers are as many as SVHN's; here, a few.
 START = """
 import runpy, sys
-from stn_jax.data.street import generate
+from stn_jax.street_numbers import generate
 generate.SPLITS.update(train=256, test=64)
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

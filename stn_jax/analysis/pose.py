@@ -12,11 +12,12 @@ from stn_jax.warp import affine
 
 
 @dataclasses.dataclass(frozen=True)
-class Aspect:
+class PoseComponent:
     """What of a pose a distortion changes, and so what a network should undo.
 
     Attributes:
-      name: "angle", "place" or "scale".
+      name: "angle", "position" or "scale".
+      key: what the names of its results begin with.
       unit: what it is measured in.
       symbol, decimals: how one writes a spread.
       axes: names of its coordinates, where it has several.
@@ -25,6 +26,7 @@ class Aspect:
     """
 
     name: str
+    key: str
     unit: str
     symbol: str
     decimals: int
@@ -34,13 +36,13 @@ class Aspect:
     @property
     def slopes(self) -> tuple[str, ...]:
         """What results call its slope, or the slope along each of its axes."""
-        slope = f"{self.name}_slope"
+        slope = f"{self.key}_slope"
         return tuple(f"{slope}_{axis}" for axis in self.axes) or (slope,)
 
     @property
     def spreads(self) -> tuple[str, str]:
         """What results call its spread, and that within an example."""
-        spread = f"{self.name}_spread"
+        spread = f"{self.key}_spread"
         return f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"
 
     def applied(self, theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
@@ -56,7 +58,7 @@ def _angle(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
     return affine.angle(theta, aspect=shape[1] / shape[0])
 
 
-def _place(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
+def _position(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
     return affine.shift(theta) * jnp.array(shape[1::-1], jnp.float32) / 2
 
 
@@ -67,25 +69,25 @@ def _scale(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
 
 # Angles counter-clockwise; where the middle of the warped array looks, (x, y) from the image's own
 # middle; the base-2 logarithm of how large the sampling window is.
-ASPECTS = {
-    aspect.name: aspect
-    for aspect in (
-        Aspect("angle", "degrees", "\N{DEGREE SIGN}", 1, _angle),
-        Aspect("place", "pixels", " px", 2, _place, ("x", "y")),
-        Aspect("scale", "octaves", " octaves", 2, _scale),
+POSE_COMPONENTS = {
+    component.name: component
+    for component in (
+        PoseComponent("angle", "angle", "degrees", "\N{DEGREE SIGN}", 1, _angle),
+        PoseComponent("position", "place", "pixels", " px", 2, _position, ("x", "y")),
+        PoseComponent("scale", "scale", "octaves", " octaves", 2, _scale),
     )
 }
 
 
-def spread(applied: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> float:
-    """How far a network is from bringing each class to one pose, in the aspect's unit.
+def within_class_rms(applied: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> float:
+    """How far a network is from bringing each class to one pose, in the component's unit.
 
     A perfect aligner's predicted angle is the applied one, negated, up to a constant for each
     class: whatever pose the class settles in. So the sum of both should not vary within a class.
 
     Args:
       applied, predicted: angles ``[N]`` in degrees, counter-clockwise positive; or whatever an
-        :class:`Aspect` reads, ``[N]`` or ``[N, D]``.
+        :class:`PoseComponent` reads, ``[N]`` or ``[N, D]``.
       labels: classes ``[N]``.
 
     Returns:
@@ -103,16 +105,16 @@ def spread(applied: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> fl
     return float(np.sqrt(np.mean(((columns - means[:, classes]) ** 2).sum(0))))
 
 
-def spread_within(applied: np.ndarray, predicted: np.ndarray) -> float:
-    """How far a network is from bringing each *example* to one pose, in the aspect's unit.
+def within_example_rms(applied: np.ndarray, predicted: np.ndarray) -> float:
+    """How far a network is from bringing each *example* to one pose, in the component's unit.
 
-    Of :func:`spread` this is what is the network's alone: the other part is that examples of a
-    class differ in the pose that they were drawn in, which a network may well undo too.
+    Of :func:`within_class_rms` this is what is the network's alone: the other part is that examples
+    of a class differ in the pose that they were drawn in, which a network may well undo too.
 
     Args:
       applied, predicted: angles ``[passes, N]`` in degrees, counter-clockwise positive, or
-        whatever an :class:`Aspect` reads, ``[passes, N]`` or ``[passes, N, D]``; in each pass the
-        same examples are distorted anew.
+        whatever a :class:`PoseComponent` reads, ``[passes, N]`` or ``[passes, N, D]``; in each pass
+        the same examples are distorted anew.
 
     Returns:
       Root mean square, over all examples, of the deviation of their sums over the passes (by the
@@ -138,7 +140,7 @@ def slopes(applied: np.ndarray, predicted: np.ndarray) -> list[float]:
     things has an x and a y.
 
     Args:
-      applied, predicted: what an :class:`Aspect` reads, ``[N]`` or ``[N, D]``.
+      applied, predicted: what an :class:`PoseComponent` reads, ``[N]`` or ``[N, D]``.
 
     Returns:
       A slope for each axis, one for ``[N]``; -1 is perfect.

@@ -28,10 +28,10 @@ __all__ = ["DataError", "Source", "Split", "is_synthetic", "load"]
 # Data sets whose images are made when they are shown, by name: where the function is that returns
 # the Source, "package.module:function". It is imported when the data set is asked for. Labels (and
 # what images are drawn from) must be the same at each call; see ``Source.draw``.
-GENERATED: dict[str, str] = {"street_numbers": "stn_jax.data.street:source"}
+GENERATED: dict[str, str] = {"street_numbers": "stn_jax.street_numbers:source"}
 # Data sets that are made up once and kept in the cache: where the function is that fills their
 # folder in it. Cheaper to train on where drawing takes as long as a step, as it does on a CPU.
-KEPT: dict[str, str] = {"street_numbers/30k": "stn_jax.data.street:keep"}
+KEPT: dict[str, str] = {"street_numbers/30k": "stn_jax.street_numbers:keep"}
 
 # A name of TFDS with a configuration or without; it becomes a path in the cache.
 _NAME = r"[a-z][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?"

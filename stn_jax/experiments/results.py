@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stn_jax.analysis.pose import ASPECTS
+from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.training import processes
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.workdir import Workdir
@@ -20,7 +20,11 @@ from stn_jax.training.workdir import Workdir
 # What a line has of its own, where the result has it; first what there is to say of poses.
 OF_POSES = (
     "window_share",
-    *(name for aspect in ASPECTS.values() for name in (*aspect.slopes, *aspect.spreads)),
+    *(
+        name
+        for component in POSE_COMPONENTS.values()
+        for name in (*component.slopes, *component.spreads)
+    ),
 )
 _BY_SEED = ("position_error_percent", *OF_POSES)
 # What every line has, and of which types.
@@ -68,7 +72,7 @@ def identity(config: Config) -> Hashable:
     All fields that shape the training, the seeds, and over how many passes the error is taken; but
     not the device, nor folders, nor how often something is logged.
     """
-    apart = Config.VOLATILE - {"test_passes"}
+    apart = Config.RUNTIME_FIELDS - {"test_passes"}
     return tuple(item for item in sorted(config.to_dict().items()) if item[0] not in apart)
 
 
@@ -154,7 +158,9 @@ def read(folder: str | Path, *, quiet: bool = False) -> list[Result]:
 
 def read_together(folder: str | Path, *, quiet: bool = False) -> list[Result]:
     """:func:`read` as the first of the processes that were joined reads it, for all of them."""
-    lines = processes.from_first(lambda: [result.line for result in read(folder, quiet=quiet)])
+    lines = processes.broadcast_from_primary(
+        lambda: [result.line for result in read(folder, quiet=quiet)]
+    )
     return [Result(Config.from_stored(line["config"]), line) for line in lines]
 
 

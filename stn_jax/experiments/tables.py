@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.config_files import named_config
 
 # The fields of Config that say which row a run belongs to. Runs of a row that differ in others
 # (epochs, learning rate, ...) are told apart within the row.
@@ -70,16 +71,8 @@ class Table:
         return [row for row in self.rows if any(fnmatch.fnmatch(row.name, p) for p in patterns)]
 
 
-# Fields of Config for a task's transformers, and its classifiers alone (docs/table1.md). The more
-# pixels a network adds up, the more a step moves its answers: at the rates for 28x28 images, with
-# larger ones a localization network's last ReLUs die, and with 112x112 those of classifiers too.
-_SLOWER: dict[str, Any] = {"localization_decay": 0.7, "theta_clip": 1.0}
-_CLASSIFIERS: dict[str, dict[str, Any]] = {"scaled_mnist": {"learning_rate": 0.05}}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "rotated_mnist": {},
-    "translated_mnist": {"localization_rate": 0.003, **_SLOWER},
-    "scaled_mnist": {"localization_rate": 0.006, **_SLOWER, **_CLASSIFIERS["scaled_mnist"]},
-}
+# What a network without a transformer has no use for.
+_OF_TRANSFORMERS = ("localization_rate", "localization_decay", "theta_clip")
 
 TASKS = {
     "rotation": "rotated_mnist",
@@ -88,10 +81,15 @@ TASKS = {
 }
 
 
+def _own(config: str, variant: str) -> dict[str, Any]:
+    """The fields that a row has from a config file: all but what its table varies."""
+    left_out = {"task", "variant", *(_OF_TRANSFORMERS if variant == "cnn" else ())}
+    return {key: value for key, value in named_config(config).items() if key not in left_out}
+
+
 def _row(task: str, network: str, paper: float | None = None, **overrides: Any) -> Row:
     name = TASKS[task]
-    # A network without a transformer has none of what they set.
-    defaults = _CLASSIFIERS.get(name, {}) if overrides["variant"] == "cnn" else DEFAULTS[name]
+    defaults = _own(name, overrides["variant"])
     return Row(f"{task}/{network}", {"task": name, **overrides}, paper, defaults)
 
 
@@ -99,32 +97,6 @@ def _rows(task: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
     return tuple(_row(task, variant, paper, variant=variant) for variant, paper in papers.items())
 
 
-# The short training of SVHN's networks: its fields of Config, and those of the published one
-# (Jaderberg et al. 2015, Appendix A.3), which are for 400,000 steps of 128 images.
-SVHN: dict[str, Any] = {
-    "task": "svhn",
-    "dataset": "svhn_numbers",
-    "batch_size": 128,
-    "epochs": 12,
-    "learning_rate": 0.03,
-    "localization_optimizer": "sgd",
-    "localization_rate": 0.1,
-    "warmup": 0.25,
-    "label_smoothing": 0.0,
-    "weight_decay": 5e-4,
-    "compute_dtype": "bfloat16",
-    "test_passes": 1,  # nothing is distorted, so that all passes are the same
-}
-SVHN_PUBLISHED: dict[str, Any] = {
-    **SVHN,
-    "epochs": 217,
-    "learning_rate": 0.01,
-    "schedule": "step",
-    "step_drops": 4,
-    "clip_norm": 0.0,
-    "compute_dtype": "float32",
-}
-SVHN_CROPPED: dict[str, Any] = {**SVHN, "task": "svhn_cropped", "dataset": "svhn_cropped"}
 _SVHN_PAPER = {
     "cnn": None,
     "stn-c0": 3.81,
@@ -137,13 +109,11 @@ _SVHN_PAPER = {
 }
 
 
-def _svhn_rows(
-    name: str, settings: Mapping[str, Any], papers: Mapping[str, float | None]
-) -> tuple[Row, ...]:
-    task = {"task": settings["task"]}
-    defaults = {key: value for key, value in settings.items() if key != "task"}
+def _svhn_rows(name: str, config: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
+    fields = named_config(config)
+    defaults = {key: value for key, value in fields.items() if key not in ("task", "variant")}
     return tuple(
-        Row(f"{name}/{variant}", {**task, "variant": variant}, paper, defaults)
+        Row(f"{name}/{variant}", {"task": fields["task"], "variant": variant}, paper, defaults)
         for variant, paper in papers.items()
     )
 
@@ -163,14 +133,14 @@ TABLES = {
         "Table 2: SVHN, whole house numbers",
         "The paper's figures are from the published training, 400,000 steps of 128 images (arXiv "
         "2001.05858, Table 2). An image counts as right only where all of its digits are.",
-        _svhn_rows("svhn", SVHN, _SVHN_PAPER),
+        _svhn_rows("svhn", "svhn", _SVHN_PAPER),
         "svhn_numbers",
     ),
     "svhn_cropped": Table(
         "SVHN, single digits",
         "The networks of Table 2 on the 32x32 digits of TFDS's own svhn_cropped, one digit each; "
         "trained on its 73,257 training digits, without the extra ones.",
-        _svhn_rows("digits", SVHN_CROPPED, dict.fromkeys(_SVHN_PAPER)),
+        _svhn_rows("digits", "svhn_cropped", dict.fromkeys(_SVHN_PAPER)),
         "svhn_cropped",
     ),
     "scaled": Table(

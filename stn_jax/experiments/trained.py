@@ -9,7 +9,7 @@ from stn_jax import pretrained
 from stn_jax.experiments.results import identity
 from stn_jax.experiments.tables import Row
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.inspect import load, of_seed, open_pretrained
+from stn_jax.training.restore import load, of_seed, open_pretrained
 from stn_jax.training.run import Run
 
 
@@ -88,6 +88,8 @@ class Trained:
 
     def open(self, row: Row) -> tuple[Run, Any]:
         """See :class:`Networks`."""
-        folders = {name: self.settings[name] for name in Config.FOLDERS if name in self.settings}
+        folders = {
+            name: self.settings[name] for name in Config.FOLDER_FIELDS if name in self.settings
+        }
         path, seed = self.workdir(row)
         return of_seed(*load(path, folders), seed)

@@ -3,7 +3,7 @@
 from stn_jax.models.blocks import ConvBlock, Head
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
-from stn_jax.models.networks import Details, Network, Variant, create_model
+from stn_jax.models.networks import Intermediates, Network, Variant, create_model
 from stn_jax.models.transformer import SpatialTransformer
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "ConvBlock",
     "ConvLocalization",
     "DenseLocalization",
-    "Details",
     "Head",
+    "Intermediates",
     "Network",
     "SpatialTransformer",
     "Variant",

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stn_jax.models import classifiers
-from stn_jax.models.calls import call, call_in_turn
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
+from stn_jax.models.submodules import call, call_in_turn
 from stn_jax.models.transformer import SpatialTransformer
 from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
 
 
-class Details(NamedTuple):
+class Intermediates(NamedTuple):
     """What a network did on the way to its logits."""
 
     # [B, 2, 3], from warped to unwarped positions, or what the family of transforms has in its
@@ -62,7 +62,7 @@ class Network(nn.Module):
     # With positional flags, so that nn.remat can be told that they are static.
     def __call__(
         self, images: jax.Array, train: bool = False, return_details: bool = False
-    ) -> jax.Array | tuple[jax.Array, Details]:
+    ) -> jax.Array | tuple[jax.Array, Intermediates]:
         """Classifies a batch.
 
         ``nn.remat`` and ``nn.jit`` take static arguments by their positions, of which ``self`` is
@@ -76,7 +76,7 @@ class Network(nn.Module):
 
         Returns:
           Logits ``[B, classes]`` (``[B, positions, classes]`` for house numbers) in float32 or,
-          with return_details, these and :class:`Details`.
+          with return_details, these and :class:`Intermediates`.
 
         Raises:
           TypeError: the images are not floating point.
@@ -103,7 +103,7 @@ class Network(nn.Module):
                 x, features=lambda y: call_in_turn(shared, y, train), return_theta=True, train=train
             )
         logits = call(self.head, call_in_turn(self.blocks[self.warp_depth :], x, train), train)
-        return (logits, Details(theta, x)) if return_details else logits
+        return (logits, Intermediates(theta, x)) if return_details else logits
 
 
 @dataclasses.dataclass(frozen=True)

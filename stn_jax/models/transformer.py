@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stn_jax.models.calls import call
+from stn_jax.models.submodules import call
 from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
 

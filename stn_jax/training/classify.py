@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.analysis.pose import ASPECTS
+from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data.photographs import Reading, read_digit, read_number
 from stn_jax.training.config import ConfigError
-from stn_jax.training.evaluation import aligned, said, to_show
 from stn_jax.training.run import Run
 from stn_jax.warp import affine
 
@@ -53,34 +52,46 @@ class Answer(NamedTuple):
         return line + (f"; doubtful: {'; '.join(self.doubts)}" if self.doubts else "")
 
 
+class Classified(NamedTuple):
+    """What a network says of pictures, and what there is to show of it.
+
+    Attributes:
+      answers: one for each picture.
+      readings: what was read from each.
+      seen: what the network was given, ``[N, H, W, C]`` in [0, 1].
+      aligned: what its transformer made of it, ``[N, H', W', C]`` in [0, 1].
+      outlines: corners of what the transformer shows, ``[N, 5, 2]`` as (x, y) in [-1, 1]; None
+        without a transformer.
+    """
+
+    answers: list[Answer]
+    readings: list[Reading]
+    seen: np.ndarray
+    aligned: np.ndarray
+    outlines: np.ndarray | None
+
+
 def classify(
     run: Run,
     params: Any,
     files: Sequence[str | Path],
-    picture: Path,
     name: str,
     box: Sequence[float] | None = None,
-) -> list[Answer]:
-    """Classifies a user's images of digits or house numbers, and draws them.
+) -> Classified:
+    """Classifies a user's images of digits or house numbers.
 
     Args:
       run: what was trained.
       params: its parameters, those of one seed.
       files: image files, one digit in each; for task svhn one house number.
-      picture: the PNG to draw: each file, what the network was given, what was made of it.
       name: of the network, for messages.
       box: where in a photograph the house number is: left, top, right, bottom in pixels.
-
-    Returns:
-      An Answer for each file.
 
     Raises:
       ConfigError: the network sees neither gray images nor house numbers, or the box is for
         something else than one house number.
       DataError: a file shows nothing, or is no image that can be read.
     """
-    from stn_jax.analysis import figures
-
     if box is not None and (not run.task.positions or len(files) > 1):
         what = f"{len(files)} files" if run.task.positions else run.config.task
         raise ConfigError(f"--box goes with one photograph and a run of task svhn; here: {what}")
@@ -98,10 +109,9 @@ def classify(
     if pose is not None:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]], np.float32)
         outlines = corners @ np.asarray(pose)[..., :2].mT + np.asarray(pose)[:, None, :, 2]
-    captions = [str(answer) for answer in answers]
-    pair = to_show(run, seen), aligned(run, seen, details)
-    figures.pictures(*pair, captions, picture, outlines, sources=readings)
-    return answers
+    return Classified(
+        answers, readings, run.denormalize(seen), run.aligned(seen, details), outlines
+    )
 
 
 def two_likeliest(probability: np.ndarray) -> list[tuple[np.ndarray, float]]:
@@ -144,7 +154,7 @@ def _answer(
     by_position = probability.reshape(-1, probability.shape[-1])
 
     def form(labels: np.ndarray) -> str:
-        return said(run, labels if run.task.positions else labels[0])
+        return run.task.format_label(labels if run.task.positions else labels[0])
 
     (first, sure), (second, close) = two_likeliest(by_position)
     shape = run.seen_shape()[:2]
@@ -156,7 +166,7 @@ def _answer(
         close,
         reading.doubts + doubts_of(by_position, form),
         reading.box,
-        None if pose is None else float(ASPECTS["angle"].predicted(pose, shape)),
+        None if pose is None else float(POSE_COMPONENTS["angle"].predicted(pose, shape)),
         None if pose is None or not run.task.positions else 1 / float(affine.scale(pose)),
     )
 

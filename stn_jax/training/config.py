@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import math
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,19 @@ from typing import Any
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import create_model
 from stn_jax.models.networks import RECIPES, Variant
+from stn_jax.training.config_checks import (
+    CHOICES,
+    COUNTABLE,
+    RANGES,
+    ConfigError,
+    check_choices,
+    check_ranges,
+    mesh_axes,
+    profiled_steps,
+    typed,
+)
 
-# What an int32 can count, with some to spare for keys that are no steps.
-COUNTABLE = 2**31 - 1024
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run: says which value, what was expected and what to do."""
+__all__ = ["COUNTABLE", "Config", "ConfigError", "mesh_axes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,13 @@ class Config:
       steps_per_dispatch: training steps for each call of the device.
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
+      keep_checkpoints: how many of the last checkpoints are kept.
+      keep_best: whether the state of the least error, as eval_every finds it, is kept in the
+        folder best of the workdir too; goes with holdout, so that it is not chosen by test images.
+      eval_every: epochs between evaluations during training, one pass over what is evaluated at
+        the end; 0 for none.
+      profile: steps to trace for XProf or Perfetto, as FIRST:LAST, such as 20:25; "" for none.
+        The trace lies in the folder profile of the workdir.
       test_passes: passes over the test set, each freshly distorted.
       test_batch_size: examples for each evaluation call; does not change results. On one CPU
         fewer are taken, as in training.
@@ -125,62 +136,46 @@ class Config:
     steps_per_dispatch: int = 50
     log_every: int = 50
     checkpoint_every: int = 1
+    keep_checkpoints: int = 2
+    keep_best: bool = False
+    eval_every: int = 0
+    profile: str = ""
     test_passes: int = 10
     test_batch_size: int = 500
     figures: bool = True
     tensorboard: bool = False
 
     # Fields that name folders of one machine; results do not repeat them.
-    FOLDERS = ("data_dir", "manual_dir", "cache_dir")
+    FOLDER_FIELDS = ("data_dir", "manual_dir", "cache_dir")
     # Fields that the evaluation alone reads.
-    EVALUATION = ("test_passes", "test_batch_size", "figures")
+    EVALUATION_FIELDS = ("test_passes", "test_batch_size", "figures")
     # Fields that may change between a run and its continuation: they do not touch the training.
-    VOLATILE = frozenset(
+    RUNTIME_FIELDS = frozenset(
         [
-            *FOLDERS,
-            *EVALUATION,
+            *FOLDER_FIELDS,
+            *EVALUATION_FIELDS,
             *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every", "tensorboard"),
+            *("keep_checkpoints", "keep_best", "eval_every", "profile"),
         ]
     )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
-        _one_of(self, "task", tuple(TASKS))
-        _one_of(self, "recipe", RECIPES)
-        _one_of(self, "localization_optimizer", ("sgd", "adam"))
-        _one_of(self, "schedule", ("one_cycle", "step", "constant"))
-        _one_of(self, "compute_dtype", ("float32", "bfloat16"))
-        _one_of(self, "padding_mode", ("", "zeros", "border", "reflection"))
+            object.__setattr__(self, field.name, typed(field, getattr(self, field.name)))
+        check_choices(self, {"task": tuple(TASKS), "recipe": RECIPES, **CHOICES})
+        check_ranges(self, RANGES)
+        mesh_axes(self.mesh)
+        self._check_together()
+        self._check_model()
+        if not self.recipe_matters:
+            object.__setattr__(self, "recipe", "published")
+
+    def _check_together(self) -> None:
+        """ConfigError where fields do not fit together."""
         if not self.dataset:
             raise ConfigError(
                 "dataset is empty; expected mnist_sample or a TFDS name such as mnist"
             )
-        for name in ["epochs", "batch_size", "steps_per_dispatch", "log_every"]:
-            _within(self, name, 1, COUNTABLE)
-        for name in ["test_passes", "test_batch_size", "step_drops"]:
-            _within(self, name, 1, COUNTABLE)
-        _within(self, "iterations", 1, 100)
-        for name in [
-            "microbatch",
-            "holdout",
-            "crop",
-            "checkpoint_every",
-            "weight_decay",
-            "clip_norm",
-            "theta_clip",
-            "localization_rate",
-        ]:
-            _within(self, name, 0, math.inf)
-        mesh_axes(self.mesh)
-        _within(self, "momentum", 0, 1, excluded=1)
-        _within(self, "warmup", 0, 1, excluded=1)
-        _within(self, "label_smoothing", 0, 1, excluded=1)
-        _within(self, "localization_decay", 0, 0.95)
-        _within(self, "learning_rate", 0, math.inf, excluded=0)
-        _within(self, "width", 0, 100, excluded=0)
-        _within(self, "window", 0, 100, excluded=0)
-        _within(self, "dropout", 0, 2, excluded=2)
         if self.microbatch and self.batch_size % self.microbatch:
             raise ConfigError(
                 f"microbatch is {self.microbatch}, which does not divide batch_size "
@@ -188,13 +183,19 @@ class Config:
             )
         if self.crop and TASKS[self.task].distorts:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
+        if self.keep_best and not (self.holdout and self.eval_every):
+            raise ConfigError("keep_best is True; it goes with holdout and eval_every, both set")
+        profiled_steps(self.profile)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
-        for name in ("dataset", *self.FOLDERS):
+        for name in ("dataset", *self.FOLDER_FIELDS):
             if "\0" in (value := getattr(self, name)):
                 raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
+
+    def _check_model(self) -> None:
+        """ConfigError where there is no such network."""
         try:
             create_model(
                 self.task,
@@ -206,8 +207,6 @@ class Config:
             )
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        if not self.recipe_matters:
-            object.__setattr__(self, "recipe", "published")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
@@ -255,7 +254,7 @@ class Config:
         """All fields, ready for JSON and for ml_collections."""
         return dataclasses.asdict(self)
 
-    def differences(self, other: "Config", ignored: Collection[str] = VOLATILE) -> list[str]:
+    def differences(self, other: "Config", ignored: Collection[str] = RUNTIME_FIELDS) -> list[str]:
         """What differs, but for some fields: ["epochs: 4 against 8", ...].
 
         Args:
@@ -271,67 +270,5 @@ class Config:
 
     def evaluated_as(self, other: "Config") -> "Config":
         """This configuration, evaluated as another one says, with data from where that one says."""
-        names = (*self.EVALUATION, *self.FOLDERS)
+        names = (*self.EVALUATION_FIELDS, *self.FOLDER_FIELDS)
         return dataclasses.replace(self, **{name: getattr(other, name) for name in names})
-
-
-def mesh_axes(mesh: str) -> dict[str, int | None]:
-    """Reads a mesh: "batch", "seeds=4", "seeds=2,batch=4".
-
-    Returns:
-      Numbers of devices by axis; None: as many as there are.
-
-    Raises:
-      ConfigError: it is something else.
-    """
-    counts: dict[str, int | None] = {}
-    for part in mesh.split(","):
-        match = re.fullmatch(r"(seeds|batch)(?:=([1-9][0-9]{0,5}))?", part)
-        if match is None or match[1] in counts:
-            raise ConfigError(
-                f"mesh is {mesh!r}; expected batch or seeds, for all devices, or numbers of "
-                "devices, such as batch=4 or seeds=2,batch=4"
-            )
-        counts[match[1]] = int(match[2]) if match[2] else None
-    if list(counts.values()).count(None) == 2:
-        raise ConfigError(f"mesh is {mesh!r}; expected a number for one of the two")
-    return counts
-
-
-def _typed(field: dataclasses.Field, value: Any) -> Any:
-    """The value in the field's type; only conversions that lose nothing."""
-    if field.name == "seeds":
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = (value,)
-        if isinstance(value, (tuple, list)) and all(type(seed) is int for seed in value):
-            return tuple(value)
-        raise ConfigError(f"seeds is {value!r}; expected whole numbers, such as 0,1,2")
-    expected = field.type
-    if expected is float and type(value) is int:
-        value = float(value)
-    if type(value) is not expected:
-        raise ConfigError(
-            f"{field.name} is {value!r}, of type {type(value).__name__}; expected "
-            f"{expected.__name__ if isinstance(expected, type) else expected}"
-        )
-    if expected is float and not math.isfinite(value):
-        raise ConfigError(f"{field.name} is {value}; expected a finite number")
-    return value
-
-
-def _one_of(config: Config, name: str, known: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in known:
-        shown = ", ".join(k or '""' for k in known)
-        raise ConfigError(f"{name} is {value!r}; expected one of {shown}")
-
-
-def _within(
-    config: Config, name: str, low: float, high: float, excluded: float | None = None
-) -> None:
-    value = getattr(config, name)
-    if not low <= value <= high or value == excluded:
-        bound = f"{low} or more" if excluded != low else f"more than {low}"
-        if high < math.inf:
-            bound += f" and {'less than' if excluded == high else 'at most'} {high}"
-        raise ConfigError(f"{name} is {value}; expected {bound}")

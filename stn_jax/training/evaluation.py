@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis import pose
-from stn_jax.data import house_numbers
-from stn_jax.data.tasks import example_keys
-from stn_jax.models import Details
+from stn_jax.analysis.intervals import mean_and_interval
+from stn_jax.data.distortions import example_keys
 from stn_jax.progress import Progress
 from stn_jax.training import processes
 from stn_jax.training.config import Config
-from stn_jax.training.run import Run, environment, mean_and_interval
+from stn_jax.training.hooks import Hooks
+from stn_jax.training.provenance import environment
+from stn_jax.training.run import Run
 from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
-from stn_jax.warp import affine, grid_sample
+from stn_jax.warp import affine
 
 # The distortions of the test set come from this key, for all networks and all time.
 TEST_KEY = 2020
@@ -104,13 +104,13 @@ def predict(
     return Predictions(classes, confidence, theta, applied[0], np.asarray(run.test.labels))
 
 
-def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
+def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
     """The figures of a result: error by seed, mean, interval and how the transformer aligns.
 
     An image with several labels counts as right only where all are; the share of wrong labels is
     the ``position_error_percent``. The ``window_share`` is the side of what the transformer shows,
-    in those of the whole image (median). How well it undoes what the task distorts, an aspect of
-    the pose, say a slope and one or two spreads (:data:`stn_jax.analysis.pose.ASPECTS`).
+    in those of the whole image (median). How well it undoes what the task distorts, a component of
+    the pose, say a slope and one or two spreads (:data:`stn_jax.analysis.pose.POSE_COMPONENTS`).
     """
     by_seed = _percent(predictions.wrong.mean((1, 2)))
     mean, interval = mean_and_interval(by_seed)
@@ -128,26 +128,28 @@ def summarise(run: Run, predictions: Predictions) -> dict[str, Any]:
         windows = np.asarray(affine.scale(predictions.theta)).reshape(len(by_seed), -1)
         summary["window_share"] = [float(each) for each in np.median(windows, 1)]
         if run.task.aligns:
-            aspect = pose.ASPECTS[run.task.aligns]
+            component = pose.POSE_COMPONENTS[run.task.aligns]
             shape = run.seen_shape()[:2]
-            poses = [poses_of(predictions, seed, aspect, shape) for seed in range(len(by_seed))]
-            summary |= _alignment(aspect, poses, passes=predictions.classes.shape[1])
+            poses = [poses_of(predictions, seed, component, shape) for seed in range(len(by_seed))]
+            summary |= _alignment(component, poses, passes=predictions.classes.shape[1])
     return summary
 
 
 def _alignment(
-    aspect: pose.Aspect, poses: Sequence[tuple[np.ndarray, ...]], passes: int
+    component: pose.PoseComponent, poses: Sequence[tuple[np.ndarray, ...]], passes: int
 ) -> dict[str, list[float]]:
     """Slopes and spreads by seed, of what :func:`poses_of` gives for each."""
-    spread, within = aspect.spreads
+    spread, within = component.spreads
     by_seed = [pose.slopes(applied, predicted) for applied, predicted, _ in poses]
     found = {
-        spread: [pose.spread(*each) for each in poses],
-        **dict(zip(aspect.slopes, map(list, zip(*by_seed, strict=True)), strict=True)),
+        spread: [pose.within_class_rms(*each) for each in poses],
+        **dict(zip(component.slopes, map(list, zip(*by_seed, strict=True)), strict=True)),
     }
     if passes > 1:
         found[within] = [
-            pose.spread_within(*(x.reshape(passes, -1, *x.shape[1:]) for x in (applied, predicted)))
+            pose.within_example_rms(
+                *(x.reshape(passes, -1, *x.shape[1:]) for x in (applied, predicted))
+            )
             for applied, predicted, _ in poses
         ]
     return found
@@ -158,14 +160,14 @@ def _percent(shares: np.ndarray) -> list[float]:
 
 
 def poses_of(
-    predictions: Predictions, seed: int, aspect: pose.Aspect, shape: Sequence[int]
+    predictions: Predictions, seed: int, component: pose.PoseComponent, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An aspect of the applied and of the predicted poses, and labels, over all passes.
+    """A component of the applied and of the predicted poses, and labels, over all passes.
 
     Args:
       predictions: of a network with a transformer.
       seed: which of its networks.
-      aspect: see :data:`stn_jax.analysis.pose.ASPECTS`.
+      component: see :data:`stn_jax.analysis.pose.POSE_COMPONENTS`.
       shape: spatial shape (H, W) of the images that the network sees.
 
     Returns:
@@ -175,13 +177,13 @@ def poses_of(
       ValueError: the network has no transformer.
     """
     if predictions.theta is None:
-        raise ValueError(f"this network has no transformer, and so predicts no {aspect.name}")
+        raise ValueError(f"this network has no transformer, and so predicts no {component.name}")
     applied, predicted = predictions.applied, predictions.theta[seed]
     passes, count = applied.shape[:2]
     applied, predicted = (x.reshape(passes * count, 2, 3) for x in (applied, predicted))
     return (
-        np.asarray(aspect.applied(applied, shape)),
-        np.asarray(aspect.predicted(predicted, shape)),
+        np.asarray(component.applied(applied, shape)),
+        np.asarray(component.predicted(predicted, shape)),
         np.tile(predictions.labels, passes),
     )
 
@@ -190,7 +192,7 @@ def angles_of(
     predictions: Predictions, seed: int, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`poses_of` for angles: applied, predicted ``[passes * N]`` in degrees, and labels."""
-    return poses_of(predictions, seed, pose.ASPECTS["angle"], shape)
+    return poses_of(predictions, seed, pose.POSE_COMPONENTS["angle"], shape)
 
 
 # What a result says of the machine and the code that made it.
@@ -204,8 +206,9 @@ def evaluate(
     workdir: Workdir,
     *,
     trained: Mapping[str, Any] | None = None,
+    hooks: Hooks | None = None,
 ) -> dict[str, Any]:
-    """Evaluates, writes result.json and (if the config says so) the figures.
+    """Evaluates and writes result.json.
 
     Args:
       run: what was trained.
@@ -214,6 +217,7 @@ def evaluate(
       workdir: where it was trained.
       trained: an earlier result of the same state. What it was made with then stays, and beside it
         is said what it was evaluated with, where that differs.
+      hooks: whose ``draw`` is called if the config says so.
 
     Returns:
       What result.json holds.
@@ -231,7 +235,7 @@ def evaluate(
         "dataset": config.dataset,
         "evaluated_on": "held-out training examples" if config.holdout else "test set",
         "seeds": list(config.seeds),
-        **summarise(run, predictions),
+        **summarize(run, predictions),
         "train_examples": len(run.data.images),
         "epochs": config.epochs,
         "step": step,
@@ -239,120 +243,20 @@ def evaluate(
         "seconds": lines[-1]["seconds"] if lines else None,
         **made_with,
         **({"evaluated_with": here} if here != made_with else {}),
-        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDERS}
+        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDER_FIELDS}
         | {"seeds": list(config.seeds)},
     }
-    if config.figures:
+    drawn_by = hooks if config.figures else None
+    if drawn_by is not None:
         run, params = run.alone(), run.fetch(params)
 
     def write() -> int:
-        if config.figures:
+        if drawn_by is not None:
             with workdir.writing():
-                draw(run, params, predictions, workdir)
+                drawn_by.draw(run, params, predictions, workdir)
         # Last: a run that has it is not evaluated again.
         workdir.write_json("result.json", result)
         return 0
 
-    processes.by_first(write)
+    processes.run_on_primary(write)
     return result
-
-
-def draw(run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> None:
-    """Draws the first seed's gallery and angle plot; says so where matplotlib is missing."""
-    if predictions.theta is None:
-        return
-    try:
-        from stn_jax.analysis import figures
-    except ModuleNotFoundError as error:
-        print(f"no figures: {str(error.name).partition('.')[0]} is not installed", flush=True)
-        return
-    own = jax.tree.map(lambda x: x[0], params)
-    title = _title(run)
-    figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
-    if run.task.aligns == "angle":
-        panel = figures.Angles(title, *angles_of(predictions, 0, run.seen_shape()[:2]))
-        figures.angle_plot([panel], workdir.figures / "angles.png")
-
-
-def _title(run: Run) -> str:
-    config = run.config
-    family = "" if config.transform == "affine" else f" ({config.transform})"
-    return f"{config.variant}{family} on {config.task} ({config.dataset})"
-
-
-def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Test images as a network saw them, and what its transformer made of them.
-
-    Where the task distorts, one of each class in several distortions, else many different ones.
-
-    Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
-
-    Returns:
-      Two arrays ``[rows, columns, H, W, C]`` in [0, 1].
-    """
-    if run.task.distorts:
-        return tried(run, params, one_of_each_class(run.test.labels, run.test.images))
-    rows = [tried(run, params, run.test.images[i : i + 10], turns=1) for i in range(0, 40, 10)]
-    rows = [row for row in rows if row[0].shape[1] == 10] or rows[:1]
-    before, after = (np.concatenate(each) for each in zip(*rows, strict=True))
-    return before, after
-
-
-def said(run: Run, labels: np.ndarray) -> str:
-    """One image's label, or the number that its labels by position make, as one writes it."""
-    if not run.task.positions:
-        return str(int(labels))
-    return "".join(str(c) for c in labels if c != house_numbers.NONE) or "no digits"
-
-
-def one_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
-    """One image of each of the first classes: ``[columns, H, W, C]``."""
-    classes = np.unique(labels)[:columns]
-    return images[[int(np.flatnonzero(labels == c)[0]) for c in classes]]
-
-
-def tried(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[Any, Any]:
-    """Several distortions of each image, the same for all networks, and what one makes of them.
-
-    Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
-      images: ``[N, H, W, C]``, uint8.
-      turns: how many distortions of each.
-
-    Returns:
-      Two arrays ``[turns, N, H', W', C]`` in [0, 1].
-    """
-    count = len(images)
-    keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(turns * count))
-    tiled = np.concatenate([images] * turns)
-    show = functools.partial(distorted_batch, run.task, train=False)
-    seen, _ = jax.jit(show)(run.data, keys, tiled)
-    _, details = run.apply(params, seen)
-    pair = to_show(run, seen), aligned(run, seen, details)
-    first, second = (x.reshape(turns, count, *x.shape[1:]) for x in pair)
-    return first, second
-
-
-def aligned(run: Run, seen: jax.Array, details: Details) -> np.ndarray:
-    """The input as the transformer aligns it, to look at: ``[B, H', W', C]`` in [0, 1].
-
-    Where a feature map was warped, it is what the same transform does to the input.
-    """
-    warped, transformer = details.warped, run.model.transformer
-    if run.model.warp_depth and transformer is not None and details.theta is not None:
-        align_corners = transformer.align_corners
-        grid = transformer.family().grid_of(
-            details.theta, seen.shape[1:3], align_corners=align_corners
-        )
-        warped = grid_sample(
-            seen, grid, padding_mode=transformer.padding_mode, align_corners=align_corners
-        )
-    return to_show(run, warped)
-
-
-def to_show(run: Run, images: jax.Array) -> np.ndarray:
-    """Normalised images as they were before: ``[B, H, W, C]`` in [0, 1]."""
-    return np.clip(np.asarray(images * run.data.deviation + run.data.mean), 0, 1)

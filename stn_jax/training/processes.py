@@ -47,12 +47,12 @@ def join() -> None:
         ) from None
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this is the process that writes."""
     return jax.process_index() == 0
 
 
-def by_first(work: Callable[[], int]) -> int:
+def run_on_primary(work: Callable[[], int]) -> int:
     """Does something in the first process; its result, for all.
 
     Args:
@@ -66,7 +66,7 @@ def by_first(work: Callable[[], int]) -> int:
         return work()
     failure: BaseException | None = None
     value = -1
-    if is_first():
+    if is_primary():
         try:
             value = work()
         except BaseException as error:
@@ -81,7 +81,7 @@ def by_first(work: Callable[[], int]) -> int:
     return value
 
 
-def everywhere(work: Callable[[], T]) -> T:
+def run_on_all(work: Callable[[], T]) -> T:
     """Does something in every process; none goes on where one of them could not.
 
     What may fail in one process alone, before all meet in a collective, belongs in here: the others
@@ -100,7 +100,7 @@ def everywhere(work: Callable[[], T]) -> T:
         result = work()
     except BaseException as error:
         failure = error
-    failed = greatest(int(failure is not None))
+    failed = all_reduce_max(int(failure is not None))
     if failure is not None:
         raise failure
     if failed:
@@ -108,14 +108,14 @@ def everywhere(work: Callable[[], T]) -> T:
     return result
 
 
-def from_first(work: Callable[[], Any]) -> Any:
+def broadcast_from_primary(work: Callable[[], Any]) -> Any:
     """What the first process finds, for all.
 
     Args:
       work: returns what JSON can hold.
 
     Raises:
-      ProcessError: as :func:`by_first`.
+      ProcessError: as :func:`run_on_primary`.
     """
     if jax.process_count() == 1:
         return work()
@@ -126,15 +126,15 @@ def from_first(work: Callable[[], Any]) -> Any:
         text = json.dumps(work()).encode()
         return len(text)
 
-    size = by_first(found)
+    size = run_on_primary(found)
     from jax.experimental import multihost_utils
 
-    own = np.frombuffer(text, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    own = np.frombuffer(text, np.uint8) if is_primary() else np.zeros(size, np.uint8)
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(own)).tobytes())
 
 
-def greatest(value: int) -> int:
-    """The greatest of all processes' values."""
+def all_reduce_max(value: int) -> int:
+    """The largest of all processes' values."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils

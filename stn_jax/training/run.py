@@ -1,14 +1,9 @@
-"""From a configuration to what training and evaluation need: task, network, data."""
+"""A run: a configuration, and the task, network, data and devices that it stands for."""
 
 import dataclasses
 import functools
 import math
-import os
-import platform
-import subprocess
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,82 +11,38 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stn_jax.analysis.equivariance import network_features, network_geometry
 from stn_jax.analysis.geometry import conjugate, window_theta
+from stn_jax.analysis.network_equivariance import network_features, network_geometry
 from stn_jax.data import sources
-from stn_jax.data.tasks import Task, make_task
-from stn_jax.models import Details, Network, create_model
+from stn_jax.data.tasks import Task
+from stn_jax.models import Intermediates, Network
 from stn_jax.training import microbatch
-from stn_jax.training.config import COUNTABLE, Config, ConfigError
-from stn_jax.training.optimizer import make_optimizer
+from stn_jax.training.config import Config
+from stn_jax.training.optimizer import make_optimizer, make_schedule
 from stn_jax.training.placement import Placement
-from stn_jax.training.step import Data, State, Sums, init_state, make_train_steps
-from stn_jax.warp import affine
+from stn_jax.training.step import Data, Metrics, State, init_state, make_train_steps
+from stn_jax.warp import affine, grid_sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A configuration, and what it stands for."""
+    """A configuration and what it stands for: see :func:`stn_jax.training.assemble.assemble`.
+
+    Attributes:
+      config: what is trained, on what, and how.
+      task: how images are shown to the network.
+      model: the network.
+      data: the training set, on the device.
+      test: what it is evaluated on, on the host.
+      placement: how it is laid over devices; None: on one.
+    """
 
     config: Config
     task: Task
     model: Network
-    data: Data  # on the device
+    data: Data
     test: sources.Split
-    placement: Placement | None = None  # None: one device
-
-    @classmethod
-    def open(cls, config: Config, *, mesh: str | None = None, alone: bool = False) -> "Run":
-        """Loads the data (see :func:`stn_jax.data.sources.load`) and makes the network.
-
-        Args:
-          config: what is to be trained, or was.
-          mesh: in place of the configuration's.
-          alone: on one device, in every process, whatever the configuration says.
-
-        Raises:
-          ConfigError: the configuration does not fit the data.
-          DataError: the data cannot be had.
-        """
-        source = sources.load(
-            config.dataset,
-            data_dir=config.data_dir or None,
-            manual_dir=config.manual_dir or None,
-            cache_dir=config.cache_dir or None,
-        )
-        train, test = source.train, source.test
-        if config.holdout:
-            kept = len(train.images) - config.holdout
-            test = sources.Split(train.images[kept:], train.labels[kept:])
-            train = sources.Split(train.images[: max(kept, 0)], train.labels[: max(kept, 0)])
-        if config.batch_size > len(train.images):
-            raise ConfigError(
-                f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
-                f"training images ({config.holdout} held out); expected no more than that"
-            )
-        steps = len(train.images) // config.batch_size * config.epochs
-        if steps > COUNTABLE:
-            raise ConfigError(
-                f"epochs is {config.epochs}, which makes {steps} steps; expected no more than "
-                f"{COUNTABLE}"
-            )
-        task = task_of(config, source)
-        placement = None if alone else Placement.choose(config, mesh)
-        if placement is None or placement.single:
-            # On CPU this takes the mapped file as it is, where jnp.asarray would copy it.
-            images = jax.device_put(train.images)
-            statistics = task.statistics(config.dataset, images, source.statistics)
-            data = Data(images, jnp.asarray(train.labels), *statistics)
-        else:
-            # No device need have room for all images. What is measured on them is measured by the
-            # host, so that it is the same everywhere.
-            with jax.default_device(_host()):
-                measured = task.statistics(config.dataset, train.images, source.statistics)
-            statistics = placement.put(jax.device_get(measured), placement.whole)
-            data = Data(*placement.put_examples((train.images, train.labels)), *statistics)
-        options = model_options(config, source.num_classes)
-        model = create_model(config.task, config.variant, **options)
-        return cls(config, task, model, data, test, placement)
+    placement: Placement | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,6 +74,11 @@ class Run:
         return 1 if self.placement is None else self.placement.mesh.size
 
     @functools.cached_property
+    def schedule(self) -> optax.Schedule:
+        """The classifier's learning rate by step."""
+        return make_schedule(self.config, self.total_steps)
+
+    @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
         return make_optimizer(self.config, self.total_steps)
 
@@ -132,7 +88,7 @@ class Run:
             self.model, self.optimizer, self.task, self.data, self.config.seeds, self.placement
         )
 
-    def train_steps(self) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
+    def train_steps(self) -> Callable[[State, Metrics, Data, Any], tuple[State, Metrics]]:
         """The function that takes its steps, see :func:`stn_jax.training.step.make_train_steps`."""
         return make_train_steps(
             self.model,
@@ -156,11 +112,11 @@ class Run:
         """Arrays of the run as they are for one device alone, in every process."""
         return tree if self.placement is None else self.placement.fetch(tree)
 
-    def no_sums(self) -> Sums:
+    def empty_metrics(self) -> Metrics:
         """The sums over no steps."""
-        return self.put_whole(Sums.zero(self.model, len(self.config.seeds)))
+        return self.replicate(Metrics.empty(self.model, len(self.config.seeds)))
 
-    def put_whole(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Arrays that every process has, on every device of the run."""
         return tree if self.placement is None else self.placement.put(tree, self.placement.whole)
 
@@ -168,12 +124,12 @@ class Run:
         """This run for one device alone, in every process; all have to call it."""
         return dataclasses.replace(self, data=self.fetch(self.data), placement=None)
 
-    def apply(self, params: Any, images: jax.Array) -> tuple[jax.Array, Details]:
+    def apply(self, params: Any, images: jax.Array) -> tuple[jax.Array, Intermediates]:
         """Logits of one seed's network and what it did, for normalised images, as in evaluation."""
         result: Any = self.model.apply({"params": params}, images, return_details=True)
         return result
 
-    def pose(self, details: Details) -> jax.Array | None:
+    def pose(self, details: Intermediates) -> jax.Array | None:
         """What the transformer did, as affine transforms ``[B, 2, 3]``; None without one.
 
         They are in the image's coordinates (``align_corners=False``), whichever map was warped.
@@ -201,36 +157,32 @@ class Run:
             window[:, :2] *= (width - 1) / width, (height - 1) / height
         return window
 
+    def denormalize(self, images: jax.Array) -> np.ndarray:
+        """Images as the network sees them, as they were before: ``[B, H, W, C]`` in [0, 1]."""
+        return np.clip(np.asarray(images * self.data.deviation + self.data.mean), 0, 1)
+
+    def aligned(self, seen: jax.Array, details: Intermediates) -> np.ndarray:
+        """The input as the transformer aligns it, to look at: ``[B, H', W', C]`` in [0, 1].
+
+        Where a feature map was warped, it is what the same transform does to the input.
+        """
+        warped, transformer = details.warped, self.model.transformer
+        if self.model.warp_depth and transformer is not None and details.theta is not None:
+            align_corners = transformer.align_corners
+            grid = transformer.family().grid_of(
+                details.theta, seen.shape[1:3], align_corners=align_corners
+            )
+            warped = grid_sample(
+                seen, grid, padding_mode=transformer.padding_mode, align_corners=align_corners
+            )
+        return self.denormalize(warped)
+
     def seen_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images that the network sees."""
         keys = jnp.stack([jax.random.key(0)])
         seen = jax.eval_shape(self.task.distort, keys, self.data.images[:1], self.data.images)
         _, height, width, channels = seen.images.shape
         return height, width, channels
-
-
-def task_of(config: Config, source: sources.Source) -> Task:
-    """The configuration's task on a data set.
-
-    Raises:
-      ConfigError: they do not fit together.
-    """
-    task = make_task(config.task, config.recipe)
-    found, expected = source.train.labels.shape[1:], (task.positions,) if task.positions else ()
-    if found != expected:
-        words = {(): "one label an image", (5,): "five labels an image (svhn_numbers)"}
-        raise ConfigError(
-            f"dataset is {config.dataset}, with {words.get(found, f'labels of {found}')}, and task"
-            f" {config.task}; expected a data set with {words.get(expected, f'{expected}')}"
-        )
-    if source.draw is not None:
-        task = task.drawn_by(source.draw)
-    elif config.crop >= source.train.images.shape[1]:
-        raise ConfigError(
-            f"crop is {config.crop}, but the images of {config.dataset} have"
-            f" {source.train.images.shape[1]} pixels a side; expected less, or 0"
-        )
-    return task.cropped(config.crop) if config.crop else task
 
 
 def model_options(config: Config, classes: int) -> dict[str, Any]:
@@ -247,71 +199,3 @@ def model_options(config: Config, classes: int) -> dict[str, Any]:
         "align_corners": config.align_corners,
         "dtype": "bfloat16" if config.compute_dtype == "bfloat16" else None,
     }
-
-
-def environment() -> dict[str, Any]:
-    """Kind of device, how many there are, versions and commit that a result was made with."""
-    device = jax.devices()[0]
-    kind = device.device_kind
-    if device.platform == "cpu":
-        kind = f"{platform.machine()} CPU, {cores()} cores"
-    packages = ("stn_jax", "jax", "jaxlib", "flax", "optax", "numpy")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            from stn_jax import __version__
-
-            versions[package] = __version__
-    return {
-        "device": kind,
-        "devices": jax.device_count(),
-        "versions": versions,
-        "commit": _commit(),
-    }
-
-
-def cores() -> int:
-    """How many CPU cores this process may use; where the system does not tell, all that exist."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _host() -> jax.Device | None:
-    """The CPU as a device; None where JAX was told to do without."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return None
-
-
-@functools.cache
-def _commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout.
-
-    As it was when first asked for: the code that runs is not what the checkout may become.
-    """
-    root = Path(__file__).parents[2]
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
-    """The mean, and the half-width of its 95 % interval (Student's t); None for one value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None
-    from scipy.special import stdtrit
-
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return mean, float(stdtrit(len(values) - 1, 0.975) * error)

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from stn_jax.data.tasks import Task, example_keys
+from stn_jax.data.distortions import example_keys
+from stn_jax.data.tasks import Task
 from stn_jax.models import Network
 from stn_jax.models.dropout import numbered
-from stn_jax.training.gradients import value_and_grad
+from stn_jax.training.gradients import Loss, value_and_grad
 from stn_jax.training.health import runaway, variation
 from stn_jax.training.placement import Placement
 
@@ -30,8 +31,8 @@ class Data(NamedTuple):
 _OfTransforms = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
 
 
-class Sums(NamedTuple):
-    """Sums over steps, each ``[seeds]``, and what went wrong first."""
+class Metrics(NamedTuple):
+    """Metrics over steps, each ``[seeds]``, and what went wrong first."""
 
     loss: jax.Array
     errors: jax.Array  # share of the batch
@@ -43,7 +44,7 @@ class Sums(NamedTuple):
     bad_step: jax.Array  # the first step of a loss or gradient that is not finite; -1: none
 
     @classmethod
-    def zero(cls, model: Network, seeds: int) -> "Sums":
+    def empty(cls, model: Network, seeds: int) -> "Metrics":
         """The sums over no steps."""
         # Arrays of their own: they are consumed.
         loss, errors, norm, localization_norm, runaway, varied = (
@@ -54,7 +55,7 @@ class Sums(NamedTuple):
             return cls(loss, errors, norm, None, None, None, none)
         return cls(loss, errors, norm, localization_norm, runaway, varied, none)
 
-    def plus(self, step: "Sums") -> "Sums":
+    def plus(self, step: "Metrics") -> "Metrics":
         """These sums and those of a further step."""
         bad = jnp.where(self.bad_step >= 0, self.bad_step, step.bad_step)
         return jax.tree.map(jnp.add, self, step)._replace(bad_step=bad)
@@ -111,12 +112,12 @@ def make_train_steps(
     theta_clip: float = 0.0,
     label_smoothing: float = 0.0,
     placement: Placement | None = None,
-) -> Callable[[State, Sums, Data, Any], tuple[State, Sums]]:
+) -> Callable[[State, Metrics, Data, Any], tuple[State, Metrics]]:
     """Compiles a function that takes several training steps.
 
     Everything that a step draws (order of the examples, distortions, dropout) comes from its
     seed's key and its number by ``fold_in``, and what is measured is added up step by step. So
-    after a number of steps state and sums are the same bits, however these were divided into
+    after a number of steps state and metrics are the same bits, however these were divided into
     dispatches. Distortions and dropout masks are drawn for each example by itself.
 
     Args:
@@ -125,37 +126,91 @@ def make_train_steps(
       batch_size: examples in each step.
       microbatch: how many of these at once, a divisor; 0: all. It changes rounding alone.
       theta_clip: see :func:`stn_jax.training.gradients.value_and_grad`.
+      label_smoothing: fraction of the target's probability that is spread over all classes.
       placement: how states and data are laid over devices; None: they are on one.
 
     Returns:
-      Function of state and sums (which it consumes and continues), data and the number of steps, as
-      an int32: a dispatch must not cross the end of an epoch.
+      Function of state and metrics (which it consumes and continues), data and the number of steps,
+      as an int32: a dispatch must not cross the end of an epoch.
     """
-
     shared = (lambda x: x) if placement is None else placement.constrain
-
-    def health(theta: jax.Array | None, gradients) -> _OfTransforms:
-        if model.transformer is None or theta is None:
-            return None, None, None
-        theta = model.transformer.family().as_affine(theta)
-        norm = optax.tree.norm(gradients["transformer"])
-        return norm, runaway(theta).mean(), variation(theta)
+    loss = _Loss(model, task, label_smoothing, shared)
 
     def one_step(params, optimizer_state, key, step, order, data: Data):
         start = step % (len(data.images) // batch_size) * batch_size
         chosen = jax.lax.dynamic_slice(order, (start,), (batch_size,))
-        key = jax.random.fold_in(key, step)
-        numbers = jnp.arange(batch_size)
+        (value, errors, gradients), theta = value_and_grad(
+            loss.of_part(data, jax.random.fold_in(key, step), batch_size),
+            params,
+            (chosen, jnp.arange(batch_size)),
+            size=microbatch or batch_size,
+            ratio=theta_clip,
+        )
+        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
+        params = optax.apply_updates(params, updates)
+        norm = optax.tree.norm(gradients)
+        bad = jnp.where(jnp.isfinite(value) & jnp.isfinite(norm), -1, step)
+        health = _of_transforms(model, theta, gradients)
+        return params, optimizer_state, Metrics(value, errors, norm, *health, bad)
 
-        dropout = jax.random.fold_in(key, batch_size)
+    def steps_of_one_seed(params, optimizer_state, metrics, key, first, data: Data, count):
+        per_epoch = len(data.images) // batch_size
+        shuffle = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), first // per_epoch)
+        order = jax.random.permutation(shuffle, len(data.images))
 
-        def loss_fn(params, part):
+        def body(i, carry):
+            params, optimizer_state, metrics = carry
+            params, optimizer_state, new = one_step(
+                params, optimizer_state, key, first + i, order, data
+            )
+            return params, optimizer_state, metrics.plus(new)
+
+        return jax.lax.fori_loop(0, count, body, (params, optimizer_state, metrics))
+
+    shardings: dict[str, Any] = {}
+    if placement is not None and not placement.single:
+        # The metrics are for the host, in every process.
+        shardings = {"out_shardings": (placement.state(), placement.whole)}
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1), **shardings)
+    def train_steps(
+        state: State, metrics: Metrics, data: Data, count: jax.Array
+    ) -> tuple[State, Metrics]:
+        run = _over_seeds(
+            lambda params, optimizer_state, metrics, key: steps_of_one_seed(
+                params, optimizer_state, metrics, key, state["step"], data, count
+            ),
+            len(seeds),
+            placement,
+        )
+        params, optimizer_state, metrics = run(
+            state["params"], state["optimizer"], metrics, seed_keys(seeds)
+        )
+        step = state["step"] + count
+        return {"step": step, "params": params, "optimizer": optimizer_state}, metrics
+
+    return train_steps
+
+
+class _Loss(NamedTuple):
+    """The loss of a network on a task."""
+
+    model: Network
+    task: Task
+    label_smoothing: float
+    shared: Callable[[jax.Array], jax.Array]  # states that an axis is that of a batch
+
+    def of_part(self, data: Data, key: jax.Array, batch_size: int) -> Loss:
+        """The mean loss of a part of a batch: which examples, and their numbers in the batch."""
+        dropout, shared = jax.random.fold_in(key, batch_size), self.shared
+
+        def loss(params: Any, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
             chosen, numbers = part
             keys = shared(example_keys(key, numbers))
-            images, _ = distorted_batch(task, data, keys, shared(data.images[chosen]))
+            images, _ = distorted_batch(self.task, data, keys, shared(data.images[chosen]))
             images, labels = shared(images), shared(data.labels[chosen])
             with numbered(numbers):
-                result: Any = model.apply(
+                result: Any = self.model.apply(
                     {"params": params},
                     images,
                     train=True,
@@ -166,57 +221,21 @@ def make_train_steps(
             # Where an example has several labels, their losses add up, and one miss is an error.
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             losses = optax.softmax_cross_entropy(
-                logits, optax.smooth_labels(targets, label_smoothing)
+                logits, optax.smooth_labels(targets, self.label_smoothing)
             )
             wrong = logits.argmax(-1) != labels
-            loss = losses.reshape(len(labels), -1).sum(-1).mean()
-            return loss, (wrong.reshape(len(labels), -1).any(-1).mean(), details.theta)
+            mean = losses.reshape(len(labels), -1).sum(-1).mean()
+            return mean, (wrong.reshape(len(labels), -1).any(-1).mean(), details.theta)
 
-        (loss, errors, gradients), theta = value_and_grad(
-            loss_fn, params, (chosen, numbers), size=microbatch or batch_size, ratio=theta_clip
-        )
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
-        params = optax.apply_updates(params, updates)
-        norm = optax.tree.norm(gradients)
-        bad = jnp.where(jnp.isfinite(loss) & jnp.isfinite(norm), -1, step)
-        sums = Sums(loss, errors, norm, *health(theta, gradients), bad)
-        return params, optimizer_state, sums
+        return loss
 
-    def steps_of_one_seed(params, optimizer_state, sums, key, first, data: Data, count):
-        per_epoch = len(data.images) // batch_size
-        shuffle = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), first // per_epoch)
-        order = jax.random.permutation(shuffle, len(data.images))
 
-        def body(i, carry):
-            params, optimizer_state, sums = carry
-            params, optimizer_state, new = one_step(
-                params, optimizer_state, key, first + i, order, data
-            )
-            return params, optimizer_state, sums.plus(new)
-
-        return jax.lax.fori_loop(0, count, body, (params, optimizer_state, sums))
-
-    shardings: dict[str, Any] = {}
-    if placement is not None and not placement.single:
-        # The sums are for the host, in every process.
-        shardings = {"out_shardings": (placement.state(), placement.whole)}
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1), **shardings)
-    def train_steps(state: State, sums: Sums, data: Data, count: jax.Array) -> tuple[State, Sums]:
-        run = _over_seeds(
-            lambda params, optimizer_state, sums, key: steps_of_one_seed(
-                params, optimizer_state, sums, key, state["step"], data, count
-            ),
-            len(seeds),
-            placement,
-        )
-        params, optimizer_state, sums = run(
-            state["params"], state["optimizer"], sums, seed_keys(seeds)
-        )
-        step = state["step"] + count
-        return {"step": step, "params": params, "optimizer": optimizer_state}, sums
-
-    return train_steps
+def _of_transforms(model: Network, theta: jax.Array | None, gradients: Any) -> _OfTransforms:
+    if model.transformer is None or theta is None:
+        return None, None, None
+    theta = model.transformer.family().as_affine(theta)
+    norm = optax.tree.norm(gradients["transformer"])
+    return norm, runaway(theta).mean(), variation(theta)
 
 
 def _over_seeds(

@@ -96,7 +96,7 @@ class Workdir:
             make_folder(self.path)
             for left in self.path.glob(f"*{UNFINISHED}"):  # by a process that was killed
                 left.unlink()
-            if result is None or config_of(result).differences(config, Config.FOLDERS):
+            if result is None or config_of(result).differences(config, Config.FOLDER_FIELDS):
                 for path in (self.path / _RESULT, *(self.figures / name for name in FIGURES)):
                     path.unlink(missing_ok=True)
                 sync_folder(self.path)

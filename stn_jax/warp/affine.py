@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp.products import product, same_rank, stack_rows
-from stn_jax.warp.validation import MATRICES, check_core, numbers
+from stn_jax.warp.validation import MATRICES, check_core, check_rank, numbers
 
 
 class AffineParameters(NamedTuple):
@@ -61,8 +61,7 @@ def _pair(name: str, value: ArrayLike | Sequence[float]) -> tuple[jax.Array, jax
 
 def identity(rank: int = 2, dtype: jnp.dtype = jnp.float32) -> jax.Array:
     """The theta that changes nothing: ``[2, 3]``, or ``[3, 4]`` for ``rank=3``."""
-    if rank not in (2, 3):
-        raise ValueError(f"rank is {rank}; expected 2 (images) or 3 (volumes)")
+    check_rank(rank)
     return jnp.eye(rank, rank + 1, dtype=dtype)
 
 

@@ -29,37 +29,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel
+from stn_jax.warp.sampling import Layout, Sampling
 
 # Up to this many pixels and samples an image's gradient is a product with a matrix of weights where
 # the channels are many: on accelerators that is faster than a scatter.
 _DENSE_PIXELS, _DENSE_CHANNELS = 256, 16
-
-
-class Sampling(NamedTuple):
-    """What is sampled and how: all of it but the arrays.
-
-    Attributes:
-      rank: 2 for images, 3 for volumes.
-      shape: the output's spatial shape where positions come from a theta; None: from a grid.
-      mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
-      implementation: None (the fastest for the platform), "xla" or "native".
-    """
-
-    rank: int
-    shape: tuple[Any, ...] | None
-    mode: str
-    padding_mode: str
-    align_corners: bool
-    implementation: str | None = None
-
-    def out_shape(self, where: Any) -> tuple[Any, ...]:
-        """The output's spatial shape O."""
-        return self.shape if self.shape is not None else where.shape[-1 - self.rank : -1]
-
-    def lead(self, name: str, array: Any) -> tuple[Any, ...]:
-        """The leading axes of an array that is an "image" (or of its shape) or a "where"."""
-        theta = name == "where" and self.shape is not None
-        return array.shape[: array.ndim - (2 if theta else self.rank + 1)]
 
 
 class Tap(NamedTuple):
@@ -72,7 +46,7 @@ class Tap(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """All taps of all samples, K arrays ``[I, N]`` each: see :class:`_Layout`."""
+    """All taps of all samples, K arrays ``[I, N]`` each: see :class:`Layout`."""
 
     index: list[jax.Array]  # int32, within the image
     inside: list[jax.Array]
@@ -85,7 +59,7 @@ class Taps:
 
 def sample(image: jax.Array, where: jax.Array, sampling: Sampling, *, cpu: bool) -> jax.Array:
     """Samples ``[*L, *O, C]``."""
-    layout = _Layout.of(image, where, sampling)
+    layout = Layout.of(image, where, sampling)
     taps = _taps(where, layout, sampling, cpu)
     pixels = layout.pixels(image)
     terms = [
@@ -105,7 +79,7 @@ def adjoint(
     cpu: bool,
 ) -> list[jax.Array]:
     """Gradients to the image and to where, those that are wanted."""
-    layout = _Layout.of(image, where, sampling)
+    layout = Layout.of(image, where, sampling)
     values = layout.flatten(cotangent, channels=True)
 
     def weights_of(where: jax.Array) -> tuple[list[jax.Array], Any]:
@@ -127,66 +101,8 @@ def adjoint(
     return gradients
 
 
-class _Layout(NamedTuple):
-    """How leading axes become images and samples of an image, without a copy of any image.
-
-    The axes along which images differ become one, of I images; all others, the output's spatial
-    axes among them, are the N samples of these.
-    """
-
-    own: tuple[int, ...]  # leading axes along which images differ
-    batch: tuple[Any, ...]  # L
-    out: tuple[Any, ...]  # O
-    sizes: tuple[Any, ...]  # S
-    channels: Any
-
-    @classmethod
-    def of(cls, image: Any, where: Any, sampling: Sampling) -> "_Layout":
-        of_image, of_where = (
-            sampling.lead(name, x) for name, x in (("image", image), ("where", where))
-        )
-        own = tuple(axis for axis, size in enumerate(of_image) if not _is_one(size))
-        batch = tuple(b if _is_one(a) else a for a, b in zip(of_image, of_where, strict=True))
-        sizes = image.shape[len(of_image) : -1]
-        return cls(own, batch, sampling.out_shape(where), sizes, image.shape[-1])
-
-    @property
-    def _order(self) -> tuple[int, ...]:
-        axes = range(len(self.batch) + len(self.out))
-        return (*self.own, *(axis for axis in axes if axis not in self.own))
-
-    @property
-    def images(self) -> Any:
-        return math.prod(self.batch[axis] for axis in self.own)
-
-    def flatten(self, x: jax.Array, *, channels: bool = False) -> jax.Array:
-        """``[*Lw, *O]`` to ``[I, N]``; with channels ``[*L, *O, C]`` to ``[I, N, C]``."""
-        shape, last = (*self.batch, *self.out), x.shape[x.ndim - channels :]
-        order = (*self._order, *range(len(shape), len(shape) + channels))
-        samples = math.prod(shape[axis] for axis in self._order[len(self.own) :])
-        x = jnp.broadcast_to(x, (*shape, *last)).transpose(order)
-        return x.reshape(self.images, samples, *last)
-
-    def unflatten(self, x: jax.Array) -> jax.Array:
-        """``[I, N, C]`` to ``[*L, *O, C]``."""
-        order, shape = self._order, (*self.batch, *self.out)
-        x = x.reshape(*(shape[axis] for axis in order), self.channels)
-        return x.transpose(*(order.index(axis) for axis in range(len(order))), len(order))
-
-    def pixels(self, image: jax.Array) -> jax.Array:
-        """An image as ``[I, P, C]``."""
-        return image.reshape(self.images, math.prod(self.sizes), self.channels)
-
-
-def _is_one(size: Any) -> bool:
-    return isinstance(size, int) and size == 1
-
-
-# --- positions and taps --------------------------------------------------------------------------
-
-
 def _taps(
-    where: jax.Array, layout: _Layout, sampling: Sampling, cpu: bool, *, gradient: bool = False
+    where: jax.Array, layout: Layout, sampling: Sampling, cpu: bool, *, gradient: bool = False
 ) -> Taps:
     """All taps; for a gradient those of positions that are no numbers are outside, of weight 0."""
     if sampling.shape is not None:
@@ -309,7 +225,7 @@ def _materialized_jvp(cpu, primals, tangents):
 # --- weighted sums -------------------------------------------------------------------------------
 
 
-def _to_pixels(values: jax.Array, taps: Taps, layout: _Layout, cpu: bool) -> jax.Array:
+def _to_pixels(values: jax.Array, taps: Taps, layout: Layout, cpu: bool) -> jax.Array:
     """The gradient ``[I, P, C]`` to the images of cotangents ``[I, N, C]``."""
     size, samples = math.prod(layout.sizes), values.shape[1]
     small = all(isinstance(n, int) and n <= _DENSE_PIXELS for n in (size, samples))

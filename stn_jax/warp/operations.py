@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 
 from stn_jax.warp import kernels
-from stn_jax.warp.kernels import Sampling
 from stn_jax.warp.native import calls
+from stn_jax.warp.sampling import Sampling
 
 Arrays = Sequence[jax.Array]
 

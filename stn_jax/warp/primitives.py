@@ -13,7 +13,6 @@ from jax.core import ShapedArray
 from jax.interpreters import ad, batching, mlir
 
 from stn_jax.warp import jax_rules
-from stn_jax.warp.kernels import Sampling
 from stn_jax.warp.operations import (
     Adjoint,
     Operation,
@@ -25,6 +24,7 @@ from stn_jax.warp.operations import (
     tangent,
     warp_p,
 )
+from stn_jax.warp.sampling import Sampling
 
 # Which implementation warps take: None (the fastest for the platform), "xla" or "native" (an error
 # where there is none). For tests and measurements: ``with force_implementation("xla"): ...``.

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp import primitives, validation
-from stn_jax.warp.kernels import Sampling
 from stn_jax.warp.products import lead_to
+from stn_jax.warp.sampling import Sampling
 
 
 def affine_transform(

@@ -55,6 +55,12 @@ def check_core(name: str, shape: tuple[int, ...], cores: Sequence[tuple[int, ...
         raise ValueError(f"{name} has shape {shape}; expected {expected}")
 
 
+def check_rank(rank: int) -> None:
+    """ValueError where a number of spatial dimensions is neither that of images nor of volumes."""
+    if rank not in (2, 3):
+        raise ValueError(f"rank is {rank}; expected 2 (images) or 3 (volumes)")
+
+
 def theta_rank(theta: jax.Array) -> int:
     """2 for a theta of images, 3 for one of volumes; ValueError for any other shape."""
     if theta.ndim < 2 or theta.shape[-2:] not in MATRICES:

@@ -12,19 +12,16 @@ from made_features import LARGE, SMALL, convolution, noise, small_network, varia
 from scipy import ndimage, signal
 
 import stn_jax
+from stn_jax.analysis.edge_filters import edge_maps, letter_w
 from stn_jax.analysis.equivariance import (
     compare,
-    edge_maps,
     equivariance_error,
-    letter_w,
-    network_error,
-    network_features,
-    network_geometry,
     rotations,
     scalings,
     translations,
 )
 from stn_jax.analysis.geometry import Geometry
+from stn_jax.analysis.network_equivariance import network_error, network_features, network_geometry
 from stn_jax.models import ConvBlock, Head, Network
 from stn_jax.warp import affine
 

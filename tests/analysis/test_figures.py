@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stn_jax.analysis import figures
 from stn_jax.analysis.equivariance import EquivarianceError
+from stn_jax.report import figures
 
 
 @pytest.fixture

@@ -6,13 +6,9 @@ import pytest
 from flax import linen as nn
 from made_features import LARGE, convolution, noise, small_network, variables_of
 
-from stn_jax.analysis.equivariance import (
-    network_error,
-    network_features,
-    network_geometry,
-    translations,
-)
+from stn_jax.analysis.equivariance import translations
 from stn_jax.analysis.geometry import Geometry, map_theta, measure_geometry
+from stn_jax.analysis.network_equivariance import network_error, network_features, network_geometry
 from stn_jax.models import Head, Network
 from stn_jax.warp import affine
 

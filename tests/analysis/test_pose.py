@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stn_jax.analysis.pose import ASPECTS, orthogonal_regression, slopes, spread, spread_within
-from stn_jax.data.tasks import TASKS, example_keys
+from stn_jax.analysis.pose import (
+    POSE_COMPONENTS,
+    orthogonal_regression,
+    slopes,
+    within_class_rms,
+    within_example_rms,
+)
+from stn_jax.data.distortions import example_keys
+from stn_jax.data.tasks import TASKS
 from stn_jax.warp import affine
 
 
@@ -14,34 +21,40 @@ def test_a_perfect_aligner_has_no_spread_whatever_pose_a_class_settles_in():
     rng = np.random.default_rng(0)
     applied, labels = rng.uniform(-90, 90, 1000), rng.integers(0, 10, 1000)
     settled = rng.uniform(-40, 40, 10)
-    assert spread(applied, settled[labels] - applied, labels) == pytest.approx(0, abs=1e-10)
+    assert within_class_rms(applied, settled[labels] - applied, labels) == pytest.approx(
+        0, abs=1e-10
+    )
 
 
 def test_a_network_that_never_turns_has_the_spread_of_the_angles():
     applied = np.linspace(-90, 90, 100_001)
     still = np.zeros_like(applied)
     # The standard deviation of a uniform distribution of width 180.
-    assert spread(applied, still, np.zeros(len(applied))) == pytest.approx(180 / 12**0.5, rel=1e-4)
+    assert within_class_rms(applied, still, np.zeros(len(applied))) == pytest.approx(
+        180 / 12**0.5, rel=1e-4
+    )
 
 
 def test_spread_by_hand():
-    # Sums 1, 3 in one class (deviations -1, 1) and 5 in another (deviation 0).
-    value = spread(np.array([1, 3, 5]), np.zeros(3), np.array(["a", "a", "b"]))
+    # Metrics 1, 3 in one class (deviations -1, 1) and 5 in another (deviation 0).
+    value = within_class_rms(np.array([1, 3, 5]), np.zeros(3), np.array(["a", "a", "b"]))
     assert value == pytest.approx((2 / 3) ** 0.5)
 
 
 def test_spread_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one example"):
-        spread(np.array([]), np.array([]), np.array([]))
+        within_class_rms(np.array([]), np.array([]), np.array([]))
 
 
 def test_spread_within_examples_leaves_out_how_they_were_drawn():
     rng = np.random.default_rng(0)
     applied, drawn = rng.uniform(-90, 90, (4, 500)), rng.normal(0, 13, 500)
     predicted = drawn - applied
-    assert spread_within(applied, predicted) == pytest.approx(0, abs=1e-10)
+    assert within_example_rms(applied, predicted) == pytest.approx(0, abs=1e-10)
     labels = np.zeros(applied.size)
-    assert spread(applied.ravel(), predicted.ravel(), labels) == pytest.approx(drawn.std())
+    assert within_class_rms(applied.ravel(), predicted.ravel(), labels) == pytest.approx(
+        drawn.std()
+    )
 
 
 @pytest.mark.parametrize("passes", [2, 5])
@@ -49,23 +62,23 @@ def test_spread_is_made_of_what_is_within_examples_and_between_them(passes):
     rng = np.random.default_rng(1)
     applied, drawn = rng.uniform(-90, 90, (passes, 50_000)), rng.normal(0, 13, 50_000)
     predicted = drawn - applied + rng.normal(0, 5, applied.shape)
-    assert spread_within(applied, predicted) == pytest.approx(5, rel=0.01)
-    whole = spread(applied.ravel(), predicted.ravel(), np.zeros(applied.size))
+    assert within_example_rms(applied, predicted) == pytest.approx(5, rel=0.01)
+    whole = within_class_rms(applied.ravel(), predicted.ravel(), np.zeros(applied.size))
     assert whole == pytest.approx(np.hypot(13, 5), rel=0.01)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4,), (3, 0)])
 def test_spread_within_wants_several_passes(shape):
     with pytest.raises(ValueError, match=r"expected \[passes, N\] or \[passes, N, D\]"):
-        spread_within(np.zeros(shape), np.zeros(shape))
+        within_example_rms(np.zeros(shape), np.zeros(shape))
 
 
 def test_the_spread_of_places_is_a_distance():
     # One class: 3 to the left and 4 down of the mean, and as far to the other side.
     applied = np.array([[10.0, 20], [16, 28]])
-    assert spread(applied, np.zeros((2, 2)), np.zeros(2)) == pytest.approx(5)
+    assert within_class_rms(applied, np.zeros((2, 2)), np.zeros(2)) == pytest.approx(5)
     # Two passes, each coordinate's unbiased variance 2 * 3^2 and 2 * 4^2.
-    assert spread_within(applied[:, None], np.zeros((2, 1, 2))) == pytest.approx(50**0.5)
+    assert within_example_rms(applied[:, None], np.zeros((2, 1, 2))) == pytest.approx(50**0.5)
 
 
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist", "scaled_mnist"])
@@ -73,30 +86,34 @@ def test_what_undoes_a_tasks_distortion_up_to_a_constant_has_slope_and_no_spread
     keys = example_keys(jax.random.key(0), jnp.arange(40))
     digits = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), np.uint8)
     images, theta = jax.jit(TASKS[task].distort)(keys, digits, digits)
-    aspect, shape = ASPECTS[TASKS[task].aligns], images.shape[1:3]
+    component, shape = POSE_COMPONENTS[TASKS[task].aligns], images.shape[1:3]
     settled = affine.from_parameters(angle=20.0, scale=0.6, shift=(0.1, 0.1))
-    applied = aspect.applied(theta, shape)
-    predicted = aspect.predicted(affine.compose(affine.invert(theta), settled), shape)
-    np.testing.assert_allclose(spread(applied, predicted, np.zeros(40)), 0, atol=2e-4)
-    assert slopes(applied, predicted) == pytest.approx([-1] * len(aspect.slopes), 1e-4)
-    assert np.std(applied) > {"angle": 40, "place": 7, "scale": 0.7}[aspect.name]
+    applied = component.applied(theta, shape)
+    predicted = component.predicted(affine.compose(affine.invert(theta), settled), shape)
+    np.testing.assert_allclose(within_class_rms(applied, predicted, np.zeros(40)), 0, atol=2e-4)
+    assert slopes(applied, predicted) == pytest.approx([-1] * len(component.slopes), 1e-4)
+    assert np.std(applied) > {"angle": 40, "position": 7, "scale": 0.7}[component.name]
 
 
 def test_poses_by_hand():
     # A window of half the sides, whose middle is 6 pixels right and 3 above that of a 20x24 image.
     theta = affine.from_parameters(scale=0.5, shift=(0.5, -0.3))
-    found = {name: aspect.predicted(theta, (20, 24)) for name, aspect in ASPECTS.items()}
-    np.testing.assert_allclose(found["place"], [6, -3], rtol=1e-6)
+    found = {
+        name: component.predicted(theta, (20, 24)) for name, component in POSE_COMPONENTS.items()
+    }
+    np.testing.assert_allclose(found["position"], [6, -3], rtol=1e-6)
     assert (found["angle"], found["scale"]) == pytest.approx((0, -1))
-    assert np.isfinite(ASPECTS["scale"].predicted(jnp.zeros((2, 3)), (20, 24)))
+    assert np.isfinite(POSE_COMPONENTS["scale"].predicted(jnp.zeros((2, 3)), (20, 24)))
     # A digit pasted with its middle at (+5, -4) is undone by a window there.
     put = affine.invert(affine.from_parameters(shift=(5 / 12, -4 / 10)))
-    np.testing.assert_allclose(ASPECTS["place"].applied(put, (20, 24)), [-5, 4], rtol=1e-5)
+    np.testing.assert_allclose(
+        POSE_COMPONENTS["position"].applied(put, (20, 24)), [-5, 4], rtol=1e-5
+    )
 
 
 def test_an_angle_is_that_of_the_picture_whatever_the_images_shape():
     turn = affine.rotation(30.0, aspect=24 / 12)
-    angle = ASPECTS["angle"]
+    angle = POSE_COMPONENTS["angle"]
     assert float(angle.predicted(turn, (12, 24))) == pytest.approx(30, abs=1e-4)
     assert float(angle.applied(turn, (12, 24))) == pytest.approx(30, abs=1e-4)
 

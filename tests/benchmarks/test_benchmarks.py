@@ -72,16 +72,18 @@ def test_all_sides_of_a_warp_compute_the_same(tmp_path):
 @pytest.fixture
 def narrow(monkeypatch):
     """Narrow networks: their size is not what is tested."""
-    from stn_jax.training import run
+    from stn_jax.training import assemble as assembling
 
     narrow_model = functools.partial(create_model, width=1 / 16)
     monkeypatch.setattr(step, "create_model", narrow_model)
-    monkeypatch.setattr(run, "create_model", lambda *a, **k: create_model(*a, **k | {"width": 0.1}))
+    monkeypatch.setattr(
+        assembling, "create_model", lambda *a, **k: create_model(*a, **k | {"width": 0.1})
+    )
     if importlib.util.find_spec("torch"):
-        from benchmarks import torch_networks
+        from stn_jax import interop
 
-        create = functools.partial(torch_networks.create, width=1 / 16)
-        monkeypatch.setattr(torch_networks, "create", create)
+        create = functools.partial(interop.create, width=1 / 16)
+        monkeypatch.setattr(interop, "create", create)
 
 
 def test_all_sides_of_a_step_compute_the_same(tmp_path, monkeypatch, narrow):

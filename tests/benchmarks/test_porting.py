@@ -75,6 +75,7 @@ def test_pytorch_wants_image_and_grid_of_one_type(names):
 
 
 def test_the_files_that_it_links_exist_or_are_rendered():
-    links = set(re.findall(r"\]\(([^)]+)\)", PAGE))
-    assert links == {"performance.md"}  # which python -m benchmarks.render writes
-    assert (ROOT / "benchmarks" / "torch_networks.py").exists()
+    links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
+    assert links
+    # python -m benchmarks.render writes performance.md
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

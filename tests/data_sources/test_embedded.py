@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stn_jax.data import embedded, sources
-from stn_jax.data.embedded import __main__ as maker
+from tools import embed_sample as maker
 
 
 def original(folder, prefix):
@@ -62,7 +62,7 @@ def test_both_groups_of_writers_are_in_the_sample(mnist_dir):
 def test_the_program_makes_the_same_sample_twice(mnist_dir, tmp_path, monkeypatch, capsys):
     made = [tmp_path / "first.npz", tmp_path / "second.npz"]
     for output in made:
-        arguments = ["embedded", f"--manual_dir={mnist_dir}", f"--output={output}"]
+        arguments = ["embed_sample", f"--manual_dir={mnist_dir}", f"--output={output}"]
         monkeypatch.setattr(sys, "argv", arguments)
         maker.main()
     assert made[0].read_bytes() == made[1].read_bytes()
@@ -78,7 +78,7 @@ def test_the_program_makes_the_same_sample_twice(mnist_dir, tmp_path, monkeypatc
 def test_the_program_refuses_other_files(tmp_path, content):
     if content is not None:
         (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
-    command = [sys.executable, "-m", "stn_jax.data.embedded", f"--manual_dir={tmp_path}"]
+    command = [sys.executable, "-m", "tools.embed_sample", f"--manual_dir={tmp_path}"]
     result = subprocess.run(
         [*command, f"--output={tmp_path / 'out.npz'}"], capture_output=True, text=True
     )

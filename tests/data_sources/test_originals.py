@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from stn_jax.data import originals, prepare
+from stn_jax.data import originals, tfds_builders
 from stn_jax.data.cache import DataError
 
 LABELS = "t10k-labels-idx1-ubyte.gz"
@@ -109,15 +109,15 @@ def test_recompressed_files_are_taken_where_the_user_says_so(tmp_path, monkeypat
     path.write_bytes(gzip.compress(labels(MNIST), 1))
     expected = checksums.UrlInfo(size=3, checksum="0" * 64, filename=LABELS)
     builder = types.SimpleNamespace(name="mnist", url_infos={"http://labels": expected})
-    prepare._accept_recompressed("mnist", builder, tmp_path)
+    tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     assert builder.url_infos["http://labels"] == checksums.compute_url_info(path)
     assert builder.url_infos["http://labels"].filename == LABELS
     assert f"{path}, compressed anew, is taken" in capsys.readouterr().err
     # Once more, it is what is expected.
-    prepare._accept_recompressed("mnist", builder, tmp_path)
+    tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     assert capsys.readouterr().err == ""
     path.write_bytes(gzip.compress(labels([1000] * 10), 1))
     with pytest.raises(DataError, match=r"is another file \(labels by class"):
-        prepare._accept_recompressed("mnist", builder, tmp_path)
+        tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     monkeypatch.setenv(originals.ACCEPT, "")
     assert not originals.is_accepted()

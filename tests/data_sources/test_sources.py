@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from made_data import FILES, digits, write_tfds
 
-from stn_jax.data import prepare, sources
+from stn_jax.data import prepare, sources, tfds_builders
 from stn_jax.data.sources import DataError
 
 needs_array_record = pytest.mark.skipif(
@@ -128,7 +128,7 @@ def test_data_sets_of_tfds(tmp_path, monkeypatch, name, version, size, channels,
     }
     # The mock prepares nothing, so it takes no TensorFlow either (another test may have loaded it).
     loaded = "tensorflow" in sys.modules
-    monkeypatch.setattr(prepare, "_require", lambda *modules: None)
+    monkeypatch.setattr(prepare, "require", lambda *modules: None)
 
     class Examples(list):
         def __getitems__(self, keys):
@@ -343,7 +343,7 @@ def test_image_and_label_are_found_among_the_features():
     def keys(supervised, **features):
         features = tfds.features.FeaturesDict(features)
         info = types.SimpleNamespace(features=features, supervised_keys=supervised)
-        return prepare._keys("toy", info)
+        return tfds_builders.example_names("toy", info)
 
     assert keys(("image", "fine"), image=image, coarse=label, fine=label) == ("image", "fine")
     assert keys(None, id=text, picture=image, kind=label) == ("picture", "kind")

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from stn_jax.data.street import atlas, draw_atlas, fonts
+from stn_jax.street_numbers import atlas, fonts
+from tools import draw_atlas
 
 LICENCES = {
     "OFL-1.0",

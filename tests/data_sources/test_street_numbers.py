@@ -1,4 +1,4 @@
-"""Synthetic house numbers: labels as in SVHN, crops that show them, and what each knob does."""
+"""Synthetic house numbers: labels as in SVHN, crops that show them, and what each setting does."""
 
 import dataclasses
 import io
@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage, stats
 
-from stn_jax.data import sources, street
+from stn_jax import street_numbers as street
+from stn_jax.data import sources
 from stn_jax.data.house_numbers import NONE, POSITIONS, SIDE, labels_of
-from stn_jax.data.street import atlas, camera, generate, scene, sheet, statistics
-from stn_jax.data.street.chance import Chance
-from stn_jax.data.street.knobs import Knobs
+from stn_jax.street_numbers import atlas, camera, digit_row, generate, scene, svhn_statistics
+from stn_jax.street_numbers.generator_config import GeneratorConfig
+from stn_jax.street_numbers.random_draws import RandomDraws
+from tools import measure_svhn, street_sheet
 
 COUNT = 16
 KEYS = jax.random.split(jax.random.key(7), COUNT)
@@ -30,13 +32,13 @@ def labels():
 
 @pytest.fixture(scope="module")
 def clean(labels):
-    """The crops with all knobs off."""
-    return np.asarray(draw_all(KEYS, labels, Knobs.off()))
+    """The crops with all config off."""
+    return np.asarray(draw_all(KEYS, labels, GeneratorConfig.off()))
 
 
 @pytest.fixture(scope="module")
 def usual(labels):
-    return np.asarray(draw_all(KEYS, labels, Knobs()))
+    return np.asarray(draw_all(KEYS, labels, GeneratorConfig()))
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -48,12 +50,12 @@ def test_lengths_and_digits_are_distributed_as_in_svhn():
     there = drawn != NONE
     assert (np.diff(there.astype(int), axis=1) <= 0).all()  # nothing behind the last digit
     length = there.sum(1)
-    counts = [sum(rows[0]) for rows in statistics.DIGITS]
+    counts = [sum(rows[0]) for rows in svhn_statistics.DIGITS]
     observed = np.bincount(length, minlength=6)[1:]
     pooled = [[*each[:3], sum(each[3:])] for each in (observed, counts)]
     assert chi_square(*pooled) > 1e-3
     assert counts == [5137, 18130, 8691, 1434, 9]
-    for digits, rows in enumerate(statistics.DIGITS[:4], 1):
+    for digits, rows in enumerate(svhn_statistics.DIGITS[:4], 1):
         for place, row in enumerate(rows):
             observed = np.bincount(drawn[length == digits, place], minlength=10)
             assert (observed[np.array(row) == 0] == 0).all()
@@ -72,9 +74,9 @@ def test_the_tables_are_those_of_the_real_labels(svhn_dir):
     import json
 
     with gzip.open(svhn_dir / "number_labels.json.gz") as file:
-        tables = statistics.measure(json.load(file)["train"])
+        tables = measure_svhn.measure(json.load(file)["train"])
     for name, rows in tables.items():
-        assert getattr(statistics, name) == rows
+        assert getattr(svhn_statistics, name) == rows
 
 
 def test_measuring_a_few_numbers():
@@ -90,7 +92,7 @@ def test_measuring_a_few_numbers():
         "5.png": number("12345", *row[:5], size=[90, 60, 3]),
         "6.png": number("123456", *row, size=[90, 60, 3]),
     }
-    tables = statistics.measure(numbers)
+    tables = measure_svhn.measure(numbers)
     assert tables["DIGITS"][0] == ((0, 0, 0, 0, 0, 0, 0, 1, 0, 0),)
     assert [int(np.sum(rows)) for rows in tables["DIGITS"]] == [1, 2, 3, 4, 5]
     assert [heights[5] for heights in tables["HEIGHT"]] == [40, 20, 20, 20, 20]
@@ -139,16 +141,18 @@ def test_shapes_types_and_range(usual, labels):
 
 
 def test_a_crop_depends_on_its_key_and_labels_and_on_nothing_else(usual, labels):
-    again = draw_all(KEYS, labels, Knobs())
+    again = draw_all(KEYS, labels, GeneratorConfig())
     np.testing.assert_array_equal(again, usual)
     # In a batch of another order. XLA may round otherwise, and JPEG rounds to steps.
-    reverse = draw_all(KEYS[::-1], labels[::-1], Knobs())[::-1]
+    reverse = draw_all(KEYS[::-1], labels[::-1], GeneratorConfig())[::-1]
     assert np.abs(reverse - usual).mean() < 1e-4
-    other_keys = draw_all(jax.random.split(jax.random.key(8), COUNT), labels, Knobs())
+    other_keys = draw_all(jax.random.split(jax.random.key(8), COUNT), labels, GeneratorConfig())
     assert np.abs(other_keys - usual).mean((1, 2, 3)).min() > 0.01
     # The same scene with other digits: the same font, colours, ... but not the same crop.
-    other_digits = draw_all(KEYS, jnp.where(labels < NONE, (labels + 1) % 10, NONE), Knobs.off())
-    same_digits = draw_all(KEYS, labels, Knobs.off())
+    other_digits = draw_all(
+        KEYS, jnp.where(labels < NONE, (labels + 1) % 10, NONE), GeneratorConfig.off()
+    )
+    same_digits = draw_all(KEYS, labels, GeneratorConfig.off())
     corner = np.abs(other_digits - same_digits)[:, 0, 0]
     np.testing.assert_allclose(corner, 0, atol=1e-6)
     assert np.abs(other_digits - same_digits).max((1, 2, 3)).min() > 0.1
@@ -219,35 +223,37 @@ def correlation(template, part):
 
 
 def test_distances_are_those_of_the_atlas():
-    middle = jnp.full((scene.SLOTS, 2), scene.AWAY).at[0].set(jnp.array([0.5, -0.25]))
+    middle = jnp.full((digit_row.SLOTS, 2), digit_row.AWAY).at[0].set(jnp.array([0.5, -0.25]))
     glyphs = atlas.load()
     font, digit = 12, 4
-    row = scene.Row(
+    row = digit_row.Row(
         font=jnp.int32(font),
-        digit=jnp.full(scene.SLOTS, digit),
+        digit=jnp.full(digit_row.SLOTS, digit),
         middle=middle,
-        size=jnp.stack([jnp.full(scene.SLOTS, glyphs.width[font, digit]), jnp.ones(8)], -1),
+        size=jnp.stack([jnp.full(digit_row.SLOTS, glyphs.width[font, digit]), jnp.ones(8)], -1),
         stretch=jnp.float32(1),
-        tilt=jnp.zeros(scene.SLOTS),
+        tilt=jnp.zeros(digit_row.SLOTS),
         weight=jnp.float32(0.01),
     )
     offset = (np.arange(atlas.CELL) - (atlas.CELL - 1) / 2) / atlas.HEIGHT
     x, y = np.meshgrid(offset + 0.5, offset - 0.25)
-    distance = scene.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
+    distance = digit_row.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
     np.testing.assert_allclose(distance, glyphs.distance[font, digit] + 0.01, atol=1e-5)
     # Tilted by a right angle and twice as wide: x runs down the digit's column.
-    row = row._replace(tilt=jnp.full(scene.SLOTS, np.pi / 2), stretch=jnp.float32(2))
+    row = row._replace(tilt=jnp.full(digit_row.SLOTS, np.pi / 2), stretch=jnp.float32(2))
     x, y = np.meshgrid(-offset + 0.5, 2 * offset - 0.25)
-    distance = scene.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
+    distance = digit_row.distance(row, jnp.stack([x, y], -1).astype(jnp.float32))
     np.testing.assert_allclose(distance.T, glyphs.distance[font, digit] + 0.01, atol=1e-4)
 
 
-# --- knobs ------------------------------------------------------------------------------------
+# --- config ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Knobs)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(GeneratorConfig)])
 def test_each_knob_does_something_more_of_it_does_more(name, clean, labels):
-    half, full = (np.asarray(draw_all(KEYS, labels, Knobs.off(**{name: s}))) for s in (0.5, 1.0))
+    half, full = (
+        np.asarray(draw_all(KEYS, labels, GeneratorConfig.off(**{name: s}))) for s in (0.5, 1.0)
+    )
     change, more = (np.abs(each - clean).mean() for each in (half, full))
     assert change > 3e-4
     assert more > 1.15 * change
@@ -255,7 +261,7 @@ def test_each_knob_does_something_more_of_it_does_more(name, clean, labels):
 
 def test_what_some_knobs_do(clean, labels):
     def drawn(**strengths):
-        return np.asarray(draw_all(KEYS, labels, Knobs.off(**strengths)))
+        return np.asarray(draw_all(KEYS, labels, GeneratorConfig.off(**strengths)))
 
     def spread(images):  # between the colours of a pixel
         return np.ptp(images, axis=-1)
@@ -277,31 +283,31 @@ def test_what_some_knobs_do(clean, labels):
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_a_knob_that_cannot_be(value):
-    with pytest.raises(ValueError, match=r"knob blur is .*; expected a number from 0"):
-        Knobs(blur=value)
+    with pytest.raises(ValueError, match=r"setting blur is .*; expected a number from 0"):
+        GeneratorConfig(blur=value)
 
 
 def test_as_many_random_numbers_as_are_drawn_can_be_had():
-    chance = Chance(jax.random.key(0), 5)
-    chance.uniform(shape=(4,))
-    chance.happens(0.5)
+    draws = RandomDraws(jax.random.key(0), 5)
+    draws.uniform(shape=(4,))
+    draws.happens(0.5)
     with pytest.raises(IndexError, match="6 random numbers asked for, 5 drawn"):
-        chance.normal()
+        draws.normal()
 
 
 def test_random_numbers_are_of_the_distributions_that_they_say():
-    chance = Chance(jax.random.key(3), 9000)
-    assert stats.kstest(np.asarray(chance.uniform(2, 5, (3000,))), "uniform", (2, 3)).pvalue > 0.01
-    assert stats.kstest(np.asarray(chance.normal(2.0, (3000,))), "norm", (0, 2)).pvalue > 0.01
-    assert chi_square(np.bincount(chance.integer(7, (2000,))), np.ones(7)) > 0.01
-    assert float(chance.happens(0.3, (990,)).mean()) == pytest.approx(0.3, abs=0.05)
+    draws = RandomDraws(jax.random.key(3), 9000)
+    assert stats.kstest(np.asarray(draws.uniform(2, 5, (3000,))), "uniform", (2, 3)).pvalue > 0.01
+    assert stats.kstest(np.asarray(draws.normal(2.0, (3000,))), "norm", (0, 2)).pvalue > 0.01
+    assert chi_square(np.bincount(draws.integer(7, (2000,))), np.ones(7)) > 0.01
+    assert float(draws.happens(0.3, (990,)).mean()) == pytest.approx(0.3, abs=0.05)
 
 
 # --- the camera -------------------------------------------------------------------------------
 
 
 class Fixed:
-    """Chance that always says the same."""
+    """RandomDraws that always says the same."""
 
     def __init__(self, value):
         self.value = value
@@ -312,7 +318,7 @@ class Fixed:
 
 @pytest.mark.parametrize("quality", [60, 90])
 def test_compression_is_that_of_jpeg(usual, quality):
-    compress = jax.jit(lambda image: camera.compress(Fixed(quality), image, Knobs()))
+    compress = jax.jit(lambda image: camera.compress(Fixed(quality), image, GeneratorConfig()))
     apart = []
     for image in usual[:6]:
         # Of gray: libjpeg interpolates colours between pixels where we repeat them.
@@ -345,20 +351,20 @@ def test_enlarging_is_pillows(usual):
 
 def test_a_set_is_what_a_trainer_takes_and_goes_by_split_seed_and_place():
     # Without JPEG, whose rounding makes much of the last bit.
-    knobs = dataclasses.replace(Knobs(), jpeg=0.0)
-    train = street.make("train", 20, seed=3, batch_size=16, knobs=knobs)
+    config = dataclasses.replace(GeneratorConfig(), jpeg=0.0)
+    train = street.make("train", 20, seed=3, batch_size=16, config=config)
     assert (train.images.shape, train.images.dtype) == ((20, SIDE, SIDE, 3), np.uint8)
     assert (train.labels.shape, train.labels.dtype) == ((20, POSITIONS), np.int32)
     assert not train.images.flags.writeable
-    shorter = street.make("train", 7, seed=3, batch_size=16, knobs=knobs)
+    shorter = street.make("train", 7, seed=3, batch_size=16, config=config)
     np.testing.assert_array_equal(shorter.images, train.images[:7])
     np.testing.assert_array_equal(shorter.labels, train.labels[:7])
     for split, seed in (("test", 3), ("train", 4)):
-        other = street.make(split, 16, seed=seed, batch_size=16, knobs=knobs)
+        other = street.make(split, 16, seed=seed, batch_size=16, config=config)
         assert (np.abs(other.images.astype(int) - train.images[:16]).mean((1, 2, 3)) > 3).all()
     # In no batch.
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), 5)
-    alone = jax.jit(street.number)(key, knobs)
+    alone = jax.jit(street.number)(key, config)
     np.testing.assert_array_equal(alone.labels, train.labels[5])
     assert np.abs(np.asarray(alone.image) * 255 - train.images[5]).max() < 1
 
@@ -396,7 +402,7 @@ def test_the_data_set_is_drawn_from_its_stored_digits():
 
 def test_tiles_are_in_reading_order():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((SIDE, SIDE, 3), np.uint8)
-    sheet_ = sheet.tile(images, 3)
+    sheet_ = street_sheet.tile(images, 3)
     assert sheet_.shape == (2 * SIDE, 3 * SIDE, 3)
     assert sheet_[::SIDE, ::SIDE, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -405,7 +411,7 @@ def test_measures_of_stripes():
     # Stripes of 4 pixels, from 51 to 153: a gradient of 0.4 at each of 15 edges of 63 differences.
     stripe = np.where(np.arange(SIDE) // 4 % 2, 153, 51).astype(np.uint8)
     images = np.tile(stripe[None, None, :, None], (2, SIDE, 1, 3))
-    measured = sheet.measure(images)
+    measured = street_sheet.measure(images)
     assert measured["red, mean"] == pytest.approx(0.4)
     assert measured["blue, deviation"] == pytest.approx(0.2)
     assert measured["saturation"] == pytest.approx(0)
@@ -421,11 +427,13 @@ def test_measures_of_stripes():
 def test_a_comparison_with_itself_and_with_another():
     rng = np.random.default_rng(0)
     dark, light = (rng.integers(low, low + 100, (12, SIDE, SIDE, 3), np.uint8) for low in (0, 155))
-    assert all(line.endswith("| 0.00 |") for line in sheet.compare(dark, dark).splitlines()[2:])
-    assert "| 1.00 |" in sheet.compare(dark, light).splitlines()[2]
+    assert all(
+        line.endswith("| 0.00 |") for line in street_sheet.compare(dark, dark).splitlines()[2:]
+    )
+    assert "| 1.00 |" in street_sheet.compare(dark, light).splitlines()[2]
 
 
 def test_real_crops_are_those_of_the_archives(svhn_dir):
-    crops = sheet.real_crops(svhn_dir)
+    crops = street_sheet.real_crops(svhn_dir)
     assert crops.shape == (384, SIDE, SIDE, 3)
     assert crops.dtype == np.uint8

@@ -14,12 +14,12 @@ import pytest
 
 import stn_jax
 from stn_jax import pretrained
-from stn_jax.command_line import exit_code
+from stn_jax.cli import experiments as command
 from stn_jax.data import cache, sources
-from stn_jax.experiments import __main__ as command
-from stn_jax.experiments import figures
+from stn_jax.experiments import paper_figures as figures
+from stn_jax.pretrained import loader
 from stn_jax.training import ConfigError, TrainingError
-from stn_jax.training.inspect import evaluate_pretrained
+from stn_jax.training.restore import evaluate_pretrained
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def small(cache):
 
 
 def run(*arguments):
-    return exit_code(lambda: command.main([str(argument) for argument in arguments]))
+    return command.main([str(argument) for argument in arguments])
 
 
 def lines(path="results/table1.jsonl"):
@@ -110,7 +110,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert result["test_error_percent"] == [line["test_error_percent"]]
 
     before = Path("results/table1.jsonl").read_bytes()
-    monkeypatch.setattr("stn_jax.experiments.runs.train", pytest.fail)
+    monkeypatch.setattr("stn_jax.experiments.jobs.train", pytest.fail)
     assert run("table1", *flags) == 0
     assert run("table1", *flags, "--dry-run") == 0
     out = capsys.readouterr().out
@@ -144,12 +144,12 @@ def test_a_killed_table_goes_on(tiny_cache, tmp_path, monkeypatch, capsys):
     flags = ["table1", "--rows=rotation/cnn", "--seeds=0,1", *small(tiny_cache), "--epochs=2"]
     code = f"""
 import os, signal, sys
-from stn_jax.experiments.__main__ import main
+from stn_jax.cli.experiments import main
 from stn_jax.training.checkpoints import Checkpoints
 save, count = Checkpoints.save, 0
-def save_or_die(self, state):
+def save_or_die(self, *args):
     global count
-    save(self, state)
+    save(self, *args)
     count += 1
     if count == 3:  # two epochs of the first seed, one of the second
         os.kill(os.getpid(), signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_what_fails_in_training_does_not_stop_the_others(tiny_cache, tmp_path, m
         tried.append((config.variant, config.seeds))
         raise TrainingError("the loss is not finite at step 7")
 
-    monkeypatch.setattr("stn_jax.experiments.runs.train", fail)
+    monkeypatch.setattr("stn_jax.experiments.jobs.train", fail)
     flags = ["--rows=rotation/cnn,rotation/stn-c0", "--seeds=4", *small(tiny_cache)]
     assert run("table1", *flags) == 1
     assert tried == [("cnn", (4,)), ("stn-c0", (4,))]
@@ -212,7 +212,9 @@ def test_figures_are_drawn_from_the_workdirs(here, tiny_cache, monkeypatch, caps
     for panel in drawn:
         # The numbers in the picture are those of the table.
         line = found[f"rotation/{panel.title.lower()}"]
-        assert figures.figures.spread(*panel[1:]) == pytest.approx(line["angle_spread_degrees"])
+        assert figures.figures.within_class_rms(*panel[1:]) == pytest.approx(
+            line["angle_spread_degrees"]
+        )
         slope, _ = figures.figures.orthogonal_regression(panel.applied, panel.predicted)
         assert slope == pytest.approx(line["angle_slope"])
 
@@ -232,7 +234,7 @@ def test_figures_are_drawn_from_the_weights_of_the_package(
         # Even on so few digits there is no doubt which of them turns digits upright.
         slope, _ = figures.figures.orthogonal_regression(panel.applied, panel.predicted)
         assert (slope < -0.8) == (panel.title == "STN-SL1")
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(loader, "FOLDER", tmp_path)
     assert run("figure3", "--pretrained", f"--cache_dir={tiny_cache}") == 2
     assert "no weights of rotation/stn-c1 come with the package" in capsys.readouterr().err
 
@@ -257,7 +259,7 @@ def test_exported_weights_are_what_was_trained(
     images = np.zeros((2, *known["input_shape"]), np.float32)
     assert module.apply(variables, images).shape == (2, 10)
 
-    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    monkeypatch.setattr(loader, "FOLDER", folder)
     evaluate = ["eval.py", f"--pretrained={name}"]
     error = f"{known['test_error_percent']:.2f} % on mnist (90"
     assert script(monkeypatch, *evaluate, f"--cache_dir={tiny_cache}") == 0
@@ -284,7 +286,7 @@ def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
     flags = ["--rows=rotation/stn-sl1", "--seeds=1", *small(tiny_cache)]
     assert run("pretrained", *flags, f"--folder={folder}") == 0
     before = lines()
-    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    monkeypatch.setattr(loader, "FOLDER", folder)
     capsys.readouterr()
     assert run("table1", "--pretrained", f"--cache_dir={tiny_cache}") == 0
     said = capsys.readouterr().out

@@ -3,10 +3,10 @@
 import jax
 import pytest
 
-from stn_jax.experiments import runs
+from stn_jax.experiments import jobs
 from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config
-from stn_jax.training.run import environment
+from stn_jax.training.provenance import environment
 
 ROWS = TABLES["table1"].select(["rotation/cnn", "rotation/stn-c0"])
 
@@ -17,7 +17,7 @@ def planned(jobs):
 
 def test_seeds_are_trained_alone_or_together_and_rows_fill_evenly():
     def plan(together):
-        return planned(runs.plan(ROWS, {}, (0, 1, 2), [], together))
+        return planned(jobs.plan(ROWS, {}, (0, 1, 2), [], together))
 
     assert plan(1) == [(name, (seed,)) for seed in range(3) for name in ("cnn", "stn-c0")]
     assert plan(2) == [(name, some) for some in ((0, 1), (2,)) for name in ("cnn", "stn-c0")]
@@ -26,24 +26,24 @@ def test_seeds_are_trained_alone_or_together_and_rows_fill_evenly():
 
 def test_what_is_done_is_left_out_and_another_configuration_is_not_done(line, read_back):
     done = read_back(line("rotation/cnn", 1), line("rotation/stn-c0", 0, epochs=3))
-    assert planned(runs.plan(ROWS, {}, (0, 1), done, 9)) == [("cnn", (0,)), ("stn-c0", (0, 1))]
-    again = runs.plan(ROWS, {"epochs": 3}, (0, 1), done, 9)
+    assert planned(jobs.plan(ROWS, {}, (0, 1), done, 9)) == [("cnn", (0,)), ("stn-c0", (0, 1))]
+    again = jobs.plan(ROWS, {"epochs": 3}, (0, 1), done, 9)
     assert planned(again) == [("cnn", (0, 1)), ("stn-c0", (1,))]
     # Folders and the like do not make another run.
-    moved = runs.plan(ROWS, {"cache_dir": "/elsewhere", "log_every": 9}, (1,), done, 9)
+    moved = jobs.plan(ROWS, {"cache_dir": "/elsewhere", "log_every": 9}, (1,), done, 9)
     assert planned(moved) == [("stn-c0", (1,))]
 
 
 def test_a_run_of_one_table_is_done_in_the_others(line, read_back):
     done = read_back(line("rotation/stn-c0", 0))
     rows = TABLES["iterated"].select(["rotation/stn-c0-x*"])
-    left = [job.row.name for job in runs.plan(rows, {}, (0,), done, 1)]
+    left = [job.row.name for job in jobs.plan(rows, {}, (0,), done, 1)]
     assert left == ["rotation/stn-c0-x2", "rotation/stn-c0-x3"]
 
 
 def test_jobs_have_folders_of_their_own():
     def folder(settings, seeds=(0,)):
-        return runs.plan(ROWS[:1], settings, seeds, [], 9)[0].workdir("runs")
+        return jobs.plan(ROWS[:1], settings, seeds, [], 9)[0].workdir("runs")
 
     folders = [
         folder({}),
@@ -60,26 +60,26 @@ def test_jobs_have_folders_of_their_own():
 
 def test_by_default_seeds_are_trained_alone_on_cpu_and_together_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert runs.seeds_together() == 1
+    assert jobs.seeds_per_program() == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert runs.seeds_together() >= 100
+    assert jobs.seeds_per_program() >= 100
 
 
 def test_time_is_from_earlier_runs_of_the_same_kind_and_else_a_guess(line, read_back):
     here = {key: environment()[key] for key in ("device", "devices")}
-    alone, pair = (runs.plan(ROWS[:1], {}, seeds, [], 9)[0] for seeds in ((5,), (5, 6)))
+    alone, pair = (jobs.plan(ROWS[:1], {}, seeds, [], 9)[0] for seeds in ((5,), (5, 6)))
     elsewhere = read_back(line("rotation/cnn", 0, extra={**here, "device": "another"}.items()))
-    assert not runs.estimate(alone, elsewhere).measured
+    assert not jobs.estimate(alone, elsewhere).measured
     done = read_back(
         line("rotation/cnn", 0, epochs=2, extra={**here, "images_per_second": 2000.0}.items()),
         line("rotation/stn-c0", 0, extra={**here, "images_per_second": 1.0}.items()),
     )
-    known = runs.estimate(alone, done)
+    known = jobs.estimate(alone, done)
     # So many epochs of 234 batches of 256.
     seconds = Config().epochs * 234 * 256 / 2000
     assert known.seconds == pytest.approx(seconds)
     assert str(known) == f"about {seconds / 60:.0f} min"
-    guess = runs.estimate(pair, done)
+    guess = jobs.estimate(pair, done)
     assert not guess.measured
     assert str(guess).endswith("(a guess)")
-    assert guess.seconds == pytest.approx(2 * runs.estimate(alone, []).seconds)
+    assert guess.seconds == pytest.approx(2 * jobs.estimate(alone, []).seconds)

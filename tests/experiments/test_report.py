@@ -2,7 +2,7 @@
 
 import re
 
-from stn_jax.experiments import report
+from stn_jax.experiments import results_page
 from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config
 
@@ -15,7 +15,7 @@ def rows_of(text):
 
 
 def table1(results, dataset="mnist"):
-    return rows_of(report.markdown(TABLES["table1"], results, dataset))
+    return rows_of(results_page.markdown(TABLES["table1"], results, dataset))
 
 
 def test_rows_without_runs_show_as_not_run():
@@ -48,7 +48,7 @@ def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
     }
     assert rows["rotation/cnn"]["ours"] == "**1.70 %**"
     assert rows["rotation/cnn"]["slope"] == ""
-    assert "jax 1.2.3" in report.markdown(TABLES["table1"], read, "mnist")
+    assert "jax 1.2.3" in results_page.markdown(TABLES["table1"], read, "mnist")
 
 
 def test_the_spread_within_a_digit_is_shown_where_all_lines_have_it(line, read_back):
@@ -109,7 +109,7 @@ def test_a_run_of_another_recipe_is_named_by_it(line, read_back):
     read = read_back(
         line("scaling/cnn", 0, 1.0), line("scaling/cnn", 0, 2.0, recipe="legacy", width=0.25)
     )
-    found = rows_of(report.markdown(TABLES["scaled"], read, "mnist"))
+    found = rows_of(results_page.markdown(TABLES["scaled"], read, "mnist"))
     assert [(row["network"], row["ours"]) for row in found[:2]] == [
         ("scaling/cnn", "**1.00 %**"),
         ("scaling/cnn (recipe legacy, width 0.25)", "**2.00 %**"),
@@ -124,7 +124,7 @@ def test_data_sets_are_never_mixed(line, read_back, tmp_path):
     sample = table1(read, "mnist_sample")
     assert [(row["network"], row["ours"]) for row in sample] == [("rotation/cnn", "**7.77 %**")]
     assert "paper" not in sample[0]
-    report.write(tmp_path / "docs" / "results.md", read, "results")
+    results_page.write(tmp_path / "docs" / "results.md", read, "results")
     mnist, _, others = (tmp_path / "docs" / "results.md").read_text().partition("on mnist_sample")
     assert "7.77 %" not in mnist
     assert re.findall(r"\*\*.*\*\*", others) == ["**7.77 %**"]
@@ -137,10 +137,10 @@ def test_house_numbers_show_digits_and_the_papers_figures_on_svhn_alone(line, re
         line("svhn/stn-sl3", 0, 40.0, dataset="made_up", width=0.25, extra=digits),
     )
     table = TABLES["table2"]
-    row = rows_of(report.markdown(table, read, "svhn_numbers"))[5]
+    row = rows_of(results_page.markdown(table, read, "svhn_numbers"))[5]
     assert (row["network"], row["paper"]) == ("svhn/stn-sl3", "3.54 %")
     assert (row["ours"], row["digits"]) == ("**30.00 %**", "12.50 %")
-    text = report.markdown(table, read, "made_up")
+    text = results_page.markdown(table, read, "made_up")
     (row,) = rows_of(text)
     assert row["network"] == "svhn/stn-sl3"
     assert "paper" not in row
@@ -149,7 +149,7 @@ def test_house_numbers_show_digits_and_the_papers_figures_on_svhn_alone(line, re
 
 def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):
     read = read_back(line("rotation/stn-c0", 0, 1.1), line("rotation/stn-c0-x2", 0, 0.9))
-    rows = rows_of(report.markdown(TABLES["iterated"], read, "mnist"))
+    rows = rows_of(results_page.markdown(TABLES["iterated"], read, "mnist"))
     assert [row["ours"] for row in rows[:3]] == ["**1.10 %**", "**0.90 %**", "not run"]
     assert [row["ours"] for row in table1(read)[:3]] == ["not run", "**1.10 %**", "not run"]
 
@@ -165,7 +165,7 @@ def test_synthetic_results_are_called_so_and_show_what_else_they_were_tested_on(
         line("svhn/cnn", 0, 20.0, dataset="street_numbers/30k", extra=tested(40.0)),
         line("svhn/stn-c0", 0, 19.0, dataset="street_numbers/30k"),
     )
-    report.write(tmp_path / "results.md", read, "results")
+    results_page.write(tmp_path / "results.md", read, "results")
     text = (tmp_path / "results.md").read_text()
     part = text[text.index("# The same on street_numbers/30k (synthetic images)") :]
     rows = {row["network"]: row for row in rows_of(part)}

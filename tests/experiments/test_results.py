@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from stn_jax.experiments import report as page
-from stn_jax.experiments import results, runs
+from stn_jax.experiments import jobs, results
+from stn_jax.experiments import results_page as page
 from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config, ConfigError
 
@@ -160,7 +160,7 @@ def test_a_line_that_lacks_a_field_or_holds_something_else_there_is_rendered_or_
         assert len(read) == 2 or capsys.readouterr().err.count("line 1 is left out: ") == 1
         page.write(tmp_path / "results.md", read, folder)
         for result in read:
-            runs.estimate(runs.Job(TABLES["table1"].rows[0], result.config), read)
+            jobs.estimate(jobs.Job(TABLES["table1"].rows[0], result.config), read)
     assert left_out > 80
 
 

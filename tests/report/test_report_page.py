@@ -14,15 +14,16 @@ from chromium import Chromium, find
 from PIL import Image
 from scipy import ndimage
 
-from stn_jax.analysis import page
 from stn_jax.data import cache, house_numbers, sources
+from stn_jax.report import page
+from stn_jax.report import sweep as sweeping
+from stn_jax.report.gallery import first_of_each_class
+from stn_jax.report.run_report import report, sweep, write_report
 from stn_jax.training import Config, train
-from stn_jax.training import report as report_of
+from stn_jax.training.assemble import assemble
 from stn_jax.training.config import ConfigError
-from stn_jax.training.evaluation import aligned, one_of_each_class, predict, to_show
-from stn_jax.training.inspect import load
-from stn_jax.training.report import report, sweep, write_report
-from stn_jax.training.run import Run
+from stn_jax.training.evaluation import predict
+from stn_jax.training.restore import load
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +62,13 @@ class Reader(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.addresses, self.text, self._inside = [], [], [], ""
+        self.attributes = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self._inside = tag
+        self.attributes += attributes
         self.addresses += [v for k, v in attributes if k in ("src", "href", "srcset", "action")]
 
     def handle_endtag(self, tag):
@@ -131,7 +134,7 @@ def test_what_the_slider_says_is_what_the_network_says(made):
     data = sweep_of(path)
     run, state = load(folder)
     params = jax.tree.map(lambda x: x[0], state["params"])
-    digits = one_of_each_class(run.test.labels, run.test.images)[..., 0] / 255
+    digits = first_of_each_class(run.test.labels, run.test.images)[..., 0] / 255
     for digit, example in zip(digits[2:5], data["examples"][2:5], strict=True):
         turned = [
             ndimage.rotate(digit, value, reshape=False, order=1, mode="grid-constant")
@@ -140,8 +143,8 @@ def test_what_the_slider_says_is_what_the_network_says(made):
         seen = (np.float32(turned)[..., None] - run.data.mean) / run.data.deviation
         logits, details = run.apply(params, seen)
         for name, pictures in (
-            ("input", to_show(run, seen)),
-            ("aligned", aligned(run, seen, details)),
+            ("input", run.denormalize(seen)),
+            ("aligned", run.aligned(seen, details)),
         ):
             found = frames(example[name], len(data["values"])) / 255
             # Half a shade from 256 of them, and the rounding of float32.
@@ -159,7 +162,7 @@ def test_what_the_slider_says_is_what_the_network_says(made):
 
 @pytest.mark.parametrize("task", ["translated_mnist", "scaled_mnist"])
 def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
-    run = Run.open(Config(**tiny_config | {"task": task, "variant": "stn-c0"}))
+    run = assemble(Config(**tiny_config | {"task": task, "variant": "stn-c0"}))
     few = sources.Split(run.test.images[:2], run.test.labels[:2])
     params = jax.tree.map(lambda x: x[0], run.init_state()["params"])
     data = sweep(dataclasses.replace(run, test=few), params)
@@ -179,7 +182,7 @@ def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
 
 
 def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tmp_path, browser):
-    run = Run.open(Config(**tiny_config | {"variant": "cnn", "test_passes": 3}))
+    run = assemble(Config(**tiny_config | {"variant": "cnn", "test_passes": 3}))
     few = sources.Split(run.test.images[:3], run.test.labels[:3])
     run = dataclasses.replace(run, test=few)
     params = run.init_state()["params"]
@@ -219,10 +222,10 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
 
         source = sources.Source("drawn", "1.0.0", 11, split, split, draw=draw)
         monkeypatch.setattr(sources, "load", lambda *_, **__: source)
-    monkeypatch.setattr(report_of, "_FEW", 3)
-    turn = report_of._DISTORTIONS["svhn"]
+    monkeypatch.setattr(sweeping, "_FEW", 3)
+    turn = sweeping._DISTORTIONS["svhn"]
     few = dataclasses.replace(turn, values=lambda side, canvas: np.array([-45.0, 0.0, 45.0]))
-    monkeypatch.setitem(report_of._DISTORTIONS, "svhn", few)
+    monkeypatch.setitem(sweeping._DISTORTIONS, "svhn", few)
     config = Config(
         task="svhn",
         variant="stn-c3",
@@ -233,7 +236,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
         crop=54,
         test_passes=1,
     )
-    run = Run.open(config)
+    run = assemble(config)
     params = run.init_state()["params"]
     predictions = predict(run, params, quiet=True)
     found = report(run, params, 0, predictions, [])
@@ -261,7 +264,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
 
 def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c0", "test_passes": 2}
-    run = Run.open(Config(**tiny_config | values))
+    run = assemble(Config(**tiny_config | values))
     few = sources.Split(run.test.images[:6], run.test.labels[:6])
     run = dataclasses.replace(run, test=few)
     params = run.init_state()["params"]
@@ -271,38 +274,52 @@ def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
     # each the deviation over two passes.
     centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
     within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
-    assert [float(slope) for slope in tiles["Slope of places"].split(", ")] == [0, 0]
+    assert [float(slope) for slope in tiles["Slope of positions"].split(", ")] == [0, 0]
     assert tiles["Within a digit"] == f"{within:.2f} px"
     assert tiles["Spread of poses"].endswith(" px")
 
 
 def test_texts_cannot_become_markup():
-    hostile = "</script><script>alert(1)</script><b>&amp;\"'"
+    hostile = "</script><script>alert(1)</script><b>&amp;\"'{{ 1 }}]]>"
     digits = np.zeros((1, 3, 4, 4, 1))
     flat = np.zeros((1, 3))
     sweep = page.Sweep(
         *[hostile] * 5,
-        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, None),
+        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, np.arange(3.0)),
     )
+    angles = np.arange(3.0)
     report = page.Report(
         title=hostile,
         about=hostile,
         tiles=[page.Tile(hostile, hostile, hostile)],
         sweep=sweep,
         curves=[page.Curve(hostile, [[(0, 1.0), (1, 2.0)]])],
-        gallery=None,
-        angles=None,
+        gallery=(digits, digits),
+        angles=page.Angles(angles, -angles, angles.astype(int)),
         confusion=np.ones((1, 1), int),
         hardest=[page.Hard(hostile, hostile, digits[0, 0], None)],
-        config={hostile: hostile},
+        config={hostile: hostile, "list": [hostile]},
         defaults={},
-        made_with={},
+        made_with={hostile: hostile},
         names=[hostile],
     )
-    reader = Reader(page.render(report))
+    text = page.render(report)
+    reader = Reader(text)
     assert "b" not in reader.tags[reader.tags.index("section") :]
     assert reader.tags.count("script") == 2
-    assert hostile in "".join(reader.text)
+    # As texts they are whole: 3 above, 3 in a tile, 2 of the slider, 1 of a curve, 2 in the matrix,
+    # 2 of an image, 3 of the configuration, 2 below.
+    assert "\n".join(reader.text).count(hostile) == 18
+    # As attributes too: of the thumbnail, the slider, a cell, and the pictures of two charts.
+    labels = [value for name, value in reader.attributes if name in ("aria-label", "title")]
+    assert [value for value in labels if hostile in value] == [
+        *(hostile, hostile, hostile, hostile),
+        f"{hostile} read as {hostile}: 1 of 1",
+    ]
+    store = json.loads(re.search(r'id="sweep-data">(.*?)</script>', text, re.S)[1])
+    assert store["examples"][0]["label"] == store["applied"] == hostile
+    for raw in ("<script>alert", "<b>&amp;\"'"):
+        assert raw not in text
 
 
 def test_numbers_that_are_not_finite_stand_on_the_page_as_such():

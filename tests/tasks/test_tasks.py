@@ -8,7 +8,8 @@ import pytest
 from scipy import ndimage
 
 from stn_jax.data import sources
-from stn_jax.data.tasks import TASKS, example_keys, make_task, rotate, scale, translate
+from stn_jax.data.distortions import example_keys, rotate, scale, translate
+from stn_jax.data.tasks import TASKS, make_task
 from stn_jax.warp import affine, affine_transform
 
 

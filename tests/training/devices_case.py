@@ -13,14 +13,24 @@ import sys
 
 import jax
 
-from stn_jax.command_line import exit_code
-from stn_jax.progress import Progress
-from stn_jax.training import Config, processes, train
+from stn_jax.cli.flags import exit_code
+from stn_jax.training import Config, Hooks, processes, train
 from stn_jax.training import step as steps
-from stn_jax.training.inspect import load
+from stn_jax.training.assemble import assemble
 from stn_jax.training.placement import Placement
-from stn_jax.training.run import Run
+from stn_jax.training.restore import load
 from stn_jax.training.workdir import Workdir
+
+
+class KilledAt(Hooks):
+    """Sends the process SIGTERM after a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def after_steps(self, step: int) -> None:
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
@@ -40,7 +50,7 @@ def main() -> None:
 
     Placement.put_examples = put_and_look
     # What each device holds of the training set, and of a batch as the network sees it.
-    run = Run.open(config)
+    run = assemble(config)
     said["training"] = [len(s.data) for s in run.data.images.addressable_shards]
     distorted = steps.distorted_batch
 
@@ -55,23 +65,17 @@ def main() -> None:
     if jax.device_count() > 1 and len(config.seeds) == 1:
         steps.distorted_batch = watched
         make = run.train_steps()
-        make(state, run.no_sums(), run.data, 1)
+        make(state, run.empty_metrics(), run.data, 1)
         steps.distorted_batch = distorted
     else:
         kernel = state["params"]["head"]["logits"]["kernel"]
         said["seeds"] = [len(s.data) for s in kernel.addressable_shards]
 
+    hooks = None
     if len(sys.argv) > 3:
-        at, advance = int(sys.argv[3]) * config.batch_size * len(config.seeds), Progress.advance
-
-        def advance_and_kill(self, count, note=None):
-            advance(self, count, note)
-            if self.name == "train" and self.done == at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        Progress.advance = advance_and_kill
+        hooks = KilledAt(int(sys.argv[3]))
     try:
-        said["status"] = exit_code(lambda: train(config, workdir))
+        said["status"] = exit_code(lambda: train(config, workdir, hooks))
     except SystemExit as stopped:
         said["status"] = stopped.code
     if said["status"] == 0 and jax.process_count() == 1:

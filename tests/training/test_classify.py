@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from stn_jax.data import sources
+from stn_jax.report.user_images import answer_files_pretrained
 from stn_jax.training.classify import Answer, doubts_of, two_likeliest
-from stn_jax.training.inspect import answer_files_pretrained
 
 NETWORK = "rotated_mnist/stn-sl1"
 

@@ -1,20 +1,16 @@
-"""What a training leaves in its process and in TensorBoard's files, however it ends."""
+"""What a training leaves open and in TensorBoard's files, however it ends."""
 
+import contextlib
 import json
-import logging
 import os
 import signal
 import struct
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging as absl_logging
 
-from stn_jax.progress import Progress
-from stn_jax.training import Config, train
-from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training import Config, Hooks, train
 from stn_jax.training.workdir import Workdir
 
 
@@ -23,30 +19,15 @@ def config(tiny_config) -> Config:
     return Config(**tiny_config | {"test_passes": 1, "variant": "cnn", "steps_per_dispatch": 1})
 
 
-@pytest.fixture
-def closed(monkeypatch):
-    """The checkpoints that were opened and closed."""
-    opened, done = [], []
-    enter, leave = Checkpoints.__enter__, Checkpoints.__exit__
-    monkeypatch.setattr(Checkpoints, "__enter__", lambda self: opened.append(self) or enter(self))
-    monkeypatch.setattr(
-        Checkpoints, "__exit__", lambda self, *error: done.append(self) or leave(self, *error)
-    )
-    return lambda: bool(opened) and opened == done
-
-
-def at_step(monkeypatch, config: Config, step: int, act):
+class AtStep(Hooks):
     """Does something once so many steps are taken."""
-    advance, taken = Progress.advance, 0
 
-    def advance_and_act(self, count, note=None):
-        nonlocal taken
-        advance(self, count, note)
-        taken += count
-        if taken == step * config.batch_size:
-            act()
+    def __init__(self, step: int, act):
+        self.step, self.act = step, act
 
-    monkeypatch.setattr(Progress, "advance", advance_and_act)
+    def after_steps(self, step: int) -> None:
+        if step == self.step:
+            self.act()
 
 
 def fail():
@@ -62,31 +43,32 @@ def fail():
     ],
     ids=["signal", "error", "end"],
 )
-def test_checkpoints_are_closed_however_training_ends(
-    config, tmp_path, monkeypatch, closed, act, error
-):
-    at_step(monkeypatch, config, 2, act)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_files_are_closed_however_training_ends(config, tmp_path, act, error):
+    config = Config(**config.to_dict() | {"tensorboard": True})
+    seen = []
+
+    def look_and_act():
+        seen.extend(open_files(tmp_path))
+        act()
+
+    hooks = AtStep(2, look_and_act)
     if error is None:
-        train(config, tmp_path)
+        train(config, tmp_path, hooks)
     else:
         with pytest.raises(error):
-            train(config, tmp_path)
-    assert closed()
+            train(config, tmp_path, hooks)
+    assert {path.parent.name for path in seen} >= {tmp_path.name, "tensorboard"}
+    assert open_files(tmp_path) == []
 
 
-def test_absl_logs_as_the_process_has_set_it(tmp_path, caplog):
-    """Other programs log through absl too; of Orbax's own lines none comes through."""
-    logger = logging.getLogger("absl")
-    before = absl_logging.get_verbosity(), logger.level, list(logger.filters)
-    state = {"step": jnp.int32(3), "x": jnp.ones(3)}
-    with caplog.at_level(logging.INFO, "absl"):
-        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-            checkpoints.save(state)
-            absl_logging.info("between")
-            checkpoints.restore(state)
-        absl_logging.info("after")
-    assert [record.message for record in caplog.records] == ["between", "after"]
-    assert (absl_logging.get_verbosity(), logger.level, list(logger.filters)) == before
+def open_files(folder: Path) -> list[Path]:
+    """The files in a folder that this process has open."""
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(each.readlink())
+    return [path for path in found if path.is_relative_to(folder)]
 
 
 def points(folder: Path, name: str) -> dict[int, float]:
@@ -118,10 +100,8 @@ def test_curves_do_not_overlap_after_a_restart(config, tmp_path, monkeypatch, ch
     values = {"tensorboard": True, "log_every": 1, "checkpoint_every": checkpoint_every}
     config = Config(**config.to_dict() | values)
     # Steps 1 to 7 are logged; the checkpoint, where there is one, is of step 4.
-    with monkeypatch.context() as patch:
-        at_step(patch, config, 7, fail)
-        with pytest.raises(ZeroDivisionError):
-            train(config, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        train(config, tmp_path, AtStep(7, fail))
     train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     curve = points(tmp_path / "tensorboard", "train/loss")

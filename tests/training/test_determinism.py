@@ -7,7 +7,7 @@ import chex
 import pytest
 
 from stn_jax.training import Config, train
-from stn_jax.training.inspect import load
+from stn_jax.training.restore import load
 
 TIMED = {"seconds", "images_per_second"}
 

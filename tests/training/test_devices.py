@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from stn_jax.training import Config, ConfigError, train
-from stn_jax.training.inspect import evaluate_workdir, evaluate_workdir_on, load
 from stn_jax.training.placement import Placement
+from stn_jax.training.restore import evaluate_workdir, evaluate_workdir_on, load
 from stn_jax.training.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
@@ -240,9 +240,8 @@ def test_what_fails_in_one_process_before_they_meet_ends_the_other(tmp_path, fla
 
 EXPERIMENTS = """
 import sys
-from stn_jax.command_line import exit_code
-from stn_jax.experiments.__main__ import main
-sys.exit(exit_code(lambda: main(sys.argv[1:])))
+from stn_jax.cli.experiments import main
+sys.exit(main(sys.argv[1:]))
 """
 
 

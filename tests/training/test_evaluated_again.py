@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import Config, ConfigError, train
-from stn_jax.training.inspect import evaluate_workdir, evaluate_workdir_on
+from stn_jax.training.restore import evaluate_workdir, evaluate_workdir_on
 from stn_jax.training.workdir import Workdir
 
 
@@ -16,7 +17,7 @@ from stn_jax.training.workdir import Workdir
 def finished(tiny_config, tmp_path_factory) -> tuple[Path, Config]:
     path = tmp_path_factory.mktemp("runs") / "finished"
     config = Config(**tiny_config | {"test_passes": 1, "variant": "stn-c0", "epochs": 1})
-    train(config, path)
+    train(config, path, DrawFigures())
     return path, config
 
 
@@ -31,7 +32,7 @@ def assert_agree(path: Path) -> dict:
     """config.json and result.json say the same of every field."""
     result = json.loads((path / "result.json").read_text())
     config = json.loads((path / "config.json").read_text())
-    assert result["config"] == {k: v for k, v in config.items() if k not in Config.FOLDERS}
+    assert result["config"] == {k: v for k, v in config.items() if k not in Config.FOLDER_FIELDS}
     assert result["test_passes"] == config["test_passes"]
     assert result["seeds"] == config["seeds"]
     drawn = {each.name for each in (path / "figures").glob("*.png")}
@@ -42,7 +43,7 @@ def assert_agree(path: Path) -> dict:
 def test_other_settings_of_the_evaluation_are_evaluated(run, capsys):
     path, config = run
     before = assert_agree(path)
-    again = train(dataclasses.replace(config, test_passes=3, figures=True), path)
+    again = train(dataclasses.replace(config, test_passes=3, figures=True), path, DrawFigures())
     said = "again: test_passes: 1 against 3; figures: False against True"
     assert said in capsys.readouterr().out
     assert again == assert_agree(path)
@@ -52,15 +53,15 @@ def test_other_settings_of_the_evaluation_are_evaluated(run, capsys):
     assert {k: again[k] for k in same} == {k: before[k] for k in same}
     assert evaluate_workdir(path) == again
 
-    train(dataclasses.replace(config, test_passes=3, test_batch_size=7), path)
+    train(dataclasses.replace(config, test_passes=3, test_batch_size=7), path, DrawFigures())
     assert assert_agree(path)["test_error_percent"] == again["test_error_percent"]
     assert not list((path / "figures").glob("*.png"))
 
 
 def volatile_values(config: Config) -> dict:
     """Another value for each field that may change between a run and its continuation."""
-    values = {name: f"/other/{name}" for name in Config.FOLDERS if name != "cache_dir"}
-    for name in sorted(Config.VOLATILE - set(Config.FOLDERS)):
+    values = {name: f"/other/{name}" for name in Config.FOLDER_FIELDS if name != "cache_dir"}
+    for name in sorted(Config.RUNTIME_FIELDS - set(Config.FOLDER_FIELDS)):
         value = getattr(config, name)
         values[name] = "batch=1" if name == "mesh" else 9
         if isinstance(value, bool):
@@ -71,12 +72,12 @@ def volatile_values(config: Config) -> dict:
 def test_whatever_is_asked_anew_files_agree(run, tmp_path):
     path, config = run
     for name, value in volatile_values(config).items():
-        if name in Config.FOLDERS:
+        if name in Config.FOLDER_FIELDS:
             Path(value := str(tmp_path / name)).mkdir()
-        train(dataclasses.replace(config, **{name: value}), path)
+        train(dataclasses.replace(config, **{name: value}), path, DrawFigures())
         assert_agree(path)
         kept = Config.load(path)
-        trained_only = name not in (*Config.EVALUATION, *Config.FOLDERS)
+        trained_only = name not in (*Config.EVALUATION_FIELDS, *Config.FOLDER_FIELDS)
         assert getattr(kept, name) == (getattr(config, name) if trained_only else value)
 
 
@@ -85,9 +86,9 @@ def test_what_cannot_be_evaluated_again_is_refused_and_left_alone(run):
     shutil.rmtree(path / "checkpoints")
     before = {name: (path / name).read_bytes() for name in ("config.json", "result.json")}
     with pytest.raises(ConfigError, match=r"of another evaluation \(test_passes: 1 against 3\)"):
-        train(dataclasses.replace(config, test_passes=3), path)
+        train(dataclasses.replace(config, test_passes=3), path, DrawFigures())
     assert {name: (path / name).read_bytes() for name in before} == before
-    assert train(config, path) == json.loads(before["result.json"])
+    assert train(config, path, DrawFigures()) == json.loads(before["result.json"])
 
 
 def test_at_no_moment_do_files_contradict_each_other(run, monkeypatch):
@@ -110,7 +111,7 @@ def test_at_no_moment_do_files_contradict_each_other(run, monkeypatch):
 
     monkeypatch.setattr(Workdir, "write_json", write_and_look)
     monkeypatch.setattr(Path, "unlink", unlink_and_look)
-    train(dataclasses.replace(config, test_passes=2), path)
+    train(dataclasses.replace(config, test_passes=2), path, DrawFigures())
     assert states[0] is None
     assert states[-1] == 2
 
@@ -136,7 +137,7 @@ def test_a_damaged_result_is_made_anew(run, text):
     path, config = run
     whole = json.loads((path / "result.json").read_text())
     (path / "result.json").write_bytes(text.encode(errors="surrogateescape"))
-    assert train(config, path) == whole == assert_agree(path)
+    assert train(config, path, DrawFigures()) == whole == assert_agree(path)
 
 
 def test_training_goes_on_from_checkpoints_also_where_it_writes_no_more_of_them(run, capsys):
@@ -144,7 +145,7 @@ def test_training_goes_on_from_checkpoints_also_where_it_writes_no_more_of_them(
     longer = dataclasses.replace(config, epochs=2, checkpoint_every=0)
     (path / "result.json").unlink()
     Workdir(path).write_json("config.json", longer.to_dict())
-    assert train(longer, path)["step"] == 8
+    assert train(longer, path, DrawFigures())["step"] == 8
     assert "going on from step 4 of 8" in capsys.readouterr().out
     assert evaluate_workdir(path)["step"] == 8
 

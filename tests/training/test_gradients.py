@@ -12,9 +12,9 @@ from flax import linen as nn
 from stn_jax import SpatialTransformer
 from stn_jax.models import ConvBlock, DenseLocalization, Head, Network
 from stn_jax.training import Config
+from stn_jax.training.assemble import assemble
 from stn_jax.training.gradients import shortened, value_and_grad
-from stn_jax.training.run import Run
-from stn_jax.training.step import Sums, make_train_steps
+from stn_jax.training.step import Metrics, make_train_steps
 
 
 def with_clipping(ratio: float):
@@ -127,7 +127,7 @@ def test_training_in_parts_is_training_at_once(tiny_cache):
         SpatialTransformer(DenseLocalization((8,)), iterations=2, align_corners=True),
         look_depth=1,
     )
-    run = dataclasses.replace(Run.open(config), model=model)
+    run = dataclasses.replace(assemble(config), model=model)
 
     def after(size: int, ratio: float = 0.5):
         steps = make_train_steps(
@@ -139,7 +139,7 @@ def test_training_in_parts_is_training_at_once(tiny_cache):
             microbatch=size,
             theta_clip=ratio,
         )
-        state, sums = steps(run.init_state(), Sums.zero(model, 2), run.data, jnp.int32(3))
+        state, sums = steps(run.init_state(), Metrics.empty(model, 2), run.data, jnp.int32(3))
         return state["params"], sums
 
     whole = after(0)
@@ -165,4 +165,4 @@ def test_how_many_are_taken_at_once_on_a_cpu(tiny_cache, variant, theta_clip, mi
     config = Config(
         cache_dir=str(tiny_cache), variant=variant, theta_clip=theta_clip, microbatch=microbatch
     )
-    assert Run.open(config).microbatch == expected
+    assert assemble(config).microbatch == expected

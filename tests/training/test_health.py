@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stn_jax.data.tasks import example_keys
+from stn_jax.data.distortions import example_keys
 from stn_jax.training import Config, health, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.health import BLIND, runaway, stretches, variation
 from stn_jax.training.run import Run
-from stn_jax.training.step import Sums, distorted_batch, make_train_steps, seed_keys
+from stn_jax.training.step import Metrics, distorted_batch, make_train_steps, seed_keys
 from stn_jax.warp import affine
 
 floats = st.floats(-20, 20, width=32)
@@ -58,7 +59,7 @@ def test_variation_is_the_greatest_standard_deviation(thetas):
 
 @pytest.fixture(scope="module")
 def run(tiny_cache) -> Run:
-    return Run.open(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
+    return assemble(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
 
 
 def test_the_norm_of_the_localization_networks_gradient(run):
@@ -84,7 +85,7 @@ def test_the_norm_of_the_localization_networks_gradient(run):
     expected = optax.tree.norm(jax.grad(loss)(params["transformer"]))
     assert expected > 1e-3
     steps = make_train_steps(run.model, run.optimizer, run.task, seeds=(0,), batch_size=64)
-    _, sums = steps(state, Sums.zero(run.model, 1), run.data, jnp.int32(1))
+    _, sums = steps(state, Metrics.empty(run.model, 1), run.data, jnp.int32(1))
     np.testing.assert_allclose(sums.localization_gradient_norm, expected, rtol=1e-4)
     assert sums.localization_gradient_norm[0] < sums.gradient_norm[0]
     assert sums.runaway.tolist() == [0.0]

@@ -8,12 +8,15 @@ import jax
 import numpy as np
 import pytest
 
+from stn_jax.analysis.intervals import mean_and_interval
 from stn_jax.files import atomic_write
-from stn_jax.training import Config, ConfigError, TrainingError, train
+from stn_jax.report.gallery import DrawFigures
+from stn_jax.training import Config, ConfigError, Hooks, TrainingError, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.evaluation import predict, summarise
-from stn_jax.training.inspect import evaluate_workdir, load
-from stn_jax.training.run import Run, mean_and_interval
+from stn_jax.training.evaluation import predict, summarize
+from stn_jax.training.restore import evaluate_workdir, load
+from stn_jax.training.run import Run
 from stn_jax.training.workdir import Workdir
 
 TIMED = {"seconds", "images_per_second"}
@@ -33,7 +36,7 @@ def finished(tiny_config, tmp_path_factory):
     """A run of eight steps that was never interrupted, its config and its result."""
     path = tmp_path_factory.mktemp("runs") / "whole"
     config = Config(**tiny_config | {"seeds": (0, 1), "tensorboard": True, "figures": True})
-    return path, config, train(config, str(path))
+    return path, config, train(config, str(path), DrawFigures())
 
 
 def test_a_run_leaves_what_the_readme_promises(finished):
@@ -77,16 +80,12 @@ def test_a_run_that_was_cut_off_ends_as_if_it_never_was(finished, tmp_path, monk
     class CutOffError(Exception):
         pass
 
-    save = Checkpoints.save
+    class Dying(Hooks):
+        def after_checkpoint(self, step):
+            raise CutOffError
 
-    def save_then_die(self, state):
-        save(self, state)
-        raise CutOffError
-
-    monkeypatch.setattr(Checkpoints, "save", save_then_die)
     with pytest.raises(CutOffError):
-        train(config, str(tmp_path))
-    monkeypatch.undo()
+        train(config, str(tmp_path), Dying())
     # Lines from after the checkpoint are from steps that are now taken again.
     Workdir(tmp_path).append_metrics({**history(tmp_path)[-1], "step": 6, "seconds": 1.0})
     again = train(config, str(tmp_path))
@@ -128,8 +127,8 @@ def test_more_examples_a_batch_than_there_are_is_refused(tiny_config, tmp_path):
 
 def test_held_out_examples_take_the_test_sets_place(tiny_config):
     whole, held = (
-        Run.open(Config(**tiny_config)),
-        Run.open(Config(**{**tiny_config, "holdout": 20})),
+        assemble(Config(**tiny_config)),
+        assemble(Config(**{**tiny_config, "holdout": 20})),
     )
     np.testing.assert_array_equal(held.data.images, whole.data.images[:500])
     np.testing.assert_array_equal(held.test.images, whole.data.images[500:])
@@ -148,7 +147,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch(finished):
         )
         predictions = predict(run, state["params"], quiet=True)
         assert predictions.classes.shape == (2, 2, 90)
-        assert summarise(run, predictions)["test_error_percent"] == result["test_error_percent"]
+        assert summarize(run, predictions)["test_error_percent"] == result["test_error_percent"]
 
 
 def test_evaluating_again_gives_the_same_result(finished):

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stn_jax.training import Config, ConfigError, train
+from stn_jax.training.assemble import assemble
 from stn_jax.training.microbatch import automatic, in_parts
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run
-from stn_jax.training.step import Sums, make_train_steps
+from stn_jax.training.step import Metrics, make_train_steps
 
 
 @settings(deadline=None, max_examples=25)
@@ -48,7 +49,7 @@ def run(tiny_cache) -> Run:
         localization_optimizer="sgd",
         localization_rate=0.3,
     )
-    return Run.open(config)
+    return assemble(config)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])
@@ -60,7 +61,7 @@ def test_steps_in_parts_learn_what_whole_batches_do(run, seeds):
         steps = make_train_steps(
             run.model, run.optimizer, run.task, seeds=seeds, batch_size=48, microbatch=size
         )
-        sums = Sums.zero(run.model, len(seeds))
+        sums = Metrics.empty(run.model, len(seeds))
         state, sums = steps(one.init_state(), sums, run.data, jnp.int32(3))
         ends.append((state["params"], sums))
     for params, sums in ends[1:]:
@@ -75,7 +76,7 @@ def test_memory_is_that_of_a_part(run):
         steps = make_train_steps(
             run.model, run.optimizer, run.task, seeds=(0,), batch_size=48, microbatch=size
         )
-        sums = Sums.zero(run.model, 1)
+        sums = Metrics.empty(run.model, 1)
         program = steps.lower(run.init_state(), sums, run.data, jnp.int32(1)).compile()
         return program.memory_analysis().temp_size_in_bytes
 

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stn_jax.data.tasks import Distorted, Task
-from stn_jax.models import Details
+from stn_jax.data.distortions import Distorted
+from stn_jax.data.tasks import Task
+from stn_jax.models import Intermediates
 from stn_jax.training import Config
+from stn_jax.training.assemble import assemble
 from stn_jax.training.run import Run
-from stn_jax.training.step import Data, Sums, make_train_steps, seed_keys
+from stn_jax.training.step import Data, Metrics, make_train_steps, seed_keys
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def run(tiny_cache) -> Run:
         epochs=2,
         seeds=(0,),
     )
-    return Run.open(config)
+    return assemble(config)
 
 
 def stepper(run: Run, seeds=(0,)):
@@ -32,8 +34,8 @@ def stepper(run: Run, seeds=(0,)):
     )
 
 
-def no_sums(run: Run, seeds=(0,)) -> Sums:
-    return Sums.zero(run.model, len(seeds))
+def empty_metrics(run: Run, seeds=(0,)) -> Metrics:
+    return Metrics.empty(run.model, len(seeds))
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])
@@ -43,7 +45,7 @@ def test_however_steps_are_divided_into_dispatches_the_bits_are_the_same(run, se
     steps = stepper(one, seeds)
     ends = []
     for counts in ([6], [1] * 6, [4, 2]):
-        state, sums = one.init_state(), no_sums(run, seeds)
+        state, sums = one.init_state(), empty_metrics(run, seeds)
         for count in counts:
             state, sums = steps(state, sums, run.data, jnp.int32(count))
         ends.append((state, sums))
@@ -53,7 +55,7 @@ def test_however_steps_are_divided_into_dispatches_the_bits_are_the_same(run, se
 
 def test_a_program_is_compiled_once_for_dispatches_of_all_lengths(run):
     steps = stepper(run)
-    state, sums = run.init_state(), no_sums(run)
+    state, sums = run.init_state(), empty_metrics(run)
     for count in (1, 2, 3):
         state, sums = steps(state, sums, run.data, jnp.int32(count))
     assert steps._cache_size() == 1
@@ -65,7 +67,9 @@ def test_seeds_together_learn_what_each_learns_alone(run):
         fields = {"seeds": seeds, "localization_optimizer": "sgd"}
         config = Config(**{**run.config.to_dict(), **fields})
         one = Run(config, run.task, run.model, run.data, run.test)
-        return stepper(one, seeds)(one.init_state(), no_sums(run, seeds), run.data, jnp.int32(3))
+        return stepper(one, seeds)(
+            one.init_state(), empty_metrics(run, seeds), run.data, jnp.int32(3)
+        )
 
     (together, sums), (alone, lone) = states_after((5, 0)), states_after((5,))
     first = jax.tree.map(lambda x: x[:1], together["params"])
@@ -85,7 +89,7 @@ class Recorder:
     def apply(self, variables, images, train, rngs, return_details):
         # The loss of class 0 against class 1 with logit x is close to x when x is large.
         x = images[:, 0, 0, 0] + variables["params"]["blocks_0"]["kernel"][0, 0]
-        return jnp.stack([jnp.zeros_like(x), x], -1), Details(None, images)
+        return jnp.stack([jnp.zeros_like(x), x], -1), Intermediates(None, images)
 
 
 def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
@@ -101,7 +105,7 @@ def test_an_epoch_shows_each_example_once_in_an_order_of_its_own():
     state = init_state(Recorder(), optimizer, plain, data, (0,))
     shown = []
     for _ in range(120):
-        state, sums = steps(state, Sums.zero(Recorder(), 1), data, jnp.int32(1))
+        state, sums = steps(state, Metrics.empty(Recorder(), 1), data, jnp.int32(1))
         shown.append(round(float(sums.loss[0])))
     assert sorted(shown[:60]) == sorted(shown[60:]) == list(range(100, 160))
     assert shown[:60] != shown[60:]
@@ -121,7 +125,7 @@ def test_the_loss_under_label_smoothing(smoothing):
         Recorder(), optimizer, plain, seeds=(0,), batch_size=1, label_smoothing=smoothing
     )
     state = init_state(Recorder(), optimizer, plain, data, (0,))
-    _, sums = steps(state, Sums.zero(Recorder(), 1), data, jnp.int32(1))
+    _, sums = steps(state, Metrics.empty(Recorder(), 1), data, jnp.int32(1))
     log_p = np.array([0, 3]) - np.log(1 + np.exp(3.0))
     expected = -(1 - smoothing / 2) * log_p[0] - smoothing / 2 * log_p[1]
     np.testing.assert_allclose(sums.loss[0], expected, rtol=1e-6)
@@ -131,7 +135,7 @@ def test_the_first_step_that_is_not_finite_is_reported(run):
     steps = stepper(run)
     state = run.init_state()
     state["params"]["head"]["logits"]["bias"] = jnp.full((1, 10), jnp.nan)
-    _, sums = steps(state, no_sums(run), run.data, jnp.int32(3))
+    _, sums = steps(state, empty_metrics(run), run.data, jnp.int32(3))
     assert sums.bad_step.tolist() == [0]
 
 
@@ -140,7 +144,7 @@ class Steep(Recorder):
 
     def apply(self, variables, images, **options):
         root = jnp.sqrt(variables["params"]["blocks_0"]["kernel"][0, 0])
-        return jnp.tile(root * jnp.arange(10), (len(images), 1)), Details(None, images)
+        return jnp.tile(root * jnp.arange(10), (len(images), 1)), Intermediates(None, images)
 
 
 def test_a_gradient_that_is_not_finite_is_reported_while_the_loss_still_is(run):
@@ -148,7 +152,7 @@ def test_a_gradient_that_is_not_finite_is_reported_while_the_loss_still_is(run):
     params = {"blocks_0": {"kernel": jnp.zeros((1, 1, 1))}}
     optimizer = jax.vmap(run.optimizer.init)(params)
     state = {"step": jnp.int32(0), "params": params, "optimizer": optimizer}
-    _, sums = steps(state, Sums.zero(Steep(), 1), run.data, jnp.int32(1))
+    _, sums = steps(state, Metrics.empty(Steep(), 1), run.data, jnp.int32(1))
     assert np.isfinite(sums.loss).all()
     assert sums.bad_step.tolist() == [0]
 
@@ -162,7 +166,7 @@ def test_a_step_without_jit_is_the_same(run):
     """As with JAX_DISABLE_JIT=1."""
     ends = []
     for disabled in (False, True):
-        state, sums = run.init_state(), no_sums(run)
+        state, sums = run.init_state(), empty_metrics(run)
         with jax.disable_jit(disabled):
             ends.append(stepper(run)(state, sums, run.data, jnp.int32(1)))
     chex.assert_trees_all_close(*ends, rtol=1e-4, atol=1e-5)

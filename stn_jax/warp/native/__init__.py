@@ -92,8 +92,8 @@ def _load() -> _Library | str:
 
 def _warn(reason: str) -> None:
     warnings.warn(
-        f"the native kernels of stn_jax are left out ({reason}); warps on CPU are computed by "
-        "plain JAX, which is slower. STN_JAX_NATIVE=0 silences this",
+        f"the native kernels of stn_jax are left out ({reason}); warps and layers on CPU are "
+        "computed by plain JAX, which is slower. STN_JAX_NATIVE=0 silences this",
         RuntimeWarning,
         stacklevel=4,
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jax.interpreters import mlir
 
 from stn_jax.warp import jax_rules, native
-from stn_jax.warp.kernels import Sampling
+from stn_jax.warp.sampling import Sampling
 
 
 def sample(ctx: Any, sampling: Sampling, image: Any, where: Any) -> Any:

@@ -1,0 +1,79 @@
+"""The equivariance of this project's networks, at all depths."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from stn_jax.analysis.equivariance import EquivarianceError, equivariance_error
+from stn_jax.analysis.geometry import Geometry
+from stn_jax.models import ConvBlock, Network
+
+
+def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], dict[str, jax.Array]]:
+    """The feature maps of a network's blocks, one after the other, with no transformer between.
+
+    Args:
+      model: a network; its blocks are convolutional, so that any size of image will do.
+      variables: as ``model.apply`` takes them, ``{"params": ...}``.
+
+    Returns:
+      Jitted function from images ``[B, H, W, C]`` to maps by depth: "0" is the image, "1" the map
+      after one block, and so on.
+    """
+
+    def maps(network: Network, images: jax.Array) -> dict[str, jax.Array]:
+        out = {"0": images}
+        for depth, block in enumerate(network.blocks, 1):
+            out[str(depth)] = block(out[str(depth - 1)], train=False)
+        return out
+
+    return jax.jit(lambda images: model.apply(variables, jnp.asarray(images), method=maps))
+
+
+def network_geometry(model: Network) -> dict[str, Geometry]:
+    """The geometry of each depth of a network of :class:`stn_jax.models.ConvBlock`.
+
+    Computed block by block (Araujo, Norris and Sim 2019, "Computing Receptive Fields of
+    Convolutional Neural Networks", Distill), whatever the image's size.
+
+    Raises:
+      TypeError: a block is of another kind; :func:`measure_geometry` may do.
+    """
+    stride, offset, field = 1.0, 0.0, 1.0
+    result = {"0": _square(stride, offset, field)}
+    for depth, block in enumerate(model.blocks, 1):
+        if not isinstance(block, ConvBlock):
+            raise TypeError(f"block {depth} is a {type(block).__name__}; expected a ConvBlock")
+        size, pool = block.kernel_size, 2 if block.pool else 1
+        before = 0 if block.padding == "VALID" else (size - 1) // 2
+        # Centre of the kernel, then of the pooled window.
+        offset += stride * ((size - 1) / 2 - before + (pool - 1) / 2)
+        field += stride * (size - 1 + pool - 1)
+        stride *= pool
+        result[str(depth)] = _square(stride, offset, field)
+    return result
+
+
+def _square(stride: float, offset: float, field: float) -> Geometry:
+    return Geometry((stride,) * 2, (offset,) * 2, (field,) * 2)
+
+
+def network_error(
+    model: Network, variables: Any, images: ArrayLike, thetas: ArrayLike, **options: Any
+) -> EquivarianceError:
+    """:func:`equivariance_error` of a network's blocks, at all depths.
+
+    Args:
+      model, variables: see :func:`network_features`.
+      images: ``[B, H, W, C]``, normalised. Deep maps of small images have little interior: digits
+        on a plain ground may well be padded with more of it.
+      thetas: ``[K, 2, 3]``.
+      **options: ``margin`` and ``padding_mode``.
+    """
+    known = all(isinstance(block, ConvBlock) for block in model.blocks)
+    geometry = network_geometry(model) if known else None
+    features = network_features(model, variables)
+    return equivariance_error(features, images, thetas, geometry=geometry, **options)

@@ -1,0 +1,202 @@
+"""Trains the study's networks, tabulates what became of them, and draws its figures.
+
+python -m stn_jax.experiments TABLE [--rows ROWS] [--seeds SEEDS] [--epochs N] [--dry-run]
+python -m stn_jax.experiments TABLE --render | --pretrained
+python -m stn_jax.experiments figure1 | figure2 | figure3 [--pretrained]
+python -m stn_jax.experiments pretrained [--rows ROWS]
+
+TABLE: {tables}. The same command again goes on where it was
+stopped and skips what is done. Fields of the configuration are set for all rows by
+--config.KEY=VALUE, as in train.py. TABLE --help lists its rows.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stn_jax.cli.config_flags import read_fields
+from stn_jax.cli.flags import (
+    Parser,
+    add_data_flags,
+    data_settings,
+    enable_compilation_cache,
+    exit_code,
+)
+from stn_jax.experiments.tables import TABLES
+from stn_jax.training.config import Config, ConfigError
+
+SEEDS = "0,1,2"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return exit_code(lambda: _experiments(argv))
+
+
+def _experiments(argv: Sequence[str] | None) -> None:
+    flags, rest = _parser().parse_known_args(argv)
+    settings = {**data_settings(flags), **read_fields(rest)}
+    if flags.epochs is not None:
+        settings["epochs"] = flags.epochs
+    if "seeds" in settings:
+        raise ConfigError("--config.seeds is not for tables; say --seeds")
+    seeds = _seeds(flags.seeds)
+    enable_compilation_cache()
+    if flags.command in TABLES:
+        _table(flags, settings, seeds)
+    else:
+        _from_trained(flags, settings, seeds)
+
+
+def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]) -> None:
+    from stn_jax.experiments import jobs as running
+    from stn_jax.experiments import results, results_page
+    from stn_jax.training import processes
+
+    table = TABLES[flags.command]
+    rows = table.select(flags.rows.split(","))
+    if flags.render:
+        path = Path(flags.docs) / "results.md"
+        results_page.write(path, results.read(flags.results), flags.results)
+        print(f"written to {path}")
+        return
+    if not (flags.dry_run or flags.pretrained):  # which are for one process
+        processes.join()
+    done = results.read_together(flags.results)
+    if flags.pretrained:
+        names = {row.name for row in rows}
+        chosen = [result for result in done if result.line["row"] in names]
+        path = Path(flags.results) / f"{flags.command}.jsonl"
+        running.measure_poses(chosen, settings, path, lambda line: print(line, flush=True))
+        return
+    together = running.seeds_per_program() if flags.together is None else flags.together
+    if together < 1:
+        raise ConfigError(f"--together is {together}; expected 1 or more")
+    jobs = running.plan(rows, settings, seeds, done, together)
+    wanted = len(rows) * len(seeds)
+    left = sum(len(job.config.seeds) for job in jobs)
+    times = [running.estimate(job, done) for job in jobs]
+    total = running.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
+    root = flags.workdir or f"runs/{flags.command}"
+    said = f"{wanted - left} of {wanted} runs are done; to train: {left}"
+
+    def say(line: str) -> None:
+        if processes.is_primary():
+            print(line, flush=True)
+
+    say(f"{said}, {total}" if jobs else said)
+    if flags.dry_run:
+        for row in rows:
+            for seed in seeds:
+                for result in results.of(row.config({**settings, "seeds": (seed,)}), done):
+                    say(f"{row.name}, seed {seed}: done, {result}")
+        for job, time in zip(jobs, times, strict=True):
+            say(f"{job}: {time}, in {job.workdir(root)}")
+    else:
+        running.run(jobs, root, flags.results, flags.command, say)
+        if flags.also_test:
+            trained = results.read_together(flags.results, quiet=True)
+            configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
+            to_test = [result for config in configs for result in results.of(config, trained)]
+            folders = {name: settings[name] for name in Config.FOLDER_FIELDS if name in settings}
+            path = Path(flags.results) / f"{flags.command}.jsonl"
+            running.test_also(to_test, flags.also_test, folders, root, path, say)
+        dataset = rows[0].config(settings).dataset
+        say(results_page.markdown(table, results.read_together(flags.results, quiet=True), dataset))
+
+
+def _from_trained(
+    flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]
+) -> None:
+    from stn_jax.experiments.trained import Networks, Packaged, Trained
+
+    trained = Trained(flags.workdir or "runs/table1", settings, seeds)
+    if flags.command == "pretrained":
+        from stn_jax.experiments.export_weights import export
+
+        for row in TABLES["table1"].select(flags.rows.split(",")):
+            path, error = export(trained, row, flags.folder)
+            print(f"{row.name}: test error {error:.2f} % as stored; {path}", flush=True)
+        return
+    try:
+        from stn_jax.experiments import paper_figures
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed, and {flags.command} needs it") from None
+    networks: Networks = trained
+    if flags.pretrained:
+        if flags.workdir or set(settings) - set(Config.FOLDER_FIELDS):
+            raise ConfigError("--pretrained goes with data folders alone: weights are as they are")
+        networks = Packaged(settings)
+    path = Path(flags.docs) / f"{flags.command}.png"
+    getattr(paper_figures, flags.command)(networks, path)
+    print(f"drawn in {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = __doc__.format(tables=", ".join(TABLES))
+    parser = Parser(
+        prog="python -m stn_jax.experiments",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        one.add_argument("--seeds", default=SEEDS, help=f"numbers with commas; default {SEEDS}")
+        one.add_argument("--epochs", type=int, metavar="N", help="as --config.epochs")
+        one.add_argument("--workdir", metavar="DIR", help="folder of the training runs' folders")
+        add_data_flags(one)
+        return one
+
+    for name, table in TABLES.items():
+        one = command(name, table.title)
+        rows = ", ".join(row.name for row in table.rows)
+        one.add_argument("--rows", default="*", help=f"names or patterns with commas: {rows}")
+        one.add_argument(
+            "--together",
+            type=int,
+            metavar="N",
+            help="train up to N seeds of a row as one program; default 1 on CPU, else all",
+        )
+        one.add_argument(
+            "--also_test",
+            metavar="DATASET",
+            help="test all that are trained on this data set's test split too",
+        )
+        one.add_argument(
+            "--results", default="results", metavar="DIR", help="folder of the results"
+        )
+        one.add_argument("--docs", default="docs", metavar="DIR", help="folder of results.md")
+        one.add_argument(
+            "--pretrained",
+            action="store_true",
+            help="train nothing; add the poses of the weights that come with the package",
+        )
+        one.add_argument("--dry-run", action="store_true", help="say what would be trained")
+        one.add_argument("--render", action="store_true", help="write results.md, train nothing")
+    for name, about in (
+        ("figure1", "the W that is no M, and the equivariance of the networks (equivariance.png)"),
+        ("figure2", "what STN-C1 and STN-SL1 make of digits"),
+        ("figure3", "predicted against applied angles of STN-C1 and STN-SL1"),
+    ):
+        about += "; of each network the first of --seeds that is trained, or --pretrained"
+        one = command(name, about)
+        one.add_argument("--docs", default="docs", metavar="DIR")
+        one.add_argument(
+            "--pretrained", action="store_true", help="of the weights that come with the package"
+        )
+    about = "export networks of Table 1 as weights, of each the first of --seeds that is trained"
+    one = command("pretrained", about)
+    one.add_argument("--rows", default="*", help="names or patterns with commas")
+    one.add_argument("--folder", metavar="DIR", help="where to; default: the package's own")
+    return parser
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--seeds is {text!r}; expected numbers like 0,1,2") from None

@@ -1,0 +1,52 @@
+"""Trains a network and evaluates it.
+
+{command} [--config=NAME|FILE] [--workdir=DIR] [--config.KEY=VALUE ...]
+
+NAME is one of {names}; without --config it is {default}. The same command again goes on from the
+last checkpoint. The workdir (runs/NAME) then holds config.json, metrics.jsonl, checkpoints/,
+figures/ and result.json. The fields of the configuration, and what they are where nothing says
+otherwise:
+
+{fields}
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stn_jax.cli.config_flags import described_fields, read_config
+from stn_jax.cli.flags import enable_compilation_cache, exit_code
+from stn_jax.cli.summary import print_result
+from stn_jax.report.gallery import DrawFigures
+from stn_jax.training import processes, train
+from stn_jax.training.config_files import named_configs
+
+DEFAULT = "quickstart"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return exit_code(lambda: _train(arguments))
+
+
+def _train(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print(_help())
+        return
+    enable_compilation_cache()
+    processes.join()
+    config, workdir = processes.run_on_all(lambda: read_config(arguments, DEFAULT))
+    result = train(config, workdir, DrawFigures())
+    if processes.is_primary():
+        print_result(result, workdir)
+
+
+def _help() -> str:
+    assert __doc__ is not None
+    return __doc__.format(
+        command=Path(sys.argv[0]).name,
+        names=", ".join(named_configs()),
+        default=DEFAULT,
+        fields=described_fields(),
+    )

@@ -1,0 +1,61 @@
+"""From trained networks to the weights that come with the package."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from stn_jax import pretrained
+from stn_jax.experiments.tables import Row
+from stn_jax.experiments.trained import Trained
+from stn_jax.training.config import Config
+from stn_jax.training.evaluation import predict, summarize
+from stn_jax.training.provenance import environment
+from stn_jax.training.run import model_options
+from stn_jax.training.workdir import Workdir
+
+
+def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tuple[Path, float]:
+    """Stores a trained network where :func:`stn_jax.load_pretrained` finds it.
+
+    The weights are rounded to the precision in which they are stored, and then the test error is
+    measured, which the file states.
+
+    Args:
+      trained: the networks.
+      row: the one to export.
+      folder: of the weights; the package's own where None.
+
+    Returns:
+      The file and its test error in percent.
+
+    Raises:
+      ConfigError: it was not trained yet.
+      DataError: the data cannot be had.
+      PretrainedError: the file cannot be written.
+    """
+    run, params = trained.open(row)
+    params = jax.tree.map(lambda x: jnp.asarray(pretrained.stored(x), jnp.float32), params)
+    summary = summarize(run, predict(run, params))
+    result = Workdir(trained.workdir(row)[0]).result() or {}
+    config = run.config
+    metadata = {
+        "model": model_options(config, run.model.head.classes),
+        "image_shape": list(run.data.images.shape[1:]),
+        "input_shape": list(run.seen_shape()),
+        "mean": run.data.mean.tolist(),
+        "deviation": run.data.deviation.tolist(),
+        "dataset": config.dataset,
+        "test_error_percent": summary["test_error_percent"][0],
+        "test_passes": summary["test_passes"],
+        "test_examples": summary["test_examples"],
+        "seed": config.seeds[0],
+        "epochs": config.epochs,
+        "commit": result.get("commit"),
+        "trained_with": {name: result.get(name) for name in ("device", "devices", "versions")},
+        "measured_with": environment(),
+        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDER_FIELDS},
+    }
+    own = jax.tree.map(lambda x: x[0], params)
+    path = pretrained.save(f"{config.task}/{config.variant}", own, metadata, folder=folder)
+    return path, summary["test_error_percent"][0]

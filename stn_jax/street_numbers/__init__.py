@@ -1,0 +1,38 @@
+"""Synthetic house numbers: 64x64 crops like those of SVHN, drawn by a pure function of a key.
+
+    number = street.number(jax.random.key(0))  # .image [64, 64, 3], .labels [5]
+    numbers = jax.jit(jax.vmap(street.number))(jax.random.split(jax.random.key(0), 256))
+    train = street.make("train", 10_000, seed=0)  # uint8 arrays for a trainer
+
+Lengths, digits, sizes and slopes are distributed as in SVHN (``svhn_statistics.py``), the digits
+are those of a hundred open fonts (``fonts.txt``, ``atlas.py``), and all else is made up to look
+alike (``scene.py``, ``camera.py``). What is measured on such images is synthetic, and is to be
+called so.
+"""
+
+from stn_jax.extras import extra
+
+with extra("train"):
+    from stn_jax.street_numbers.atlas import fonts
+    from stn_jax.street_numbers.generate import (
+        Number,
+        draw,
+        draw_labels,
+        keep,
+        make,
+        number,
+        source,
+    )
+    from stn_jax.street_numbers.generator_config import GeneratorConfig
+
+__all__ = [
+    "GeneratorConfig",
+    "Number",
+    "draw",
+    "draw_labels",
+    "fonts",
+    "keep",
+    "make",
+    "number",
+    "source",
+]

@@ -1,0 +1,117 @@
+"""What the fields of a configuration may be."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run: says which value, what was expected and what to do."""
+
+
+# What an int32 can count, with some to spare for keys that are no steps.
+COUNTABLE = 2**31 - 1024
+
+
+CHOICES = {
+    "localization_optimizer": ("sgd", "adam"),
+    "schedule": ("one_cycle", "step", "constant"),
+    "compute_dtype": ("float32", "bfloat16"),
+    "padding_mode": ("", "zeros", "border", "reflection"),
+}
+# Least and greatest value of a field, and which of the two it must not be.
+RANGES: dict[str, tuple[float, float, float | None]] = {
+    **dict.fromkeys(("epochs", "batch_size", "steps_per_dispatch"), (1, COUNTABLE, None)),
+    **dict.fromkeys(("log_every", "step_drops"), (1, COUNTABLE, None)),
+    **dict.fromkeys(("test_passes", "test_batch_size"), (1, COUNTABLE, None)),
+    "keep_checkpoints": (1, COUNTABLE, None),
+    "eval_every": (0, COUNTABLE, None),
+    **dict.fromkeys(("microbatch", "holdout", "crop"), (0, math.inf, None)),
+    **dict.fromkeys(("checkpoint_every", "weight_decay", "clip_norm"), (0, math.inf, None)),
+    **dict.fromkeys(("theta_clip", "localization_rate"), (0, math.inf, None)),
+    **dict.fromkeys(("momentum", "warmup", "label_smoothing"), (0, 1, 1)),
+    "iterations": (1, 100, None),
+    "localization_decay": (0, 0.95, None),
+    "learning_rate": (0, math.inf, 0),
+    "width": (0, 100, 0),
+    "window": (0, 100, 0),
+    "dropout": (0, 2, 2),
+}
+
+
+def mesh_axes(mesh: str) -> dict[str, int | None]:
+    """Reads a mesh: "batch", "seeds=4", "seeds=2,batch=4".
+
+    Returns:
+      Numbers of devices by axis; None: as many as there are.
+
+    Raises:
+      ConfigError: it is something else.
+    """
+    counts: dict[str, int | None] = {}
+    for part in mesh.split(","):
+        match = re.fullmatch(r"(seeds|batch)(?:=([1-9][0-9]{0,5}))?", part)
+        if match is None or match[1] in counts:
+            raise ConfigError(
+                f"mesh is {mesh!r}; expected batch or seeds, for all devices, or numbers of "
+                "devices, such as batch=4 or seeds=2,batch=4"
+            )
+        counts[match[1]] = int(match[2]) if match[2] else None
+    if list(counts.values()).count(None) == 2:
+        raise ConfigError(f"mesh is {mesh!r}; expected a number for one of the two")
+    return counts
+
+
+def profiled_steps(profile: str) -> tuple[int, int] | None:
+    """Reads the steps to trace: "20:25" is (20, 25), "" is None; ConfigError for anything else."""
+    if not profile:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", profile)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise ConfigError(
+            f"profile is {profile!r}; expected FIRST:LAST, two steps, such as 20:25, or nothing"
+        )
+    return int(match[1]), int(match[2])
+
+
+def typed(field: dataclasses.Field, value: Any) -> Any:
+    """The value in the field's type; only conversions that lose nothing."""
+    if field.name == "seeds":
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = (value,)
+        if isinstance(value, (tuple, list)) and all(type(seed) is int for seed in value):
+            return tuple(value)
+        raise ConfigError(f"seeds is {value!r}; expected whole numbers, such as 0,1,2")
+    expected = field.type
+    if expected is float and type(value) is int:
+        value = float(value)
+    if type(value) is not expected:
+        raise ConfigError(
+            f"{field.name} is {value!r}, of type {type(value).__name__}; expected "
+            f"{expected.__name__ if isinstance(expected, type) else expected}"
+        )
+    if expected is float and not math.isfinite(value):
+        raise ConfigError(f"{field.name} is {value}; expected a finite number")
+    return value
+
+
+def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """ConfigError where a field has none of its values."""
+    for name, known in choices.items():
+        value = getattr(config, name)
+        if value not in known:
+            shown = ", ".join(k or '""' for k in known)
+            raise ConfigError(f"{name} is {value!r}; expected one of {shown}")
+
+
+def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float, float | None]]) -> None:
+    """ConfigError where a field lies outside its range."""
+    for name, (low, high, excluded) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high or value == excluded:
+            bound = f"{low} or more" if excluded != low else f"more than {low}"
+            if high < math.inf:
+                bound += f" and {'less than' if excluded == high else 'at most'} {high}"
+            raise ConfigError(f"{name} is {value}; expected {bound}")

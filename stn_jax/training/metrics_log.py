@@ -1,0 +1,172 @@
+"""What the steps of a training measure: added up on the device, written a line at a time."""
+
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stn_jax.training import health, processes
+from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.hooks import Hooks
+from stn_jax.training.run import Run
+from stn_jax.training.step import Metrics
+from stn_jax.training.workdir import Workdir
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; says where it stopped and what there is to go back to."""
+
+
+class MetricsLog:
+    """What the steps measure, and the writing of it, a line at each log point.
+
+    Attributes:
+      sums, steps: since the last line; the sums stay on the device.
+      note: the last line, for people.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        workdir: Workdir,
+        step: int,
+        seconds: float,
+        pending: dict[str, Any] | None,
+        hooks: Hooks,
+    ):
+        self._run, self._workdir, self._hooks = run, workdir, hooks
+        self._warned: set[str] = set()
+        self._best = np.full(len(run.config.seeds), np.inf)  # least training error so far
+        self.note = ""
+        self.sums, self.steps = run.empty_metrics(), 0
+        self._begun = self._last = time.perf_counter()
+        self._before = seconds
+        if pending is not None:
+            self._resume(**pending)
+        self._board = None
+        if run.config.tensorboard and processes.is_primary():
+            from tensorboardX import SummaryWriter
+
+            # What a process that was cut off has written of later steps does not count.
+            folder = str(workdir.path / "tensorboard")
+            suffix = f".from-step-{step}"
+            self._board = SummaryWriter(folder, purge_step=step + 1, filename_suffix=suffix)
+
+    def pending(self) -> dict[str, Any]:
+        """What is not written yet, ready for JSON, which loses nothing of it."""
+        now = time.perf_counter()
+        sums = jax.device_get(self.sums)._asdict()
+        return {
+            "steps": self.steps,
+            "seconds": self._before + now - self._begun,
+            "seconds_of_steps": now - self._last,
+            "sums": {name: x if x is None else x.tolist() for name, x in sums.items()},
+        }
+
+    def _resume(
+        self, steps: int, seconds: float, seconds_of_steps: float, sums: dict[str, Any]
+    ) -> None:
+        # Earlier versions measured less.
+        saved = self.sums._replace(**sums)
+        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, saved)
+        self.sums = self._run.replicate(read)
+        self.steps, self._before = steps, seconds
+        self._last -= seconds_of_steps
+
+    def check(self, checkpoints: Checkpoints | None) -> Metrics:
+        """The sums, on the host. TrainingError where a loss or gradient was not finite."""
+        sums = jax.device_get(self.sums)
+        if (sums.bad_step >= 0).any():
+            raise TrainingError(_not_finite(self._run, sums.bad_step, checkpoints))
+        return sums
+
+    def write(self, step: int, checkpoints: Checkpoints | None) -> None:
+        """Writes a line of means since the last. TrainingError where something is not finite."""
+        sums = self.check(checkpoints)
+        run, config = self._run, self._run.config
+        now = time.perf_counter()
+        of_transforms = {
+            "localization_gradient_norm": (1, sums.localization_gradient_norm),
+            "runaway_theta_percent": (100, sums.runaway),
+            "theta_variation": (1, sums.theta_variation),
+        }
+        means = {
+            "loss": sums.loss / self.steps,
+            "train_error_percent": 100 * sums.errors / self.steps,
+            "gradient_norm": sums.gradient_norm / self.steps,
+            **{k: unit * x / self.steps for k, (unit, x) in of_transforms.items() if x is not None},
+        }
+        self._warn_of_collapse(step, np.asarray(means["train_error_percent"]))
+        if "theta_variation" in means:
+            self._warn_of_transforms(step, means)
+        line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
+        line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
+        line["learning_rate"] = float(run.schedule(step - 1))
+        images = self.steps * config.batch_size * len(config.seeds)
+        line["images_per_second"] = round(images / (now - self._last), 1)
+        line["seconds"] = round(self._before + now - self._begun, 3)
+
+        def write() -> int:
+            self._workdir.append_metrics(line)
+            if self._board is not None:
+                for name, value in means.items():
+                    self._board.add_scalar(f"train/{name}", float(np.mean(value)), step)
+            self._hooks.write_metrics(line)
+            return 0
+
+        processes.run_on_primary(write)
+        self.note = (
+            f"epoch {step / run.steps_per_epoch:.1f}, loss {np.mean(means['loss']):.3f}, "
+            f"train error {np.mean(means['train_error_percent']):.2f} %"
+        )
+        self.sums, self.steps = run.empty_metrics(), 0
+        self._last = now
+
+    def _warn_of_collapse(self, step: int, errors: np.ndarray) -> None:
+        """Compares with the least errors of this process: after a restart they begin anew."""
+        self._best = np.minimum(self._best, errors)
+        worst = int(np.argmax(errors - self._best))
+        if errors[worst] - self._best[worst] >= health.FELL_BACK:
+            advice = health.advice_on_collapse(errors[worst], self._best[worst], step)
+            self._warn_once("collapse", advice)
+
+    def _warn_of_transforms(self, step: int, means: dict[str, Any]) -> None:
+        """Says what goes wrong with the transforms, each thing once."""
+        config, total = self._run.config, self._run.total_steps
+        worst = float(means["runaway_theta_percent"].max())
+        if worst >= health.WORTH_A_WARNING:
+            self._warn_once("runaway", health.advice(worst, step))
+        late = step >= max(health.PATIENCE, total / 10)
+        if late and config.localization_rate and means["theta_variation"].min() < health.BLIND:
+            self._warn_once("blind", health.advice_on_blindness(step))
+
+    def _warn_once(self, about: str, message: str) -> None:
+        if about not in self._warned and processes.is_primary():
+            self._warned.add(about)
+            print(message, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _not_finite(run: Run, bad: np.ndarray, checkpoints: Checkpoints | None) -> str:
+    seeds = [seed for seed, at in zip(run.config.seeds, bad, strict=True) if at >= 0]
+    step = int(bad[bad >= 0].min())
+    good = None if checkpoints is None else checkpoints.latest_step()
+    last = (
+        "there is no checkpoint from before"
+        if checkpoints is None or good is None
+        else f"the last good checkpoint is step {good}, in {checkpoints.folder}"
+    )
+    return (
+        f"the loss or its gradient is not finite at step {step} (seed "
+        f"{', '.join(map(str, seeds))}); {last}. Lower learning_rate or localization_rate, or set "
+        "clip_norm, and train in a new workdir"
+    )

@@ -1,0 +1,1 @@
+"""What the maintainers of the package run: its embedded data, made and looked at."""
