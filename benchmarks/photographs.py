@@ -59,7 +59,7 @@ def digits(part: str, count: int) -> tuple[Split, np.ndarray]:
 
 def network() -> Callable[[np.ndarray], np.ndarray]:
     """The network: from uint8 ``[B, 28, 28, 1]`` to probabilities ``[B, 10]``."""
-    module, variables = load_pretrained(NETWORK)
+    module, variables, _ = load_pretrained(NETWORK)
     known = describe(NETWORK)
 
     @jax.jit

@@ -215,7 +215,7 @@ class TorchSide:
         device: str | None = None,
         steps: int = 1,
     ):
-        from benchmarks import torch_networks
+        from stn_jax import interop
 
         self._torch = torch
         self._steps = steps
@@ -228,8 +228,8 @@ class TorchSide:
         self._labels = torch.tensor(np.array(batch[1]), dtype=torch.int64).to(self.device)
         self.modules, self._forward, self._optimizers = [], [], []
         for tree in params:
-            module = torch_networks.create(task, variant)
-            torch_networks.load_flax(module, tree)
+            module = interop.create(task, variant)
+            interop.load_flax(module, tree)
             module = module.to(self.device, dtype).train()
             module.to(memory_format=memory_format)  # type: ignore[call-overload]
             self.modules.append(module)
@@ -257,7 +257,7 @@ class TorchSide:
 
     def loss_and_gradients(self) -> tuple[float, Any]:
         """The first network's values, as a Flax tree; without dropout, which is random."""
-        from benchmarks import torch_networks
+        from stn_jax import interop
 
         module = self.modules[0]
         module.eval()
@@ -265,7 +265,7 @@ class TorchSide:
         with self._torch.autocast(self.device, self._torch.bfloat16, enabled=self._autocast):
             loss = self._loss(module)
         loss.backward()
-        gradients = torch_networks.to_flax(module, gradients=True)
+        gradients = interop.to_flax(module, gradients=True)
         module.zero_grad()
         module.train()
         return loss.item(), gradients

@@ -6,6 +6,7 @@ Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`. F
 up to thin-plate splines: :mod:`stn_jax.warp.transforms`.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from stn_jax.warp import affine_grid, affine_transform, grid_sample
@@ -32,10 +33,9 @@ def __getattr__(name: str) -> Any:
         from stn_jax import models
 
         return getattr(models, name)
-    if name == "load_pretrained":
-        from stn_jax.pretrained import load_pretrained
-
-        return load_pretrained
+    if name in ("pretrained", "load_pretrained"):
+        pretrained = importlib.import_module("stn_jax.pretrained")
+        return pretrained if name == "pretrained" else pretrained.load_pretrained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -15,13 +15,25 @@ PACKAGE = ROOT / "stn_jax"
 MAY_IMPORT = {
     "warp": set(),
     "files": set(),
+    "tensor_file": {"files"},
     "progress": set(),
+    "extras": set(),
+    "interop": set(),
     "models": {"warp"},
-    "pretrained": {"models", "data", "files"},
+    "pretrained": {"models", "data", "files", "tensor_file"},
     "data": {"warp", "files", "progress"},
     "street_numbers": {"warp", "data", "progress"},
     "analysis": {"warp", "models"},
-    "training": {"warp", "models", "pretrained", "data", "analysis", "files", "progress"},
+    "training": {
+        "warp",
+        "models",
+        "pretrained",
+        "data",
+        "analysis",
+        "files",
+        "progress",
+        "tensor_file",
+    },
     "report": {"warp", "models", "data", "analysis", "training", "files"},
     "experiments": {
         "warp",
@@ -69,7 +81,7 @@ def test_imports_run_one_way(path):
     if path == PACKAGE / "experiments" / "__main__.py":  # a script, as train.py at the root
         return
     others = {room_of(name) for name in imports_of(path) if name.startswith("stn_jax.")}
-    allowed = MAY_IMPORT[room] | {room, "__init__"}
+    allowed = MAY_IMPORT[room] | {room, "__init__", "extras"}
     assert others - allowed == set()
 
 
@@ -112,3 +124,14 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = node.end_lineno - body[0].lineno + 1 if body else 0
             assert lines <= 60, f"{node.name} has {lines} lines"
+
+
+def test_configurations_and_tables_wake_no_device():
+    """Processes that train together join each other before JAX looks for devices."""
+    code = (
+        "import jax; from stn_jax.experiments.tables import TABLES; "
+        "[row.config() for table in TABLES.values() for row in table.rows]; "
+        "jax.config.update('jax_platforms', 'none such'); jax.devices()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "none such" in done.stderr.splitlines()[-1]

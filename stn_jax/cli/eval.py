@@ -3,6 +3,7 @@
 {command} --workdir=runs/NAME [--dataset=OTHER] [--image FILE ... [--box L T R B]]
 {command} --workdir=runs/NAME --report [FILE]
 {command} --pretrained=rotated_mnist/stn-sl1 [--dataset=mnist_sample] [--image FILE ...]
+{command} export (--workdir=runs/NAME [--seed=0] | --pretrained=NAME) FOLDER
 """
 
 import argparse
@@ -25,7 +26,14 @@ from stn_jax.report.gallery import DrawFigures
 from stn_jax.report.run_report import write_report
 from stn_jax.report.user_images import classify_files, classify_files_pretrained, picture_path
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.restore import evaluate_pretrained, evaluate_workdir, evaluate_workdir_on
+from stn_jax.training.export import EXAMPLE, export_network
+from stn_jax.training.restore import (
+    evaluate_pretrained,
+    evaluate_workdir,
+    evaluate_workdir_on,
+    load_seed,
+    pretrained_without_data,
+)
 
 # The other flags that are allowed, by the network's source and the action's flag ("": evaluate).
 _ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
@@ -39,10 +47,36 @@ _ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return exit_code(lambda: _eval(_flags(argv)))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["export"]:
+        return exit_code(lambda: _export(arguments[1:]))
+    return exit_code(lambda: _eval(_flags(arguments)))
 
 
-def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
+def _export(arguments: Sequence[str]) -> None:
+    parser = Parser(
+        prog=f"{Path(sys.argv[0]).name} export",
+        description="Writes a trained network as a program that runs without this package.",
+        allow_abbrev=False,
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", help="folder of a training run")
+    which.add_argument("--pretrained", metavar="NAME", help="weights that come with the package")
+    parser.add_argument("--seed", type=int, help="which network of the run; default: its first")
+    parser.add_argument("folder", metavar="FOLDER", help="where the program is written")
+    flags = parser.parse_args(arguments)
+    if flags.workdir is None and flags.seed is not None:
+        raise ConfigError("--seed goes with --workdir")
+    if flags.workdir is None:
+        run, variables = pretrained_without_data(flags.pretrained)
+        params = variables["params"]
+    else:
+        run, params = load_seed(flags.workdir, flags.seed)
+    program = export_network(run, params, flags.folder)
+    print(f"written to {program}; {program.with_name(EXAMPLE)} loads and calls it")
+
+
+def _flags(arguments: Sequence[str]) -> argparse.Namespace:
     assert __doc__ is not None
     parser = Parser(
         description=__doc__.format(command=Path(sys.argv[0]).name),
@@ -68,7 +102,7 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
         help="write an HTML report of a run; by default report.html in its workdir",
     )
     add_data_flags(parser.add_argument_group("evaluate on another data set"))
-    return parser.parse_args(argv)
+    return parser.parse_args(arguments)
 
 
 def _task(flags: argparse.Namespace) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from stn_jax.cli.experiments import main
+from stn_jax import cli
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.stn_experiments())

@@ -1,14 +1,13 @@
 """Convolution and pooling: XLA's operations on accelerators, faster implementations on CPU.
 
 On CPU the gradients of XLA's convolution and window maximum reach a tenth of the speed of its
-matrix products (see docs/performance.md). There, convolutions are computed as matrix products of
-windows or of their Fourier transforms (:mod:`stn_jax.models.cpu`), with the same parameters and the
+matrix products (see docs/performance.md). There, both call native kernels; without these, a
+convolution is computed as matrix products of windows or of their Fourier transforms, and pooling
+consists of elementwise operations (:mod:`stn_jax.models.cpu`), with the same parameters and the
 same results up to rounding. The implementation is chosen when a program is lowered, for the
-platform it is lowered for. Pooling consists of elementwise operations on all platforms.
+platform it is lowered for. On accelerators pooling consists of elementwise operations, too.
 """
 
-import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,12 +36,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
         window = (1, size, size, 1)
         # A Python constant: JAX recognizes a maximum, and its gradient, by the initial value.
         return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
-    height, width = (side // size * size for side in x.shape[1:3])
-    corners = [
-        x[:, i:height:size, j:width:size] for i, j in itertools.product(range(size), repeat=2)
-    ]
-    # The isnan test propagates NaNs.
-    return functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), corners)
+    return cpu.max_pool(x, size)
 
 
 def conv_general_dilated(

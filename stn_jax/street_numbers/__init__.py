@@ -10,9 +10,20 @@ similar (``scene.py``, ``camera.py``). Results on these images are synthetic, an
 as such.
 """
 
-from stn_jax.street_numbers.atlas import fonts
-from stn_jax.street_numbers.generate import Number, draw, draw_labels, keep, make, number, source
-from stn_jax.street_numbers.generator_config import GeneratorConfig
+from stn_jax.extras import extra
+
+with extra("train"):
+    from stn_jax.street_numbers.atlas import fonts
+    from stn_jax.street_numbers.generate import (
+        Number,
+        draw,
+        draw_labels,
+        keep,
+        make,
+        number,
+        source,
+    )
+    from stn_jax.street_numbers.generator_config import GeneratorConfig
 
 __all__ = [
     "GeneratorConfig",

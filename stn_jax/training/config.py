@@ -18,6 +18,7 @@ from stn_jax.training.config_checks import (
     check_ranges,
     coerce,
     mesh_axes,
+    profiled_steps,
 )
 
 __all__ = ["MAX_COUNT", "Config", "ConfigError", "mesh_axes"]
@@ -85,6 +86,13 @@ class Config:
       steps_per_dispatch: training steps per call of the compiled program.
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
+      keep_checkpoints: how many of the last checkpoints are kept.
+      keep_best: whether the state of the least error, as eval_every finds it, is kept in the
+        folder best of the workdir too; goes with holdout, so that it is not chosen by test images.
+      eval_every: epochs between evaluations during training, one pass over what is evaluated at
+        the end; 0 for none.
+      profile: steps to trace for XProf or Perfetto, as FIRST:LAST, such as 20:25; "" for none.
+        The trace lies in the folder profile of the workdir.
       test_passes: passes over the test set, each with new distortions.
       test_batch_size: examples per evaluation call; does not change results. On a single CPU
         smaller batches are used, as in training.
@@ -129,6 +137,10 @@ class Config:
     steps_per_dispatch: int = 50
     log_every: int = 50
     checkpoint_every: int = 1
+    keep_checkpoints: int = 2
+    keep_best: bool = False
+    eval_every: int = 0
+    profile: str = ""
     test_passes: int = 10
     test_batch_size: int = 500
     figures: bool = True
@@ -144,6 +156,7 @@ class Config:
             *FOLDER_FIELDS,
             *EVALUATION_FIELDS,
             *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every", "tensorboard"),
+            *("keep_checkpoints", "keep_best", "eval_every", "profile"),
         ]
     )
 
@@ -171,6 +184,9 @@ class Config:
             )
         if self.crop and TASKS[self.task].distorts:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
+        if self.keep_best and not (self.holdout and self.eval_every):
+            raise ConfigError("keep_best is True; it goes with holdout and eval_every, both set")
+        profiled_steps(self.profile)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
         for name in ("dataset", *self.FOLDER_FIELDS):

@@ -26,6 +26,8 @@ RANGES: dict[str, tuple[float, float, float | None]] = {
     **dict.fromkeys(("epochs", "batch_size", "steps_per_dispatch"), (1, MAX_COUNT, None)),
     **dict.fromkeys(("log_every", "step_drops"), (1, MAX_COUNT, None)),
     **dict.fromkeys(("test_passes", "test_batch_size"), (1, MAX_COUNT, None)),
+    "keep_checkpoints": (1, MAX_COUNT, None),
+    "eval_every": (0, MAX_COUNT, None),
     **dict.fromkeys(("microbatch", "holdout", "crop"), (0, math.inf, None)),
     **dict.fromkeys(("checkpoint_every", "weight_decay", "clip_norm"), (0, math.inf, None)),
     **dict.fromkeys(("theta_clip", "localization_rate"), (0, math.inf, None)),
@@ -60,6 +62,18 @@ def mesh_axes(mesh: str) -> dict[str, int | None]:
     if list(counts.values()).count(None) == 2:
         raise ConfigError(f"mesh is {mesh!r}; expected a number for one of the two")
     return counts
+
+
+def profiled_steps(profile: str) -> tuple[int, int] | None:
+    """Reads the steps to trace: "20:25" is (20, 25), "" is None; ConfigError for anything else."""
+    if not profile:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", profile)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise ConfigError(
+            f"profile is {profile!r}; expected FIRST:LAST, two steps, such as 20:25, or nothing"
+        )
+    return int(match[1]), int(match[2])
 
 
 def coerce(field: dataclasses.Field, value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from stn_jax.progress import Progress
 from stn_jax.training import processes
 from stn_jax.training.assemble import assemble
-from stn_jax.training.checkpoints import Checkpoints, check_name
+from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.hooks import Hooks
@@ -58,12 +58,7 @@ def train(
     with StopSignals() as signals, contextlib.ExitStack() as stack:
         environment()  # reads the commit now: the checkout may change during a long training
 
-        def open_run() -> Run:
-            if config.checkpoint_every:
-                check_name(folder.checkpoints)  # before anything is written
-            return assemble(config)
-
-        run = processes.run_on_all(open_run)
+        run = processes.run_on_all(lambda: assemble(config))
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())
@@ -105,8 +100,7 @@ def _reevaluate(
         processes.run_on_primary(lambda: claim(result["step"]))
         print(f"{workdir.path} is already trained and evaluated", flush=True)
         return result
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        state, _ = _begin(run, workdir, checkpoints)
+    state, _ = _begin(run, workdir, Checkpoints(workdir.checkpoints))
     step = int(state["step"])
     processes.run_on_primary(lambda: claim(step))
     print(f"evaluating {workdir.path} again: {'; '.join(changed)}", flush=True)
@@ -134,19 +128,8 @@ def fit(
     signals, hooks = signals or StopSignals(), hooks or Hooks()
     # Existing checkpoints are resumed from, even if the run writes none.
     exists = processes.run_on_primary(lambda: workdir.checkpoints.exists())
-    if not run.config.checkpoint_every and not exists:
-        return _fit(run, workdir, signals, hooks, None)
-    with processes.run_on_all(lambda: Checkpoints(workdir.checkpoints)) as checkpoints:
-        return _fit(run, workdir, signals, hooks, checkpoints)
-
-
-def _fit(
-    run: Run,
-    workdir: Workdir,
-    signals: StopSignals,
-    hooks: Hooks,
-    checkpoints: Checkpoints | None,
-) -> State:
+    wanted = run.config.checkpoint_every or exists
+    checkpoints = Checkpoints(workdir.checkpoints) if wanted else None
     config = run.config
     state, pending = _begin(run, workdir, checkpoints)
     step = int(state["step"])

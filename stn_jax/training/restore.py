@@ -37,9 +37,8 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices available now, however many it was trained on.
     run = processes.run_on_all(lambda: assemble(config, mesh="batch"))
-    with Checkpoints(Workdir(workdir).checkpoints) as checkpoints:
-        like = jax.eval_shape(run.init_state)
-        saved = processes.run_on_all(lambda: checkpoints.restore(like))
+    checkpoints, like = Checkpoints(Workdir(workdir).checkpoints), jax.eval_shape(run.init_state)
+    saved = processes.run_on_all(lambda: checkpoints.restore(like))
     if saved is None:
         raise ConfigError(f"{workdir} has no checkpoint; train it first with train.py")
     return run, run.put(saved.state)
@@ -50,6 +49,28 @@ def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
     i = run.config.seeds.index(seed)
     params = jax.tree.map(lambda x: x[i : i + 1], state["params"])
     return dataclasses.replace(run, config=dataclasses.replace(run.config, seeds=(seed,))), params
+
+
+def load_seed(workdir: str | Path, seed: int | None = None) -> tuple[Run, Any]:
+    """One network of a run, on one device: the run, and the network's own parameters.
+
+    Args:
+      workdir: the run's folder.
+      seed: which network; the run's first where None.
+
+    Raises:
+      ConfigError: as :func:`load`, or the run has no such seed.
+      DataError: as :func:`load`.
+    """
+    run, state = load(workdir)
+    seeds = run.config.seeds
+    if seed is not None and seed not in seeds:
+        raise ConfigError(
+            f"seed is {seed}, but {workdir} has networks of seeds {', '.join(map(str, seeds))}"
+        )
+    run, state = run.on_single_device(), run.fetch(state)
+    run, params = select_seed(run, state, seeds[0] if seed is None else seed)
+    return run, jax.tree.map(lambda x: x[0], params)
 
 
 def evaluate_workdir(workdir: str | Path, hooks: Hooks | None = None) -> dict[str, Any]:
@@ -148,7 +169,7 @@ def pretrained_without_data(
     name: str, folder: str | Path | None = None
 ) -> tuple[Run, dict[str, Any]]:
     """A pretrained network as a run without data; one black image serves as its data set."""
-    module, variables = load_pretrained(name, folder=folder)
+    module, variables, _ = load_pretrained(name, folder=folder)
     known = describe(name, folder=folder)
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp.products import product, same_rank, stack_rows
-from stn_jax.warp.validation import MATRICES, check_core, numbers
+from stn_jax.warp.validation import MATRICES, check_core, check_num_spatial_dims, numbers
 
 
 class AffineParameters(NamedTuple):
@@ -61,10 +61,7 @@ def _pair(name: str, value: ArrayLike | Sequence[float]) -> tuple[jax.Array, jax
 
 def identity(num_spatial_dims: int = 2, dtype: jnp.dtype = jnp.float32) -> jax.Array:
     """The identity theta: ``[2, 3]``, or ``[3, 4]`` for ``num_spatial_dims=3``."""
-    if num_spatial_dims not in (2, 3):
-        raise ValueError(
-            f"num_spatial_dims is {num_spatial_dims}; expected 2 (images) or 3 (volumes)"
-        )
+    check_num_spatial_dims(num_spatial_dims)
     return jnp.eye(num_spatial_dims, num_spatial_dims + 1, dtype=dtype)
 
 
@@ -227,7 +224,7 @@ def _square_pixels(theta: jax.Array, aspect: ArrayLike) -> tuple[jax.Array, ...]
 
 
 def scale(theta: ArrayLike) -> jax.Array:
-    """The scale of the sampling window, sqrt |det|, ``[...]``: below 1 the warp magnifies."""
+    """How much larger the sampling window is than the output: ``sqrt |det|``, ``[...]``."""
     theta = _checked(theta, ((2, 3),))
     return jnp.sqrt(jnp.abs(_determinant(theta[..., :2])))
 

@@ -49,6 +49,13 @@ def _compiled(primitive: Any, **params: Any) -> Callable[..., Any]:
     return jax.jit(functools.partial(primitive.bind, **params))
 
 
+def is_partitioned(context: Any) -> bool:
+    """Whether XLA is to divide a program among several devices, by its module's axis context."""
+    if isinstance(context, mlir.ShardingContext):
+        return context.num_devices != 1
+    return set(context.manual_axes) != set(context.mesh.axis_names)
+
+
 def lower(ctx: mlir.LoweringRuleContext, compute: Callable[..., Any], *args: Any) -> Any:
     """Lowers to a function of the arguments that returns a list of results.
 

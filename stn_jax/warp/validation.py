@@ -55,6 +55,14 @@ def check_core(name: str, shape: tuple[int, ...], cores: Sequence[tuple[int, ...
         raise ValueError(f"{name} has shape {shape}; expected {expected}")
 
 
+def check_num_spatial_dims(num_spatial_dims: int) -> None:
+    """Raises ValueError for anything but 2 (images) and 3 (volumes)."""
+    if num_spatial_dims not in (2, 3):
+        raise ValueError(
+            f"num_spatial_dims is {num_spatial_dims}; expected 2 (images) or 3 (volumes)"
+        )
+
+
 def theta_rank(theta: jax.Array) -> int:
     """The number of spatial dimensions of a theta, 2 or 3. Raises ValueError for other shapes."""
     if theta.ndim < 2 or theta.shape[-2:] not in MATRICES:

@@ -80,10 +80,10 @@ def narrow(monkeypatch):
         assembling, "create_model", lambda *a, **k: create_model(*a, **k | {"width": 0.1})
     )
     if importlib.util.find_spec("torch"):
-        from benchmarks import torch_networks
+        from stn_jax import interop
 
-        create = functools.partial(torch_networks.create, width=1 / 16)
-        monkeypatch.setattr(torch_networks, "create", create)
+        create = functools.partial(interop.create, width=1 / 16)
+        monkeypatch.setattr(interop, "create", create)
 
 
 def test_all_sides_of_a_step_compute_the_same(tmp_path, monkeypatch, narrow):

@@ -17,6 +17,7 @@ from stn_jax import pretrained
 from stn_jax.cli import experiments as command
 from stn_jax.data import cache, sources
 from stn_jax.experiments import paper_figures as figures
+from stn_jax.pretrained import loader
 from stn_jax.training import ConfigError, TrainingError
 from stn_jax.training.restore import evaluate_pretrained
 
@@ -143,12 +144,12 @@ def test_a_killed_table_goes_on(tiny_cache, tmp_path, monkeypatch, capsys):
     flags = ["table1", "--rows=rotation/cnn", "--seeds=0,1", *small(tiny_cache), "--epochs=2"]
     code = f"""
 import os, signal, sys
-from stn_jax.experiments.__main__ import main
+from stn_jax.cli.experiments import main
 from stn_jax.training.checkpoints import Checkpoints
 save, count = Checkpoints.save, 0
-def save_or_die(self, state):
+def save_or_die(self, *args):
     global count
-    save(self, state)
+    save(self, *args)
     count += 1
     if count == 3:  # two epochs of the first seed, one of the second
         os.kill(os.getpid(), signal.SIGKILL)
@@ -233,7 +234,7 @@ def test_figures_are_drawn_from_the_weights_of_the_package(
         # Even on so few digits there is no doubt which of them turns digits upright.
         slope, _ = figures.figures.orthogonal_regression(panel.applied, panel.predicted)
         assert (slope < -0.8) == (panel.title == "STN-SL1")
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(loader, "FOLDER", tmp_path)
     assert run("figure3", "--pretrained", f"--cache_dir={tiny_cache}") == 2
     assert "no weights of rotation/stn-c1 come with the package" in capsys.readouterr().err
 
@@ -254,11 +255,11 @@ def test_exported_weights_are_what_was_trained(
     # Rounding the weights moves at most a few of the 90 digits.
     assert known["test_error_percent"] == pytest.approx(line["test_error_percent"], abs=5)
 
-    module, variables = stn_jax.load_pretrained(name, folder=folder)
+    module, variables, _ = stn_jax.load_pretrained(name, folder=folder)
     images = np.zeros((2, *known["input_shape"]), np.float32)
     assert module.apply(variables, images).shape == (2, 10)
 
-    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    monkeypatch.setattr(loader, "FOLDER", folder)
     evaluate = ["eval.py", f"--pretrained={name}"]
     error = f"{known['test_error_percent']:.2f} % on mnist (90"
     assert script(monkeypatch, *evaluate, f"--cache_dir={tiny_cache}") == 0
@@ -285,7 +286,7 @@ def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
     flags = ["--rows=rotation/stn-sl1", "--seeds=1", *small(tiny_cache)]
     assert run("pretrained", *flags, f"--folder={folder}") == 0
     before = lines()
-    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    monkeypatch.setattr(loader, "FOLDER", folder)
     capsys.readouterr()
     assert run("table1", "--pretrained", f"--cache_dir={tiny_cache}") == 0
     said = capsys.readouterr().out

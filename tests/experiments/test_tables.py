@@ -8,8 +8,9 @@ import pytest
 from stn_jax.data.tasks import TASKS
 from stn_jax.experiments import tables
 from stn_jax.experiments.jobs import GUESS, TRAIN_IMAGES
-from stn_jax.experiments.tables import NETWORK, SVHN_PUBLISHED, TABLES
+from stn_jax.experiments.tables import NETWORK, TABLES
 from stn_jax.training import Config, ConfigError
+from stn_jax.training.config_files import read_config_file
 
 
 def test_table_1_is_the_papers():
@@ -49,7 +50,7 @@ def test_table_2_is_the_papers():
 
 
 def test_the_published_training_of_svhn_is_400_000_steps_of_128():
-    config = Config(**SVHN_PUBLISHED)
+    config = read_config_file("svhn_published", {})
     assert abs(TRAIN_IMAGES["svhn_numbers"] // 128 * config.epochs - 400_000) < 1000
     assert (config.batch_size, config.weight_decay, config.step_drops) == (128, 5e-4, 4)
 

@@ -10,8 +10,6 @@ pixels in a warp. On which side of a kink a number falls is decided by rounding,
 programs round alike. So a seed is taken only if all is ``MARGIN`` away from every kink.
 """
 
-import functools
-import importlib.util
 import itertools
 import math
 import pathlib
@@ -21,7 +19,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from stn_jax import create_model
+from stn_jax import create_model, interop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILE = ROOT / "tests" / "data" / "torch_network_cases.npz"
@@ -145,20 +143,10 @@ def clear_seed(case: Case) -> int:
     return next(seed for seed in seeds if keeps_margin(case, inputs(case, seed)))
 
 
-@functools.cache
-def torch_networks() -> Any:
-    """The module ``benchmarks/torch_networks.py``, which is not part of the package."""
-    path = ROOT / "benchmarks" / "torch_networks.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _torch_model(case: Case, params: dict[str, Any]) -> Any:
-    model = torch_networks().create(case.task, case.variant, **case.options)
+    model = interop.create(case.task, case.variant, **case.options)
     model = model.double().eval()
-    torch_networks().load_flax(model, params)
+    interop.load_flax(model, params)
     return model
 
 
@@ -186,7 +174,7 @@ def torch_results(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
     found = {"logits": logits, "loss": loss} | ({} if theta is None else {"theta": theta})
     return {
         **{name: tensor.detach().numpy() for name, tensor in found.items()},
-        "gradients": torch_networks().to_flax(model, gradients=True),
+        "gradients": interop.to_flax(model, gradients=True),
     }
 
 

@@ -20,11 +20,10 @@ from record_torch_networks import (
     Case,
     inputs,
     summary,
-    torch_networks,
     torch_results,
 )
 
-from stn_jax import create_model
+from stn_jax import create_model, interop
 
 # All is of order 1 or divided by its scale, and off by 2e-6 at most; that is some ten roundings of
 # float32, which is what sums of thousands of products gather. A tenth of a pooling window's or a
@@ -125,9 +124,9 @@ class TestTransferOfParameters:
     @pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-dl1"])
     def test_there_and_back_changes_nothing(self, variant):
         params = inputs(Case.of("translated_mnist", variant, width=1 / 16), 0)["params"]
-        module = torch_networks().create("translated_mnist", variant, width=1 / 16)
-        torch_networks().load_flax(module, params)
-        back = torch_networks().to_flax(module)
+        module = interop.create("translated_mnist", variant, width=1 / 16)
+        interop.load_flax(module, params)
+        back = interop.to_flax(module)
         jax.tree.map(np.testing.assert_array_equal, back, params)
 
     def test_height_and_width_are_distinguished(self):
@@ -138,11 +137,11 @@ class TestTransferOfParameters:
         images = 5 * torch.nn.functional.avg_pool2d(torch.randn(2, 1, 64, 80), 5, 1)
         which, options = ("translated_mnist", "stn-c0"), {"width": 1 / 16, "downsample": 1}
         module, again = (
-            torch_networks().create(*which, image_shape=(1, 60, 76), **options) for _ in range(2)
+            interop.create(*which, image_shape=(1, 60, 76), **options) for _ in range(2)
         )
         with torch.no_grad():
             module.transformer.theta.weight.normal_(0, 0.1)
-        params = torch_networks().to_flax(module)
+        params = interop.to_flax(module)
         with torch.no_grad():
             expected = copy.deepcopy(module).double()(images.double()).numpy()
 
@@ -150,18 +149,16 @@ class TestTransferOfParameters:
         logits = compiled(create_model(*which, **options).apply, *args)(*args)
         assert_close(logits, expected, np.abs(expected).max(), "logits")
 
-        torch_networks().load_flax(again, params)
+        interop.load_flax(again, params)
         assert all(map(torch.equal, again.parameters(), module.parameters()))
 
-    def test_another_network_is_rejected(self):
-        networks = torch_networks()
+    def test_another_network_is_refused(self):
         params = inputs(Case.of("rotated_mnist", "stn-c1", width=1 / 16), 0)["params"]
         with pytest.raises(ValueError, match=r"not in both: .*transformer/theta/bias"):
-            networks.load_flax(networks.create("rotated_mnist", "cnn", width=1 / 16), params)
+            interop.load_flax(interop.create("rotated_mnist", "cnn", width=1 / 16), params)
         with pytest.raises(ValueError, match=r"kernel has shape \[9, 9, 1, 4\]; expected .*, 8\]"):
-            networks.load_flax(networks.create("rotated_mnist", "stn-c1", width=1 / 8), params)
+            interop.load_flax(interop.create("rotated_mnist", "stn-c1", width=1 / 8), params)
 
     def test_gradients_want_a_backward_pass(self):
-        networks = torch_networks()
         with pytest.raises(ValueError, match="blocks_0/conv/kernel has no gradient"):
-            networks.to_flax(networks.create("rotated_mnist", "cnn"), gradients=True)
+            interop.to_flax(interop.create("rotated_mnist", "cnn"), gradients=True)

@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from stn_jax.data import cache, house_numbers, sources
 from stn_jax.report import page
-from stn_jax.report import run_report as report_of
 from stn_jax.report import sweep as sweeping
 from stn_jax.report.gallery import first_of_each_class
 from stn_jax.report.run_report import report, sweep, write_report
@@ -63,11 +62,13 @@ class Reader(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.addresses, self.text, self._inside = [], [], [], ""
+        self.attributes = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self._inside = tag
+        self.attributes += attributes
         self.addresses += [v for k, v in attributes if k in ("src", "href", "srcset", "action")]
 
     def handle_endtag(self, tag):
@@ -222,9 +223,9 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
         source = sources.Source("drawn", "1.0.0", 11, split, split, draw=draw)
         monkeypatch.setattr(sources, "load", lambda *_, **__: source)
     monkeypatch.setattr(sweeping, "_FEW", 3)
-    turn = report_of._DISTORTIONS["svhn"]
+    turn = sweeping._DISTORTIONS["svhn"]
     few = dataclasses.replace(turn, values=lambda side, canvas: np.array([-45.0, 0.0, 45.0]))
-    monkeypatch.setitem(report_of._DISTORTIONS, "svhn", few)
+    monkeypatch.setitem(sweeping._DISTORTIONS, "svhn", few)
     config = Config(
         task="svhn",
         variant="stn-c3",
@@ -271,40 +272,54 @@ def test_the_alignment_of_translated_digits_is_reported(tiny_config):
     tiles = {tile.name: tile.value for tile in report(run, params, 0, predictions, []).tiles}
     # The window stays in the middle, so that digits keep the distance at which they were put: of
     # each the deviation over two passes.
-    centers = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
-    within = np.sqrt(((centers[0] - centers[1]) ** 2).sum(-1).mean() / 2)
-    assert [float(slope) for slope in tiles["Slope of places"].split(", ")] == [0, 0]
+    centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
+    within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
+    assert [float(slope) for slope in tiles["Slope of positions"].split(", ")] == [0, 0]
     assert tiles["Within-digit RMS"] == f"{within:.2f} px"
     assert tiles["Within-class RMS"].endswith(" px")
 
 
 def test_texts_cannot_become_markup():
-    hostile = "</script><script>alert(1)</script><b>&amp;\"'"
+    hostile = "</script><script>alert(1)</script><b>&amp;\"'{{ 1 }}]]>"
     digits = np.zeros((1, 3, 4, 4, 1))
     flat = np.zeros((1, 3))
     sweep = page.Sweep(
         *[hostile] * 5,
-        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, None),
+        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, np.arange(3.0)),
     )
+    angles = np.arange(3.0)
     report = page.Report(
         title=hostile,
         about=hostile,
         tiles=[page.Tile(hostile, hostile, hostile)],
         sweep=sweep,
         curves=[page.Curve(hostile, [[(0, 1.0), (1, 2.0)]])],
-        gallery=None,
-        angles=None,
+        gallery=(digits, digits),
+        angles=page.Angles(angles, -angles, angles.astype(int)),
         confusion=np.ones((1, 1), int),
         hardest=[page.Hard(hostile, hostile, digits[0, 0], None)],
-        config={hostile: hostile},
+        config={hostile: hostile, "list": [hostile]},
         defaults={},
-        made_with={},
+        made_with={hostile: hostile},
         names=[hostile],
     )
-    reader = Reader(page.render(report))
+    text = page.render(report)
+    reader = Reader(text)
     assert "b" not in reader.tags[reader.tags.index("section") :]
     assert reader.tags.count("script") == 2
-    assert hostile in "".join(reader.text)
+    # As texts they are whole: 3 above, 3 in a tile, 2 of the slider, 1 of a curve, 2 in the matrix,
+    # 2 of an image, 3 of the configuration, 2 below.
+    assert "\n".join(reader.text).count(hostile) == 18
+    # As attributes too: of the thumbnail, the slider, a cell, and the pictures of two charts.
+    labels = [value for name, value in reader.attributes if name in ("aria-label", "title")]
+    assert [value for value in labels if hostile in value] == [
+        *(hostile, hostile, hostile, hostile),
+        f"{hostile} read as {hostile}: 1 of 1",
+    ]
+    store = json.loads(re.search(r'id="sweep-data">(.*?)</script>', text, re.S)[1])
+    assert store["examples"][0]["label"] == store["applied"] == hostile
+    for raw in ("<script>alert", "<b>&amp;\"'"):
+        assert raw not in text
 
 
 def test_numbers_that_are_not_finite_stand_on_the_page_as_such():

@@ -240,7 +240,7 @@ def test_a_failure_in_one_process_before_a_collective_ends_the_other(tmp_path, f
 
 EXPERIMENTS = """
 import sys
-from stn_jax.experiments.__main__ import main
+from stn_jax.cli.experiments import main
 sys.exit(main(sys.argv[1:]))
 """
 

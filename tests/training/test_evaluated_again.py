@@ -53,7 +53,7 @@ def test_other_settings_of_the_evaluation_are_evaluated(run, capsys):
     assert {k: again[k] for k in same} == {k: before[k] for k in same}
     assert evaluate_workdir(path) == again
 
-    train(dataclasses.replace(config, test_passes=3, test_batch_size=7), path)
+    train(dataclasses.replace(config, test_passes=3, test_batch_size=7), path, DrawFigures())
     assert assert_agree(path)["test_error_percent"] == again["test_error_percent"]
     assert not list((path / "figures").glob("*.png"))
 
@@ -74,7 +74,7 @@ def test_files_agree_whatever_is_evaluated_again(run, tmp_path):
     for name, value in volatile_values(config).items():
         if name in Config.FOLDER_FIELDS:
             Path(value := str(tmp_path / name)).mkdir()
-        train(dataclasses.replace(config, **{name: value}), path)
+        train(dataclasses.replace(config, **{name: value}), path, DrawFigures())
         assert_agree(path)
         kept = Config.load(path)
         trained_only = name not in (*Config.EVALUATION_FIELDS, *Config.FOLDER_FIELDS)
@@ -86,7 +86,7 @@ def test_a_run_that_cannot_be_evaluated_again_is_rejected_and_unchanged(run):
     shutil.rmtree(path / "checkpoints")
     before = {name: (path / name).read_bytes() for name in ("config.json", "result.json")}
     with pytest.raises(ConfigError, match=r"of another evaluation \(test_passes: 1 against 3\)"):
-        train(dataclasses.replace(config, test_passes=3), path)
+        train(dataclasses.replace(config, test_passes=3), path, DrawFigures())
     assert {name: (path / name).read_bytes() for name in before} == before
     assert train(config, path, DrawFigures()) == json.loads(before["result.json"])
 
@@ -111,7 +111,7 @@ def test_at_no_moment_do_files_contradict_each_other(run, monkeypatch):
 
     monkeypatch.setattr(Workdir, "write_json", write_and_look)
     monkeypatch.setattr(Path, "unlink", unlink_and_look)
-    train(dataclasses.replace(config, test_passes=2), path)
+    train(dataclasses.replace(config, test_passes=2), path, DrawFigures())
     assert states[0] is None
     assert states[-1] == 2
 
@@ -145,7 +145,7 @@ def test_training_resumes_from_checkpoints_even_if_it_writes_none(run, capsys):
     longer = dataclasses.replace(config, epochs=2, checkpoint_every=0)
     (path / "result.json").unlink()
     Workdir(path).write_json("config.json", longer.to_dict())
-    assert train(longer, path)["step"] == 8
+    assert train(longer, path, DrawFigures())["step"] == 8
     assert "resuming from step 4 of 8" in capsys.readouterr().out
     assert evaluate_workdir(path)["step"] == 8
 

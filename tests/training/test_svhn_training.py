@@ -243,8 +243,7 @@ def test_training_needs_none_of_the_packages_that_prepared_the_data(svhn_cache):
             sys.modules[name] = None  # an import of it fails
         import jax, jax.numpy as jnp
         from stn_jax.training import Config
-        from stn_jax.report.user_images import classify_files
-from stn_jax.training.assemble import assemble
+        from stn_jax.training.assemble import assemble
         run = assemble(Config(task="svhn", dataset="svhn_numbers", variant="cnn", batch_size=8,
                               cache_dir=sys.argv[1]))
         print(run.data.images.shape)

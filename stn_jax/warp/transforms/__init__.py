@@ -4,14 +4,16 @@ A family is the set of transforms that a spatial transformer may apply (Jaderber
 Section 3.2). It holds no parameters itself; parameters ``[..., size]`` come from a network or from
 the user. In every family, parameters of 0 are exactly the identity.
 
-| name | class | parameters | theta |
-|---|---|---|---|
-| rotation | :class:`Rotation` | angle in radians | 2x3 |
-| attention | :class:`Attention` | log of the scale, shift x, y | 2x3 |
-| similarity | :class:`Similarity` | angle in radians, log of the scale, shift x, y | 2x3 |
-| affine | :class:`Affine` | theta minus the identity, row by row | 2x3, volumes 3x4 |
-| projective | :class:`Projective` | theta minus the identity, without the last entry | 3x3 |
-| tps | :class:`ThinPlateSpline` | displacements of the control points, row by row, (x, y) | KxKx2 |
+========== ======================== ============================================== ==========
+name       class                    parameters                                     theta
+========== ======================== ============================================== ==========
+rotation   :class:`Rotation`        angle in radians                               2x3
+attention  :class:`Attention`       log of the scale, shift x, y                   2x3
+similarity :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
+affine     :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
+projective :class:`Projective`      theta minus the identity, but its last entry   3x3
+tps        :class:`ThinPlateSpline` displacements (x, y) of control points by row  KxKx2
+========== ======================== ============================================== ==========
 
 Theta is the transform that the parameters describe: a matrix, or the positions of the control
 points. Thetas can be composed, inspected, and turned into a grid of any resolution

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from stn_jax.warp import affine
+from stn_jax.warp import affine, validation
 from stn_jax.warp.grid import affine_grid
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sample import affine_transform
@@ -135,7 +135,7 @@ class Affine(_AffineTransform):
     num_spatial_dims: int = 2
 
     def __post_init__(self) -> None:
-        affine.identity(self.num_spatial_dims)  # raises for other numbers
+        validation.check_num_spatial_dims(self.num_spatial_dims)
 
     @property
     def size(self) -> int:

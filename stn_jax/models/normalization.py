@@ -1,0 +1,65 @@
+"""From images as they are stored to what a network was trained on."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalize:
+    """Normalizes images as in a network's training: ``normalize(images)``.
+
+    Attributes:
+      mean, deviation: of the training images' pixels in [0, 1]: a number, or one a channel.
+      shape: height, width and channels of the images that the network takes.
+    """
+
+    mean: Any
+    deviation: Any
+    shape: tuple[int, int, int]
+
+    def __call__(self, images: ArrayLike) -> jax.Array:
+        """Images ``[..., H, W, C]``, floats in [0, 1] or uint8, as the network takes them: float32.
+
+        Raises:
+          ValueError: they have another height, width or number of channels.
+          TypeError: they are neither floats nor uint8.
+        """
+        images = jnp.asarray(images)
+        if images.shape[-3:] != self.shape:
+            height, width, channels = self.shape
+            raise ValueError(
+                f"images have shape {images.shape}; this network takes [..., {height}, {width}, "
+                f"{channels}]" + _hint(images.shape, channels)
+            )
+        if images.dtype == jnp.uint8:
+            images = images.astype(jnp.float32) / 255
+        elif not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"images have type {images.dtype}; expected floats in [0, 1] or uint8")
+        mean, deviation = (jnp.asarray(x, jnp.float32) for x in (self.mean, self.deviation))
+        return (images.astype(jnp.float32) - mean) / deviation
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], shape: Sequence[int]) -> "Normalize":
+        """From what is stored of a network: mean and deviation (0 and 1 if not stated), a shape."""
+        mean, deviation = (
+            np.asarray(stored.get(name, default), np.float32)
+            for name, default in (("mean", 0), ("deviation", 1))
+        )
+        height, width, channels = map(int, shape)
+        return cls(mean, deviation, (height, width, channels))
+
+
+def _hint(shape: tuple[int, ...], channels: int) -> str:
+    if len(shape) < 3:
+        return ": images of one channel have a last axis of 1"
+    if shape[-1] == 3 and channels == 1:
+        return ": convert colors to gray, images.mean(-1, keepdims=True)"
+    if shape[-3] == channels != shape[-1]:
+        return ": channels are the last axis"
+    return ": resize or pad them"

@@ -1,0 +1,1 @@
+"""Pictures and pages of trained networks: figures, galleries, charts, the HTML report."""
