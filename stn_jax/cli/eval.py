@@ -66,7 +66,7 @@ def _export(arguments: Sequence[str]) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="where the program is written")
     flags = parser.parse_args(arguments)
     if flags.workdir is None and flags.seed is not None:
-        raise ConfigError("--seed goes with --workdir")
+        raise ConfigError("--seed needs --workdir")
     if flags.workdir is None:
         run, variables = pretrained_without_data(flags.pretrained)
         params = variables["params"]

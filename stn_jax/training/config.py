@@ -86,13 +86,13 @@ class Config:
       steps_per_dispatch: training steps per call of the compiled program.
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
-      keep_checkpoints: how many of the last checkpoints are kept.
-      keep_best: whether the state of the least error, as eval_every finds it, is kept in the
-        folder best of the workdir too; goes with holdout, so that it is not chosen by test images.
-      eval_every: epochs between evaluations during training, one pass over what is evaluated at
-        the end; 0 for none.
-      profile: steps to trace for XProf or Perfetto, as FIRST:LAST, such as 20:25; "" for none.
-        The trace lies in the folder profile of the workdir.
+      keep_checkpoints: number of recent checkpoints to keep.
+      keep_best: whether to also keep the state with the lowest error measured by eval_every, in
+        the workdir's folder best; needs holdout, so that test images do not choose it.
+      eval_every: epochs between evaluations during training, one pass over the evaluation set
+        each; 0: none.
+      profile: steps to trace for XProf or Perfetto, as FIRST:LAST, such as 20:25; "": none. The
+        trace is written to the workdir's folder profile.
       test_passes: passes over the test set, each with new distortions.
       test_batch_size: examples per evaluation call; does not change results. On a single CPU
         smaller batches are used, as in training.
@@ -185,7 +185,7 @@ class Config:
         if self.crop and TASKS[self.task].distorts:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
         if self.keep_best and not (self.holdout and self.eval_every):
-            raise ConfigError("keep_best is True; it goes with holdout and eval_every, both set")
+            raise ConfigError("keep_best is True, which needs holdout and eval_every; set both")
         profiled_steps(self.profile)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
