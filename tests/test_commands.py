@@ -121,11 +121,11 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir needs --dataset"),
         (
             ["eval.py", "--workdir=run", "--dataset=mnist", "--report"],
-            "--dataset goes with --workdir or --pretrained; here: --workdir --report",
+            "--dataset cannot be combined with --workdir --report; it needs",
         ),
         (
             ["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"],
-            "--box goes with --workdir --image",
+            "--box cannot be combined with --workdir; it needs --workdir --image",
         ),
         (
             ["eval.py", "--workdir=run", "--image", "x.png", "--box", "1", "2", "3", "4"],

@@ -82,11 +82,11 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert run("table1", *flags, "--dry-run") == 0
     out = capsys.readouterr().out
     assert out.startswith("0 of 1 runs are done; to train: 1, roughly")
-    assert "rotation/cnn, seed 3: some" in out
+    assert "rotation/cnn, seed 3: roughly" in out
     assert list(tmp_path.iterdir()) == []
 
     assert run("table1", *flags) == 0
-    assert "[1 of 1] rotation/cnn, seed 3: some" in capsys.readouterr().out
+    assert "[1 of 1] rotation/cnn, seed 3: roughly" in capsys.readouterr().out
     (line,) = lines()
     expected = {
         "row": "rotation/cnn",
@@ -340,7 +340,7 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
         (["table1", "--config.width=wide"], "width is 'wide', of type str; expected float"),
         (["table1", "--config.variant=cnn"], "--config.variant is set by the rows of a table"),
         (["table1", "--config.epochs"], "--config.epochs has no value; expected --config.epochs="),
-        (["table1", "--pretrained", "--epochs=9"], "epochs is that of the weights, which are as"),
+        (["table1", "--pretrained", "--epochs=9"], "epochs is given by the weights"),
         (["figure2", "--pretrained", "--epochs=9"], "with --pretrained only data folders"),
         (["figure2", "--pretrained", "--workdir=a"], "with --pretrained only data folders"),
         (["table1", "rotation/cnn"], "unknown argument 'rotation/cnn'; --help lists"),

@@ -79,7 +79,7 @@ def test_larger_images_take_lower_rates():
 def test_settings_come_before_a_rows_defaults():
     row = TABLES["table2"].select(["svhn/cnn"])[0]
     assert row.config({"epochs": 3, "dataset": "made_up"}).dataset == "made_up"
-    with pytest.raises(ConfigError, match=r"--config\.task is what the rows"):
+    with pytest.raises(ConfigError, match=r"--config\.task is set by the rows"):
         row.config({"task": "svhn_cropped"})
 
 
