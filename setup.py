@@ -108,7 +108,8 @@ class BuildNative(build_ext):
             self.distribution.ext_modules = []
             print(
                 f"stn_jax is installed without its native CPU kernels ({error}); warps "
-                "and layers on CPU will be computed by plain JAX. A C++17 compiler, named by CXX, builds them.",
+                "and layers on CPU will be computed by plain JAX. A C++17 compiler, named by CXX, "
+                "builds them.",
                 file=sys.stderr,
             )
 

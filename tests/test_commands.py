@@ -121,7 +121,7 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir needs --dataset"),
         (
             ["eval.py", "--workdir=run", "--dataset=mnist", "--report"],
-            "--dataset cannot be combined with --workdir --report; it needs --workdir or --pr",
+            "--dataset cannot be combined with --workdir --report; it needs",
         ),
         (
             ["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"],

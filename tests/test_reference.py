@@ -29,6 +29,7 @@ INTERNAL = {
     "stn_jax.report.charts",
     "stn_jax.report.page",
     "stn_jax.report.sweep",
+    "stn_jax.tensor_file",
 }
 # Rooms that are a list of modules: each of these is public. Of the others it is what they export.
 LISTS = {"stn_jax.analysis", "stn_jax.report"}
@@ -37,7 +38,6 @@ BESIDES = {
     "stn_jax.data.tasks",
     "stn_jax.data.photographs",
     "stn_jax.models.classifiers",
-    "stn_jax.models.normalization",
     "stn_jax.training.evaluation",
     "stn_jax.training.export",
     "stn_jax.training.restore",

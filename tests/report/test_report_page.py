@@ -222,7 +222,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
 
         source = sources.Source("drawn", "1.0.0", 11, split, split, draw=draw)
         monkeypatch.setattr(sources, "load", lambda *_, **__: source)
-    monkeypatch.setattr(sweeping, "_FEW", 3)
+    monkeypatch.setattr(sweeping, "_MAX_EXAMPLES", 3)
     turn = sweeping._DISTORTIONS["svhn"]
     few = dataclasses.replace(turn, values=lambda side, canvas: np.array([-45.0, 0.0, 45.0]))
     monkeypatch.setitem(sweeping._DISTORTIONS, "svhn", few)
