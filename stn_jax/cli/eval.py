@@ -37,7 +37,7 @@ from stn_jax.training.restore import (
 
 # The other flags that are allowed, by the network's source and the action's flag ("": evaluate).
 _ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
-    ("workdir", ""): ("dataset", *Config.FOLDER_FIELDS),
+    ("workdir", ""): ("best", "dataset", *Config.FOLDER_FIELDS),
     ("workdir", "image"): ("box",),
     ("workdir", "report"): (),
     ("pretrained", ""): ("dataset", *Config.FOLDER_FIELDS),
@@ -63,15 +63,16 @@ def _export(arguments: Sequence[str]) -> None:
     which.add_argument("--workdir", help="folder of a training run")
     which.add_argument("--pretrained", metavar="NAME", help="weights that come with the package")
     parser.add_argument("--seed", type=int, help="which network of the run; default: its first")
+    parser.add_argument("--best", action="store_true", help="its best state, see keep_best")
     parser.add_argument("folder", metavar="FOLDER", help="where the program is written")
     flags = parser.parse_args(arguments)
-    if flags.workdir is None and flags.seed is not None:
-        raise ConfigError("--seed needs --workdir")
+    if flags.workdir is None and (flags.seed is not None or flags.best):
+        raise ConfigError("--seed and --best need --workdir")
     if flags.workdir is None:
         run, variables = pretrained_without_data(flags.pretrained)
         params = variables["params"]
     else:
-        run, params = load_seed(flags.workdir, flags.seed)
+        run, params = load_seed(flags.workdir, flags.seed, best=flags.best)
     program = export_network(run, params, flags.folder)
     print(f"written to {program}; {program.with_name(EXAMPLE)} loads and calls it")
 
@@ -100,6 +101,12 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
         const="",
         metavar="FILE",
         help="write an HTML report of a run; by default report.html in its workdir",
+    )
+    parser.add_argument(
+        "--best",
+        action="store_true",
+        default=None,
+        help="evaluate the best state of a run with keep_best, on the test split; writes nothing",
     )
     add_data_flags(parser.add_argument_group("evaluate on another data set"))
     return parser.parse_args(arguments)
@@ -136,7 +143,7 @@ def _eval(flags: argparse.Namespace) -> None:
         _classify(flags)
     elif source == "pretrained":
         _evaluate_pretrained(flags)
-    elif flags.dataset is not None:
+    elif flags.dataset is not None or flags.best:
         _evaluate_on(flags)
     else:
         print_result(evaluate_workdir(flags.workdir, DrawFigures()), flags.workdir)
@@ -166,10 +173,12 @@ def _evaluate_pretrained(flags: argparse.Namespace) -> None:
 
 
 def _evaluate_on(flags: argparse.Namespace) -> None:
-    result = evaluate_workdir_on(flags.workdir, data_settings(flags))
+    best = bool(flags.best)
+    result = evaluate_workdir_on(flags.workdir, data_settings(flags), best=best)
+    dataset = flags.dataset or Config.load(flags.workdir).dataset
     by_position = result.get("position_error_percent")
     digits = f" (digits: {np.mean(by_position):.2f} %)" if by_position else ""
     print(
-        f"{flags.workdir}: test error {result['mean']:.2f} %{digits} on {flags.dataset} "
-        f"({result['test_examples']} examples)"
+        f"{flags.workdir}{', best state' * best}: test error {result['mean']:.2f} %{digits} on "
+        f"{dataset} ({result['test_examples']} examples)"
     )

@@ -19,8 +19,18 @@ from stn_jax.cli.summary import print_result
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import processes, train
 from stn_jax.training.config_files import named_configs
+from stn_jax.training.overview import overview
+from stn_jax.training.run import Run
 
 DEFAULT = "quickstart"
+
+
+class _Hooks(DrawFigures):
+    """What the command shows besides: an overview before the first step, figures at the end."""
+
+    def before_steps(self, run: Run, step: int) -> None:
+        if step == 0:
+            print(overview(run), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +46,7 @@ def _train(arguments: Sequence[str]) -> None:
     enable_compilation_cache()
     processes.join()
     config, workdir = processes.run_on_all(lambda: read_config(arguments, DEFAULT))
-    result = train(config, workdir, DrawFigures())
+    result = train(config, workdir, _Hooks())
     if processes.is_primary():
         print_result(result, workdir)
 

@@ -55,6 +55,12 @@ class Checkpoints:
         """The newest checkpoint's step; None where there is none."""
         return max(self.steps(), default=None)
 
+    def delete(self, step: int) -> None:
+        """Deletes the checkpoint of a step."""
+        for each, path in self._stored():
+            if each == step:
+                _delete(path)
+
     def save(self, state: State, log: dict[str, Any] | None = None) -> None:
         """Writes a state under its step, and then deletes the oldest beyond those that are kept.
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,8 +50,37 @@ def predict_classes(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     return probability.argmax(-1), best.reshape(len(logits), math.prod(best.shape[1:])).prod(-1)
 
 
+PredictStep = Callable[..., Any]
+
+
+def predict_step(run: Run) -> PredictStep:
+    """Compiles the evaluation of a batch, for :func:`predict`."""
+
+    @functools.partial(jax.jit, **_replicated(run))
+    def step(params, data, images, number, indices):
+        key = jax.random.fold_in(jax.random.key(TEST_KEY), number)
+        keys = example_keys(key, indices)
+        images, applied = distorted_batch(run.task, data, keys, images, train=False)
+        logits, details = run.apply(params, images)
+        return *predict_classes(logits), run.pose(details), applied
+
+    return step
+
+
+def _replicated(run: Run) -> dict[str, Any]:
+    """Options of jit for results that every device, and so every process, has whole."""
+    if run.placement is None or run.placement.single:
+        return {}
+    return {"out_shardings": run.placement.replicated}
+
+
 def predict(
-    run: Run, params: Any, *, passes: int | None = None, quiet: bool = False
+    run: Run,
+    params: Any,
+    *,
+    passes: int | None = None,
+    quiet: bool = False,
+    step: PredictStep | None = None,
 ) -> Predictions:
     """Runs the networks over the test set.
 
@@ -60,26 +89,16 @@ def predict(
       params: its parameters, with a leading axis of seeds.
       passes: number of passes; None: the configuration's.
       quiet: whether to hide the progress bar.
+      step: what :func:`predict_step` gives, for those who call this several times.
     """
-    passes = passes or run.config.test_passes
+    passes, step = passes or run.config.test_passes, step or predict_step(run)
     total = len(run.test.images)
     placement = None if run.placement is None or run.placement.single else run.placement
     devices = 1 if placement is None else placement.mesh.size
     size = run.chunk_size(-(-min(run.config.test_batch_size, total) // devices) * devices)
-    replicated: dict[str, Any] = (
-        {} if placement is None else {"out_shardings": placement.replicated}
-    )
 
     def shard(x):
         return x if placement is None else placement.put(x, placement.by_device)
-
-    @functools.partial(jax.jit, **replicated)
-    def batch(params, data, images, number, indices):
-        key = jax.random.fold_in(jax.random.key(TEST_KEY), number)
-        keys = example_keys(key, indices)
-        images, applied = distorted_batch(run.task, data, keys, images, train=False)
-        logits, details = run.apply(params, images)
-        return *predict_classes(logits), run.pose(details), applied
 
     by_seed = []
     with Progress(
@@ -87,7 +106,7 @@ def predict(
     ) as progress:
         for seed in range(len(run.config.seeds)):
             own = jax.jit(
-                lambda tree, seed=seed: jax.tree.map(lambda x: x[seed], tree), **replicated
+                lambda tree, seed=seed: jax.tree.map(lambda x: x[seed], tree), **_replicated(run)
             )(params)
             outputs = []
             for i in range(passes):
@@ -96,7 +115,7 @@ def predict(
                     indices = np.arange(start, start + size)
                     images = run.test.images[np.minimum(indices, total - 1)]
                     args = (shard(images), np.int32(i), shard(indices.astype(np.int32)))
-                    out = jax.device_get(batch(own, run.data, *args))
+                    out = jax.device_get(step(own, run.data, *args))
                     count = min(size, total - start)
                     outputs.append(jax.tree.map(lambda x, count=count: x[:count], out))
                     progress.advance(count)

@@ -15,6 +15,9 @@ class Hooks:
     primary one. An exception from a hook ends the training.
     """
 
+    def before_steps(self, run: "Run", step: int) -> None:
+        """Called once, before the first step that is taken: 0, or where a training resumes."""
+
     def after_steps(self, step: int) -> None:
         """Called after each dispatch, once its metrics and checkpoint, if due, are written."""
 

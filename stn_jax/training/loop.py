@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.hooks import Hooks
 from stn_jax.training.metrics_log import MetricsLog
+from stn_jax.training.monitor import Monitor, Trace
 from stn_jax.training.provenance import environment
 from stn_jax.training.run import Run
 from stn_jax.training.signals import StopSignals
@@ -128,9 +131,8 @@ def fit(
     signals, hooks = signals or StopSignals(), hooks or Hooks()
     # Existing checkpoints are resumed from, even if the run writes none.
     exists = processes.run_on_primary(lambda: workdir.checkpoints.exists())
-    wanted = run.config.checkpoint_every or exists
-    checkpoints = Checkpoints(workdir.checkpoints) if wanted else None
-    config = run.config
+    keep, wanted = run.config.keep_checkpoints, run.config.checkpoint_every or exists
+    checkpoints = Checkpoints(workdir.checkpoints, keep=keep) if wanted else None
     state, pending = _begin(run, workdir, checkpoints)
     step = int(state["step"])
 
@@ -139,36 +141,105 @@ def fit(
         return MetricsLog(run, workdir, step, seconds, pending, hooks)
 
     log = processes.run_on_all(begin_log)
-    train_steps = run.train_steps()
-    images = config.batch_size * len(config.seeds)
-    total = run.total_steps * images
-    quiet = not processes.is_primary()
-    single_process = jax.process_count() == 1
-    with (
-        signals.held_back(),
-        Progress("train", total, "images", start=step * images, quiet=quiet) as progress,
-        log,
-    ):
-        while step < run.total_steps:
-            end = _next_stop(run, step)
-            state, log.metrics = train_steps(state, log.metrics, run.data, np.int32(end - step))
-            log.steps += end - step
-            save = checkpoints if _checkpoint_due(run, end) else None
-            logged = end % config.log_every == 0 or bool(save) or end == run.total_steps
-            if logged:
-                log.write(end, checkpoints)
-            if save:
-                _save(run, workdir, hooks, save, state)
-            progress.advance((end - step) * images, log.note)
-            step = end
-            hooks.after_steps(step)
-            if logged and not single_process:
-                # All processes stop at the same step, whichever of them received the signal.
-                signals.receive(processes.all_reduce_max(signals.received or 0))
-            if signals.received and (single_process or logged):
-                _stop(run, workdir, hooks, checkpoints, state, log, signals.received.name)
-                break
-    return state
+    if step < run.total_steps and processes.is_primary():
+        hooks.before_steps(run, step)
+    training = _Training(run, workdir, hooks, checkpoints, log)
+    with signals.held_back(), log:
+        return training.steps(state, signals)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """The loop over the steps of a run, and what is due between them."""
+
+    run: Run
+    workdir: Workdir
+    hooks: Hooks
+    checkpoints: Checkpoints | None
+    log: MetricsLog
+
+    def steps(self, state: State, signals: StopSignals) -> State:
+        """Takes the steps that are left, or those up to a signal to stop."""
+        run, log = self.run, self.log
+        step, images = int(state["step"]), run.config.batch_size * len(run.config.seeds)
+        single_process = jax.process_count() == 1
+        train_steps, trace = run.train_steps(), Trace(run, self.workdir)
+        monitor = Monitor(run, self.workdir)
+        with (
+            contextlib.closing(trace),
+            Progress(
+                "train",
+                run.total_steps * images,
+                "images",
+                start=step * images,
+                quiet=not processes.is_primary(),
+            ) as progress,
+        ):
+            while step < run.total_steps:
+                end = _next_stop(run, step, trace.steps)
+                trace.before(step)
+                state, log.metrics = train_steps(state, log.metrics, run.data, np.int32(end - step))
+                log.steps += end - step
+                trace.after(end, state)
+                logged = self._after_dispatch(state, end, monitor)
+                progress.advance((end - step) * images, log.note)
+                step = end
+                self.hooks.after_steps(step)
+                if logged and not single_process:
+                    # All processes stop at the same step, whichever of them got the signal.
+                    signals.receive(processes.all_reduce_max(signals.received or 0))
+                if signals.received and (single_process or logged):
+                    self._stop(state, signals.received.name)
+                    break
+        return state
+
+    def _after_dispatch(self, state: State, step: int, monitor: Monitor) -> bool:
+        """Evaluates, logs and saves if that is due; whether a line of metrics was written."""
+        run = self.run
+        save = self.checkpoints if _checkpoint_due(run, step) else None
+        evaluated = None
+        if monitor.due(step):
+            self.log.check(self.checkpoints)
+            start = time.perf_counter()
+            evaluated = monitor.evaluate(state)
+            self.log.exclude(time.perf_counter() - start)
+        logged = step % run.config.log_every == 0 or step == run.total_steps
+        logged = logged or save is not None or evaluated is not None
+        if logged:
+            self.log.write(step, self.checkpoints, evaluated)
+        if save is not None:
+            self._save(save, state)
+        return logged
+
+    def _save(
+        self, checkpoints: Checkpoints, state: State, pending: dict[str, Any] | None = None
+    ) -> None:
+        state = self.run.fetch(state)
+
+        def save() -> int:
+            self.workdir.sync_metrics()
+            checkpoints.save(state, pending)
+            self.hooks.after_checkpoint(int(state["step"]))
+            return 0
+
+        processes.run_on_primary(save)
+
+    def _stop(self, state: State, name: str) -> None:
+        """Saves the state when a signal stops the training, and reports it."""
+        step = int(state["step"])
+        message = f"{name}: stopped at step {step} of {self.run.total_steps}"
+        if self.checkpoints is None:
+            message += "; nothing is saved because checkpoint_every is 0"
+            print(message, file=sys.stderr, flush=True)
+            return
+        if self.checkpoints.latest_step() != step:
+            self.log.check(self.checkpoints)
+            self._save(self.checkpoints, state, self.log.pending())
+        print(
+            f"{message}, saved in {self.workdir.path}; run the same command again to resume",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _begin(
@@ -195,58 +266,14 @@ def _begin(
     return run.put(saved.state), saved.log
 
 
-def _save(
-    run: Run,
-    workdir: Workdir,
-    hooks: Hooks,
-    checkpoints: Checkpoints,
-    state: State,
-    pending: dict[str, Any] | None = None,
-) -> None:
-    state = run.fetch(state)
-
-    def save() -> int:
-        workdir.sync_metrics()
-        checkpoints.save(state, pending)
-        hooks.after_checkpoint(int(state["step"]))
-        return 0
-
-    processes.run_on_primary(save)
-
-
-def _stop(
-    run: Run,
-    workdir: Workdir,
-    hooks: Hooks,
-    checkpoints: Checkpoints | None,
-    state: State,
-    log: MetricsLog,
-    name: str,
-) -> None:
-    """Saves the state when a signal stops the training, and reports it."""
-    step = int(state["step"])
-    message = f"{name}: stopped at step {step} of {run.total_steps}"
-    if checkpoints is None:
-        message += "; nothing is saved because checkpoint_every is 0"
-        print(message, file=sys.stderr, flush=True)
-        return
-    if checkpoints.latest_step() != step:
-        log.check(checkpoints)
-        _save(run, workdir, hooks, checkpoints, state, log.pending())
-    print(
-        f"{message}, saved in {workdir.path}; run the same command again to resume",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _next_stop(run: Run, step: int) -> int:
-    """The step at which the next dispatch ends: no later than the next log point or epoch end."""
+def _next_stop(run: Run, step: int, bounds: Sequence[int]) -> int:
+    """The step at which the next dispatch ends: no later than where something is due."""
     config = run.config
     return min(
         step + config.steps_per_dispatch,
         (step // config.log_every + 1) * config.log_every,
         (step // run.steps_per_epoch + 1) * run.steps_per_epoch,
+        *(bound for bound in bounds if bound > step),
     )
 
 

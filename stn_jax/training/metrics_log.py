@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -84,8 +85,18 @@ class MetricsLog:
             raise TrainingError(_non_finite_message(self._run, sums.bad_step, checkpoints))
         return sums
 
-    def write(self, step: int, checkpoints: Checkpoints | None) -> None:
-        """Writes the means since the last line. Raises TrainingError as :meth:`check`."""
+    def exclude(self, seconds: float) -> None:
+        """Leaves so much time, up to now, out of the training's time and rate."""
+        self._begun += seconds
+        self._last += seconds
+
+    def write(
+        self, step: int, checkpoints: Checkpoints | None, evaluated: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes the means since the last line, and what an evaluation found.
+
+        Raises TrainingError as :meth:`check`.
+        """
         sums = self.check(checkpoints)
         run, config = self._run, self._run.config
         now = time.perf_counter()
@@ -109,6 +120,7 @@ class MetricsLog:
             self._warn_of_transforms(step, means)
         line: dict[str, Any] = {"step": step, "epoch": round(step / run.steps_per_epoch, 4)}
         line |= {name: [round(float(x), 6) for x in value] for name, value in means.items()}
+        line |= evaluated or {}
         line["learning_rate"] = float(run.schedule(step - 1))
         images = self.steps * config.batch_size * len(config.seeds)
         line["images_per_second"] = round(images / (now - self._last), 1)
@@ -119,6 +131,8 @@ class MetricsLog:
             if self._board is not None:
                 for name, value in means.items():
                     self._board.add_scalar(f"train/{name}", float(np.mean(value)), step)
+                for name, value in (evaluated or {}).items():
+                    self._board.add_scalar(f"eval/{name}", float(np.mean(value)), step)
             self._hooks.write_metrics(line)
             return 0
 
@@ -126,6 +140,7 @@ class MetricsLog:
         self.note = (
             f"epoch {step / run.steps_per_epoch:.1f}, loss {np.mean(means['loss']):.3f}, "
             f"train error {np.mean(means['train_error_percent']):.2f} %"
+            + "".join(f", {name} {np.mean(x):.2f}" for name, x in (evaluated or {}).items())
         )
         self.metrics, self.steps = run.empty_metrics(), 0
         self._last = now

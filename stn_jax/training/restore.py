@@ -23,12 +23,15 @@ from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
 
 
-def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple[Run, State]:
+def load(
+    workdir: str | Path, folders: Mapping[str, Any] | None = None, *, best: bool = False
+) -> tuple[Run, State]:
     """Loads a run from its folder: configuration, data and newest checkpoint.
 
     Args:
       workdir: the run's folder.
       folders: data_dir, manual_dir and cache_dir that override the configuration's.
+      best: whether to load the best state, which ``keep_best`` keeps, in place of the newest.
 
     Raises:
       ConfigError: the folder holds no run or no checkpoint.
@@ -37,9 +40,12 @@ def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices available now, however many it was trained on.
     run = processes.run_on_all(lambda: assemble(config, mesh="batch"))
-    checkpoints, like = Checkpoints(Workdir(workdir).checkpoints), jax.eval_shape(run.init_state)
+    folder, like = Workdir(workdir), jax.eval_shape(run.init_state)
+    checkpoints = Checkpoints(folder.best if best else folder.checkpoints)
     saved = processes.run_on_all(lambda: checkpoints.restore(like))
     if saved is None:
+        if best:
+            raise ConfigError(f"{workdir} has no best state; train with keep_best, and eval_every")
         raise ConfigError(f"{workdir} has no checkpoint; train it first with train.py")
     return run, run.put(saved.state)
 
@@ -51,18 +57,21 @@ def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
     return dataclasses.replace(run, config=dataclasses.replace(run.config, seeds=(seed,))), params
 
 
-def load_seed(workdir: str | Path, seed: int | None = None) -> tuple[Run, Any]:
+def load_seed(
+    workdir: str | Path, seed: int | None = None, *, best: bool = False
+) -> tuple[Run, Any]:
     """One network of a run, on one device: the run, and the network's own parameters.
 
     Args:
       workdir: the run's folder.
       seed: which network; the run's first where None.
+      best: as for :func:`load`.
 
     Raises:
       ConfigError: as :func:`load`, or the run has no such seed.
       DataError: as :func:`load`.
     """
-    run, state = load(workdir)
+    run, state = load(workdir, best=best)
     seeds = run.config.seeds
     if seed is not None and seed not in seeds:
         raise ConfigError(
@@ -86,12 +95,15 @@ def evaluate_workdir(workdir: str | Path, hooks: Hooks | None = None) -> dict[st
     return evaluate(run, state["params"], step, folder, trained=folder.result(), hooks=hooks)
 
 
-def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluates the newest checkpoint on another data set's test split; writes nothing.
+def evaluate_workdir_on(
+    workdir: str | Path, settings: Mapping[str, Any], *, best: bool = False
+) -> dict[str, Any]:
+    """Evaluates a checkpoint on a data set's whole test split; writes nothing.
 
     Args:
       workdir: the run's folder.
       settings: fields of Config that override those of the training: ``dataset`` and its folders.
+      best: as for :func:`load`.
 
     Returns:
       The result of :func:`stn_jax.training.evaluation.summarize`.
@@ -99,7 +111,7 @@ def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dic
     Raises:
       ConfigError, DataError: as :func:`load`; or the data set does not fit the network.
     """
-    run, state = load(workdir)
+    run, state = load(workdir, best=best)
     run, params = run.on_single_device(), run.fetch(state["params"])
     return _summary_on(run, params, settings, str(workdir))
 
@@ -147,7 +159,7 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
     """The run with other data: that of its configuration with other settings."""
     # Batches of 1, so that a training split of any size is accepted; it is not used.
     config = dataclasses.replace(
-        run.config, **settings, holdout=0, batch_size=1, microbatch=0, mesh="batch"
+        run.config, **settings, holdout=0, keep_best=False, batch_size=1, microbatch=0, mesh="batch"
     )
     other = assemble(config, single_device=True)
     fits = {

@@ -32,6 +32,7 @@ class Workdir:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
         self.figures = self.path / "figures"
         self._locked = False
 

@@ -1,0 +1,86 @@
+"""What a training does besides its steps: evaluations, the best state, a trace for a profiler."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from stn_jax.training import processes
+from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.config import profiled_steps
+from stn_jax.training.evaluation import predict, predict_step
+from stn_jax.training.run import Run
+from stn_jax.training.step import State
+from stn_jax.training.workdir import Workdir
+
+# The name of an evaluation's error in metrics.jsonl.
+ERROR = "eval_error_percent"
+
+
+class Monitor:
+    """Evaluates every so many epochs, and keeps the best state if the configuration says so."""
+
+    def __init__(self, run: Run, workdir: Workdir):
+        self._run = run
+        self._every = run.config.eval_every * run.steps_per_epoch
+        self._step = predict_step(run)
+        self._best = Checkpoints(workdir.best, keep=1) if run.config.keep_best else None
+        # From the log, so that a resumed training has the same best state.
+        errors = processes.broadcast_from_primary(
+            lambda: [np.mean(line[ERROR]) for line in workdir.metrics() if ERROR in line]
+        )
+        self._lowest = float(min(errors, default=np.inf))
+
+    def due(self, step: int) -> bool:
+        """Whether an evaluation is due after this step."""
+        return bool(self._every) and step % self._every == 0
+
+    def evaluate(self, state: State) -> dict[str, list[float]]:
+        """One pass over the evaluation data, as a part of a line of metrics.
+
+        A new best state is on disk before its error is in the log. All processes call it.
+        """
+        found = predict(self._run, state["params"], passes=1, quiet=True, step=self._step)
+        errors = [round(100 * float(wrong), 4) for wrong in found.wrong.mean((1, 2))]
+        if float(np.mean(errors)) < self._lowest:
+            self._lowest = float(np.mean(errors))
+            if self._best is not None:
+                self._save(self._best, self._run.fetch(state))
+        return {ERROR: errors}
+
+    def _save(self, best: Checkpoints, state: State) -> None:
+        def save() -> int:
+            for step in best.steps():  # of a training that was interrupted after it
+                if step > int(state["step"]):
+                    best.delete(step)
+            best.save(state)
+            return 0
+
+        processes.run_on_primary(save)
+
+
+class Trace:
+    """Traces the steps that the configuration names, in the workdir's folder ``profile``."""
+
+    def __init__(self, run: Run, workdir: Workdir):
+        self.steps: tuple[int, ...] = profiled_steps(run.config.profile) or ()
+        self._folder, self._running = workdir.path / "profile", False
+
+    def before(self, step: int) -> None:
+        """To be called before the dispatch that begins at this step."""
+        if step in self.steps[:1] and processes.is_primary():
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+
+    def after(self, step: int, state: Any) -> None:
+        """To be called after the dispatch that ends at this step."""
+        if self._running and step >= self.steps[-1]:
+            jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        """Ends the trace, if it runs."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
+            print(f"traced in {self._folder}", flush=True)
