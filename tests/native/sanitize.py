@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 HERE = pathlib.Path(__file__).parent
@@ -54,8 +54,11 @@ def build(folder: pathlib.Path, sanitizer: str, level: str) -> pathlib.Path:
     return harness
 
 
-def run(sanitizer: str, level: str, cases: int, seed: int) -> int:
-    """Builds and runs; the exit status."""
+Build = Callable[[pathlib.Path, str, str], pathlib.Path]
+
+
+def run(build: Build, sanitizer: str, level: str, cases: int, seed: int) -> int:
+    """Builds a harness and runs it; the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         harness = build(pathlib.Path(folder), sanitizer, level)
         found = subprocess.run(
@@ -67,8 +70,9 @@ def run(sanitizer: str, level: str, cases: int, seed: int) -> int:
     return found.returncode
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None, build: Build = build) -> int:
+    """Runs the cases of a harness under every sanitizer; the exit status."""
+    parser = argparse.ArgumentParser(description="Random cases of native kernels under sanitizers.")
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=BUILDS, help="one build in place of all")
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--level", choices=LEVELS, default=native)
     options = parser.parse_args(argv)
     builds = [options.only] if options.only else list(BUILDS)
-    return max(run(name, options.level, options.cases, options.seed) for name in builds)
+    return max(run(build, name, options.level, options.cases, options.seed) for name in builds)
 
 
 if __name__ == "__main__":
