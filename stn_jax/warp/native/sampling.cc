@@ -1,6 +1,6 @@
 // Sampling and its gradients, for blocks of samples whose positions are found first. Every loop
 // over taps and channels is here once, in templates over type, rank, mode and channels (C; 0: any).
-#include "corners.h"
+#include "taps.h"
 
 namespace stn::STN_LEVEL {
 namespace {
@@ -8,6 +8,9 @@ namespace {
 // The fast path reads three channels as a vector of four.
 template <int C>
 constexpr int kGuard = C == 3 ? 1 : 0;
+
+// An image of so many bytes is in the first-level cache by the time that it matters.
+constexpr int64_t kNear = 16384;
 
 // --- one sample ----------------------------------------------------------------------------------
 
@@ -109,16 +112,11 @@ struct Block {
   const Rows rows;
   int count = 0;
   int64_t corner[N];  // of a cell: elements from the first tap
-  // One channel goes by Corners, where there are two columns.
-  static constexpr bool kSingle = C == 1 && R == 2 && M == kLinear;
-  const bool single;
   Positions<T> positions;
   TapsOf taps;
-  std::conditional_t<kSingle, Corners<T>, int> corners;
   T lanes[R][kBlock][S];  // slopes along each axis, spread over lanes
 
-  Block(const Problem<T>& problem, Rows rows)
-      : problem(problem), rows(rows), single(kSingle && problem.size[0] > 1) {
+  Block(const Problem<T>& problem, Rows rows) : problem(problem), rows(rows) {
     constexpr int K = TapsOf::K;
     for (int k = 0; k < N; ++k) {
       const int64_t x = k % K, y = k / K % K, z = k / (K * K);
@@ -131,8 +129,6 @@ struct Block {
     count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     find_positions(problem, where, first, count, &positions);
     find_taps(problem, rows, kGuard<C>, count, &positions, &taps);
-    if constexpr (kSingle)
-      if (single) corners.find(problem, rows, count, taps);
   }
 
   STN_INLINE void products(int i, T* weight) const {
@@ -143,6 +139,7 @@ struct Block {
   // random the processor cannot guess them, and their way from memory takes longer than the work.
   void prefetch(const T* image) const {
     const int64_t channels = C ? C : problem.channels;
+    if (problem.pixels * channels * int64_t{sizeof(T)} <= kNear) return;
     for (int i = 0; i < count; ++i) {
       const int64_t pixel = taps.state[i] == TapsOf::kAll ? taps.first[i] : 0;
       for (int k = 0; k < N; k += TapsOf::K) __builtin_prefetch(image + pixel * channels + corner[k]);
@@ -150,12 +147,6 @@ struct Block {
   }
 
   void sample(const T* image, T* out) {
-    if constexpr (kSingle) {
-      if (single) {
-        corners.read(image);
-        return corners.sample(taps, out);
-      }
-    }
     const int64_t channels = C ? C : problem.channels;
     if (kFast) prefetch(image);
     for (int i = 0; i < count; ++i, out += channels) {
@@ -182,8 +173,6 @@ struct Block {
   template <bool kImage, bool kWhere>
   void pull_back(const T* image, const T* cotangent, T* gradient, int64_t first_channel,
                  int64_t last_channel) {
-    if constexpr (kSingle)
-      if (single) return pull_back_single<kImage, kWhere>(image, cotangent, gradient);
     const int64_t channels = C ? C : problem.channels;
     if (kFast) prefetch(kImage ? gradient : image);
     for (int i = 0; i < count; ++i, cotangent += channels) {
@@ -206,17 +195,6 @@ struct Block {
         spread<T, C, 0>(gradient, reached.offset, reached.weight, reached.count, cotangent,
                         first_channel, last_channel);
     }
-  }
-
-  template <bool kImage, bool kWhere>
-  void pull_back_single(const T* image, const T* cotangent, T* gradient) {
-    T ct[kBlock] = {};
-    std::memcpy(ct, cotangent, count * sizeof(T));
-    if constexpr (kWhere) {
-      corners.read(image);
-      corners.slopes(taps, ct, lanes[0][0], lanes[1][0]);
-    }
-    if constexpr (kImage) corners.spread(taps, ct, gradient);
   }
 
   STN_INLINE void fast_slopes(const T* cell, const T* cotangent, int i, bool exact) {
