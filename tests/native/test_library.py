@@ -20,7 +20,7 @@ from stn_jax.warp.primitives import force_implementation
 FUTURE = """
 #include "xla/ffi/api/c_api.h"
 static XLA_FFI_Error* answer(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_Extension_Base* extension = frame->extension_start;
+  auto* extension = frame->extension_start;
   if (extension && extension->type == XLA_FFI_Extension_Metadata) {
     auto* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
     metadata->api_version.major_version = 99;

@@ -25,8 +25,6 @@ from sampling import (
 
 from stn_jax.warp import affine_transform, grid_sample
 
-pytestmark = pytest.mark.usefixtures("each_implementation")
-
 # Closed forms
 
 NUMPY_PADDING = {
