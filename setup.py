@@ -33,6 +33,7 @@ KERNELS = {
     LAYERS / "pooling.cc": "fast",
 }
 NAME = "stn_jax.warp.native.libstn_jax"
+REASON = "not_built.txt"  # why there is none: pip hides what a build prints
 FLAGS = [
     *("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math"),
@@ -101,11 +102,15 @@ class BuildNative(build_ext):
         target = pathlib.Path(self.build_lib, self.get_ext_filename(NAME))
         if self.inplace:
             target = pathlib.Path(self.get_ext_filename(NAME))
+        reason = target.with_name(REASON)
+        reason.unlink(missing_ok=True)
         try:
             compile_library(compiler, pathlib.Path(self.build_temp), target)
         except (OSError, ImportError, AttributeError, subprocess.CalledProcessError) as error:
             self.extensions = []
             self.distribution.ext_modules = []
+            reason.parent.mkdir(parents=True, exist_ok=True)
+            reason.write_text(f"{error}\n")
             print(
                 f"stn_jax is installed without its native CPU kernels ({error}); warps "
                 "and layers on CPU will be computed by plain JAX. A C++17 compiler, named by CXX, "

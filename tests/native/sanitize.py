@@ -1,6 +1,8 @@
 """Random cases of the native kernels under sanitizers, without JAX.
 
     python -m tests.native.sanitize [--cases=1000] [--seed=0] [--level=avx2] [--only=thread]
+    CXX=aarch64-linux-gnu-g++ python -m tests.native.sanitize --only=none --level=generic \\
+        --emulator="qemu-aarch64 -L /usr/aarch64-linux-gnu"     # for another processor
 
 Compiles the kernels and harness.cc once plainly, once with AddressSanitizer and
 UndefinedBehaviorSanitizer, and once with ThreadSanitizer, and runs the same cases with each: shapes
@@ -57,13 +59,12 @@ def build(folder: pathlib.Path, sanitizer: str, level: str) -> pathlib.Path:
 Build = Callable[[pathlib.Path, str, str], pathlib.Path]
 
 
-def run(build: Build, sanitizer: str, level: str, cases: int, seed: int) -> int:
+def run(build: Build, sanitizer: str, level: str, emulator: str, cases: int, seed: int) -> int:
     """Builds a harness and runs it; the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         harness = build(pathlib.Path(folder), sanitizer, level)
-        found = subprocess.run(
-            [str(harness), str(seed), str(cases)], capture_output=True, text=True, check=False
-        )
+        command = [*shlex.split(emulator), str(harness), str(seed), str(cases)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
     print(f"sanitizer {sanitizer}, {level}: {found.stdout.strip()}", flush=True)
     if found.returncode:
         print(found.stderr, file=sys.stderr)
@@ -78,9 +79,11 @@ def main(argv: Sequence[str] | None = None, build: Build = build) -> int:
     parser.add_argument("--only", choices=BUILDS, help="one build in place of all")
     native = "avx2" if platform.machine() in ("x86_64", "AMD64") else "generic"
     parser.add_argument("--level", choices=LEVELS, default=native)
+    parser.add_argument("--emulator", default="", help="command that runs what CXX builds")
     options = parser.parse_args(argv)
     builds = [options.only] if options.only else list(BUILDS)
-    return max(run(build, name, options.level, options.cases, options.seed) for name in builds)
+    how = (options.level, options.emulator, options.cases, options.seed)
+    return max(run(build, name, *how) for name in builds)
 
 
 if __name__ == "__main__":

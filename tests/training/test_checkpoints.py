@@ -1,5 +1,6 @@
 """Checkpoint files: what they hold, that damage is noticed, and those of earlier versions."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -227,13 +228,12 @@ def empty(folder):
 
 def forge(folder):
     """The digests are right, and Orbax cannot read what they are of."""
-    shutil.rmtree(folder / "default" / "ocdbt.process_0")
-    (folder / "default" / "manifest.ocdbt").unlink()
-    expected = json.loads((folder / "digests.json").read_text())
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    (folder / "digests.json").write_text(
-        json.dumps({name: digest for name, digest in expected.items() if name in names})
-    )
+    metadata = folder / "default" / "_METADATA"
+    metadata.write_text("{")
+    digests = folder / "digests.json"
+    expected = json.loads(digests.read_text())
+    expected["default/_METADATA"] = hashlib.sha256(metadata.read_bytes()).hexdigest()
+    digests.write_text(json.dumps(expected))
 
 
 @pytest.mark.parametrize("damage", [lose, undigest, garble, list_nothing, add, flip, empty, forge])

@@ -23,8 +23,16 @@ EPS = 2.0**-24  # relative rounding error of float32
 
 seeds = st.integers(0, 2**32 - 1)
 # A program is compiled for each shape and setting, so few of these, and many values in each.
-some = hypothesis.settings(deadline=None, max_examples=24, derandomize=True, database=None)
-many = hypothesis.settings(deadline=None, max_examples=400, derandomize=True, database=None)
+some = hypothesis.settings(
+    deadline=None,
+    max_examples=24,
+    derandomize=True,
+    database=None,
+    # each_implementation is the same for all examples
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+many = hypothesis.settings(some, max_examples=400)
+each_implementation = pytest.mark.usefixtures("each_implementation")
 
 HOSTILE = np.float32(
     [
@@ -159,6 +167,7 @@ def _outside(x, y, dx, dy, image, padding_mode):
 SHAPES = [(1, 1), (1, 7), (6, 1), (3, 4)]
 
 
+@each_implementation
 @some
 @given(seeds, st.sampled_from(SHAPES), st.sampled_from(SETTINGS))
 def test_any_grid_gives_what_float64_gives(seed, shape, setting):
@@ -168,6 +177,7 @@ def test_any_grid_gives_what_float64_gives(seed, shape, setting):
     check(found.reshape(-1, 2), image, position, np.zeros(position.shape), setting)
 
 
+@each_implementation
 @some
 @given(seeds, st.sampled_from(SHAPES), st.sampled_from(SETTINGS))
 def test_any_theta_gives_what_float64_gives(seed, shape, setting):
@@ -368,6 +378,7 @@ def test_non_arrays_raise_a_type_or_value_error(bad):
             call()
 
 
+@each_implementation
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
 def test_eight_bit_floats_go_through_as_the_other_floats_do(dtype):
     image = jnp.asarray(random_image(4, 8, 1), dtype)

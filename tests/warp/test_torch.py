@@ -13,6 +13,8 @@ from record_torch_cases import FILE, GEOMETRIES, draw, settings, torch_warp
 
 from stn_jax.warp import affine_transform, grid_sample
 
+pytestmark = pytest.mark.usefixtures("each_implementation")
+
 
 def case_id(name, setting):
     return "-".join([name.replace(" ", "_"), *map(str, setting)])

@@ -13,6 +13,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import struct
 import warnings
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ MODES = ("nearest", "bilinear", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
 
 _NAMES = ("libstn_jax.so", "libstn_jax.dylib")
+_REASON = "not_built.txt"  # what the build leaves where it fails
 
 
 class _Library(NamedTuple):
@@ -105,11 +107,9 @@ def _open() -> _Library:
     paths = [pathlib.Path(__file__).with_name(name) for name in _NAMES]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise _NotAvailableError(
-            f"{paths[0].parent} holds no {' or '.join(_NAMES)}: the package was installed without "
-            "a C++ compiler",
-            expected=True,
-        )
+        raise _NotAvailableError(_why_there_is_none(paths[0].parent), expected=True)
+    if _is_truncated(path):
+        raise _NotAvailableError(f"{path} is not whole: install it again", expected=False)
     handle = ctypes.CDLL(str(path))
     handle.stn_jax_level.restype = ctypes.c_char_p
     handle.stn_jax_threads.restype = ctypes.c_int64
@@ -121,6 +121,26 @@ def _open() -> _Library:
             f"{path} has {wanted}this processor does not support", expected=not forced
         )
     return _Library(path, level, divmod(handle.stn_jax_ffi_version(), 1000), handle)
+
+
+def _is_truncated(path: pathlib.Path) -> bool:
+    """Whether an ELF file ends before its table of sections: to load that may be a bus error."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if len(head) < 64 or head[:5] != b"\x7fELF\x02":
+        return False  # the loader says what it is
+    (table,), (size, count) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
+    return path.stat().st_size < table + size * count
+
+
+def _why_there_is_none(folder: pathlib.Path) -> str:
+    reason = folder / _REASON
+    built = f" could not be built ({reason.read_text().strip()})" if reason.exists() else " is not"
+    return (
+        f"{' or '.join(_NAMES)}{built} in {folder}. Where there is a C++17 compiler, which CXX may "
+        "name, installing again builds it: pip install -v --force-reinstall --no-deps "
+        "--no-cache-dir and what was installed, or in a checkout pip install -v -e ."
+    )
 
 
 def _register(library: _Library) -> _Library:

@@ -1,6 +1,6 @@
-// Sampling and its gradients, for blocks of samples whose positions are found first. Every loop
-// over taps and channels is here once, in templates over type, rank, mode and channels (C; 0: any).
-#include "corners.h"
+// Sampling and its gradients, for blocks of samples whose positions are found first, in templates
+// over type, rank, mode and channels (C; 0: any).
+#include "sums.h"
 
 namespace stn::STN_LEVEL {
 namespace {
@@ -9,92 +9,8 @@ namespace {
 template <int C>
 constexpr int kGuard = C == 3 ? 1 : 0;
 
-// --- one sample ----------------------------------------------------------------------------------
-
-// out[c] = start + sum over taps of weight * image[offset + c]. N taps, or `count` where N is 0.
-// Unless `exact`, three channels are read and written as four.
-template <class T, int C, int N>
-STN_INLINE void blend(const T* image, const int64_t* offset, const T* weight, int count, T start,
-                      int64_t channels, bool exact, T* out) {
-  const int taps = N ? N : count;
-  if constexpr (C == 3) {
-    Vector<T, 4> sum = Vector<T, 4>{} + start;
-    for (int k = 0; k < taps; ++k)
-      sum += (N ? load<T, 4>(image + offset[k]) : load3(image + offset[k])) * weight[k];
-    exact ? store3(out, sum) : store<T, 4>(out, sum);
-  } else {
-    by_vectors<C ? C : kLanes<T>>(0, C ? C : channels, [&](auto width, int64_t c) {
-      constexpr int W = decltype(width)::value;
-      Vector<T, W> sum = Vector<T, W>{} + start;
-      for (int k = 0; k < taps; ++k) sum += load<T, W>(image + offset[k] + c) * weight[k];
-      store<T, W>(out + c, sum);
-    });
-  }
-}
-
-// Lanes over which a dot product over channels is spread until a block's sums are taken.
-template <int C>
-constexpr int kSpread = C == 1 || C == 2 ? C : 4;
-
-// dot[k] = the inner product of the cotangent and tap k's channels, spread over lanes.
-template <class T, int C, int N>
-STN_INLINE void dots(const T* image, const int64_t* offset, const T* cotangent, int64_t channels,
-                     bool exact, Vector<T, kSpread<C>>* dot) {
-  constexpr int S = kSpread<C>, W = kLanes<T>;
-  if constexpr (C == 3) {
-    const Vector<T, 4> ct = exact ? load3(cotangent) : load<T, 4>(cotangent);
-    for (int k = 0; k < N; ++k) {
-      dot[k] = ct * (exact ? load3(image + offset[k]) : load<T, 4>(image + offset[k]));
-    }
-  } else if constexpr (C > 0) {
-    const Vector<T, S> ct = load<T, S>(cotangent);
-    for (int k = 0; k < N; ++k) dot[k] = ct * load<T, S>(image + offset[k]);
-  } else {
-    int64_t c = 0;
-    Vector<T, W> sum[N] = {};
-    for (; c + W <= channels; c += W) {
-      const Vector<T, W> ct = load<T, W>(cotangent + c);
-      for (int k = 0; k < N; ++k) sum[k] += ct * load<T, W>(image + offset[k] + c);
-    }
-    if constexpr (W < S)
-      for (int k = 0; k < N; ++k) dot[k] = Vector<T, S>{sum[k][0], sum[k][1]};
-    else
-      for (int k = 0; k < N; ++k) dot[k] = fold<T, W, S>(sum[k]);
-    for (; c + S <= channels; c += S) {
-      const Vector<T, S> ct = load<T, S>(cotangent + c);
-      for (int k = 0; k < N; ++k) dot[k] += ct * load<T, S>(image + offset[k] + c);
-    }
-    for (; c < channels; ++c)
-      for (int k = 0; k < N; ++k) dot[k][0] += cotangent[c] * image[offset[k] + c];
-  }
-}
-
-// gradient[offset + c] += weight * cotangent[c] for the channels [first, last), tap by tap.
-template <class T, int C, int N>
-STN_INLINE void spread(T* gradient, const int64_t* offset, const T* weight, int count,
-                       const T* cotangent, int64_t first, int64_t last) {
-  const int taps = N ? N : count;
-  if constexpr (C > 0 && C < 4) {
-    for (int k = 0; k < taps; ++k)
-      for (int c = 0; c < C; ++c) gradient[offset[k] + c] += weight[k] * cotangent[c];
-  } else {
-    by_vectors<C ? C : kLanes<T>>(C ? 0 : first, C ? C : last, [&](auto width, int64_t c) {
-      constexpr int W = decltype(width)::value;
-      const Vector<T, W> ct = load<T, W>(cotangent + c);
-      for (int k = 0; k < taps; ++k) {
-        T* to = gradient + offset[k] + c;
-        store<T, W>(to, load<T, W>(to) + ct * weight[k]);
-      }
-    });
-  }
-}
-
-// The slopes of a bilinear or trilinear sum of the values at a cell's corners (x runs fastest).
-template <class V, class T>
-STN_INLINE void cell_slopes(const V* v, const T (*w)[2], V* slope) {
-  slope[0] = (v[1] - v[0]) * w[1][0] + (v[3] - v[2]) * w[1][1];
-  slope[1] = (v[2] - v[0]) * w[0][0] + (v[3] - v[1]) * w[0][1];
-}
+// An image of so many bytes is in the first-level cache by the time that it matters.
+constexpr int64_t kNear = 16384;
 
 // --- blocks of samples ---------------------------------------------------------------------------
 
@@ -109,16 +25,11 @@ struct Block {
   const Rows rows;
   int count = 0;
   int64_t corner[N];  // of a cell: elements from the first tap
-  // One channel goes by Corners, where there are two columns.
-  static constexpr bool kSingle = C == 1 && R == 2 && M == kLinear;
-  const bool single;
   Positions<T> positions;
   TapsOf taps;
-  std::conditional_t<kSingle, Corners<T>, int> corners;
   T lanes[R][kBlock][S];  // slopes along each axis, spread over lanes
 
-  Block(const Problem<T>& problem, Rows rows)
-      : problem(problem), rows(rows), single(kSingle && problem.size[0] > 1) {
+  Block(const Problem<T>& problem, Rows rows) : problem(problem), rows(rows) {
     constexpr int K = TapsOf::K;
     for (int k = 0; k < N; ++k) {
       const int64_t x = k % K, y = k / K % K, z = k / (K * K);
@@ -131,8 +42,6 @@ struct Block {
     count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     find_positions(problem, where, first, count, &positions);
     find_taps(problem, rows, kGuard<C>, count, &positions, &taps);
-    if constexpr (kSingle)
-      if (single) corners.find(problem, rows, count, taps);
   }
 
   STN_INLINE void products(int i, T* weight) const {
@@ -143,6 +52,7 @@ struct Block {
   // random the processor cannot guess them, and their way from memory takes longer than the work.
   void prefetch(const T* image) const {
     const int64_t channels = C ? C : problem.channels;
+    if (problem.pixels * channels * int64_t{sizeof(T)} <= kNear) return;
     for (int i = 0; i < count; ++i) {
       const int64_t pixel = taps.state[i] == TapsOf::kAll ? taps.first[i] : 0;
       for (int k = 0; k < N; k += TapsOf::K) __builtin_prefetch(image + pixel * channels + corner[k]);
@@ -150,12 +60,6 @@ struct Block {
   }
 
   void sample(const T* image, T* out) {
-    if constexpr (kSingle) {
-      if (single) {
-        corners.read(image);
-        return corners.sample(taps, out);
-      }
-    }
     const int64_t channels = C ? C : problem.channels;
     if (kFast) prefetch(image);
     for (int i = 0; i < count; ++i, out += channels) {
@@ -182,8 +86,6 @@ struct Block {
   template <bool kImage, bool kWhere>
   void pull_back(const T* image, const T* cotangent, T* gradient, int64_t first_channel,
                  int64_t last_channel) {
-    if constexpr (kSingle)
-      if (single) return pull_back_single<kImage, kWhere>(image, cotangent, gradient);
     const int64_t channels = C ? C : problem.channels;
     if (kFast) prefetch(kImage ? gradient : image);
     for (int i = 0; i < count; ++i, cotangent += channels) {
@@ -206,17 +108,6 @@ struct Block {
         spread<T, C, 0>(gradient, reached.offset, reached.weight, reached.count, cotangent,
                         first_channel, last_channel);
     }
-  }
-
-  template <bool kImage, bool kWhere>
-  void pull_back_single(const T* image, const T* cotangent, T* gradient) {
-    T ct[kBlock] = {};
-    std::memcpy(ct, cotangent, count * sizeof(T));
-    if constexpr (kWhere) {
-      corners.read(image);
-      corners.slopes(taps, ct, lanes[0][0], lanes[1][0]);
-    }
-    if constexpr (kImage) corners.spread(taps, ct, gradient);
   }
 
   STN_INLINE void fast_slopes(const T* cell, const T* cotangent, int i, bool exact) {

@@ -62,18 +62,18 @@ struct Reached {
       const T wz = R == 3 ? taps.weight[R - 1][kz][i] : T(1);
       for (int ky = 0; ky < K; ++ky) {
         const int64_t y = taps.index_of(problem, 1, ky, i), row = z * problem.size[1] + y;
-        if (z < 0 || y < 0 || row < rows.first || row >= rows.last) continue;
+        const bool mine = (z >= 0) & (y >= 0) & (row >= rows.first) & (row < rows.last);
         const T wy = taps.weight[1][ky][i];
         for (int kx = 0; kx < K; ++kx) {
           const int64_t x = taps.index_of(problem, 0, kx, i);
-          if (x < 0) continue;
           const T wx = taps.weight[0][kx][i];
+          // Written in any case, and kept if it is inside: no branch that cannot be guessed.
           offset[count] = (row * problem.size[0] + x) * problem.channels;
           weight[count] = wy * wx * wz;  // in the order of Taps::product: the same bits
           slope[0][count] = wz * wy * taps.slope_of(0, kx, i);
           slope[1][count] = wz * wx * taps.slope_of(1, ky, i);
           if constexpr (R == 3) slope[2][count] = wy * wx * taps.slope_of(2, kz, i);
-          ++count;
+          count += mine & (x >= 0);
         }
       }
     }
