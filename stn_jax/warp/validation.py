@@ -80,6 +80,30 @@ def image(value: ArrayLike, rank: int) -> jax.Array:
     return array
 
 
+def fill(value: ArrayLike, image: jax.Array, padding_mode: str) -> jax.Array | None:
+    """What lies outside of an image: an array ``[]`` or ``[C]``; None for the 0 that needs none."""
+    number = isinstance(value, (int, float, np.ndarray, np.generic))
+    if number and not np.any(value):
+        return None
+    if padding_mode != "zeros":
+        raise ValueError(
+            f"padding_mode is {padding_mode!r}, and fill {value}; a fill takes the place of 'zeros'"
+        )
+    (array,) = numbers(value)
+    channels = image.shape[-1]
+    if array.ndim > 1 or array.shape not in ((), (channels,)):
+        raise ValueError(
+            f"fill has shape {array.shape}; expected a number, or one for each of the image's "
+            f"{channels} channels"
+        )
+    if number and not np.all(np.isfinite(value)):
+        raise ValueError(
+            f"fill is {value}; expected finite numbers (to mark what is outside, warp an image of "
+            "ones too)"
+        )
+    return array
+
+
 def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
     """An output's spatial shape as a tuple of ints; symbolic sizes stay as they are."""
     names = "(D, H, W)" if rank == 3 else "(H, W)"
