@@ -112,13 +112,8 @@ def grid_sample(
       ValueError: shapes do not fit, the image has no pixels, mode or padding_mode is unknown, or
         there is a fill with a padding other than "zeros".
     """
-    grid = validation.floating("grid", grid)
-    rank = grid.shape[-1] if grid.ndim else 0
-    if rank not in (2, 3) or grid.ndim < rank + 1:
-        raise ValueError(
-            f"grid has shape {grid.shape}; expected [..., H_out, W_out, 2] or "
-            "[..., D_out, H_out, W_out, 3]"
-        )
+    grid = validation.positions("grid", grid)
+    rank = grid.shape[-1]
     image = validation.image(image, rank)
     sampling = Sampling(rank, None, mode, padding_mode, bool(align_corners))
     return _sample(image, grid, sampling, fill)

@@ -80,6 +80,18 @@ def image(value: ArrayLike, rank: int) -> jax.Array:
     return array
 
 
+def positions(name: str, value: ArrayLike) -> jax.Array:
+    """Positions ``[..., H, W, 2]`` or ``[..., D, H, W, 3]`` (grids, maps, flows)."""
+    array = floating(name, value)
+    rank = array.shape[-1] if array.ndim else 0
+    if rank not in (2, 3) or array.ndim < rank + 1:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected [..., H_out, W_out, 2] or "
+            "[..., D_out, H_out, W_out, 3]"
+        )
+    return array
+
+
 def fill(value: ArrayLike, image: jax.Array, padding_mode: str) -> jax.Array | None:
     """What lies outside of an image: an array ``[]`` or ``[C]``; None for the 0 that needs none."""
     number = isinstance(value, (int, float, np.ndarray, np.generic))
@@ -128,7 +140,8 @@ def is_symbolic(size: Any) -> bool:
     return jax.export.is_symbolic_dim(size)
 
 
-def known(name: str, value: str, values: Sequence[str]) -> None:
-    """ValueError where an option has none of its values."""
+def known(name: str, value: str, values: Sequence[str]) -> str:
+    """An option; ValueError where it has none of its values."""
     if value not in values:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(values)}")
+    return value
