@@ -1,10 +1,11 @@
 """Spatial transformer networks in JAX and Flax.
 
 Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`, and over the same
-sampler the operations of :mod:`stn_jax.warp` (pixel matrices, maps and flows, boxes, splines,
-deformable attention). On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`, and the study's networks from :func:`create_model` or, trained, from
-:func:`load_pretrained`. Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms,
-up to thin-plate splines: :mod:`stn_jax.warp.transforms`.
+sampler the operations of :mod:`stn_jax.warp`: pixel matrices, maps and flows, boxes, splines,
+deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`,
+and the study's networks from :func:`create_model` or, trained, from :func:`load_pretrained`.
+Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
+:mod:`stn_jax.warp.transforms`.
 """
 
 from typing import TYPE_CHECKING, Any

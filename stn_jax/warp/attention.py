@@ -41,7 +41,7 @@ def multi_scale_deformable_attention(
     locations = validation.floating("locations", locations)
     weights = validation.floating("weights", weights)
     _check(maps, locations, weights)
-    batch, queries, heads, _, points = weights.shape
+    batch, queries, heads = weights.shape[:3]
     channels = maps[0].shape[-1]
     dtype = validation.wide(maps[0].dtype, weights.dtype)
     grid = 2 * jnp.moveaxis(locations.astype(validation.wide(locations.dtype)), 2, 1) - 1

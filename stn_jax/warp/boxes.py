@@ -66,9 +66,7 @@ def crop_and_resize(
     image = jnp.expand_dims(image, -2 - rank)
     sizes = image.shape[-1 - rank : -1]
     if antialias and not any(n == 0 for n in (*boxes.shape, *shape, *image.shape)):
-        steps = [
-            (high[..., k] - low[..., k]) / shape[rank - 1 - k] for k in reversed(range(rank))
-        ]
+        steps = [(high[..., k] - low[..., k]) / shape[rank - 1 - k] for k in reversed(range(rank))]
         starts = [low[..., k] for k in reversed(range(rank))]
         return antialiasing.resample(
             image,
@@ -86,7 +84,9 @@ def crop_and_resize(
         scale.append((high[..., k] - low[..., k]) / size)
         shift.append((high[..., k] + low[..., k]) / size - 1)
     rows = [
-        jnp.stack([*(scale[k] if j == k else jnp.zeros_like(scale[k]) for j in range(rank)), shift[k]], -1)
+        jnp.stack(
+            [*(scale[k] if j == k else jnp.zeros_like(scale[k]) for j in range(rank)), shift[k]], -1
+        )
         for k in range(rank)
     ]
     return affine_transform(
@@ -161,9 +161,7 @@ def roi_align(
     return bins.mean((-4, -2))
 
 
-def _adaptive_roi_align(
-    image: jax.Array, boxes: jax.Array, shape: tuple[int, int]
-) -> jax.Array:
+def _adaptive_roi_align(image: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """With as many points as a bin has pixels: averages of points are sums over rows and columns.
 
     Products sum in float32 or wider; they take what lies outside of a box with weight 0.

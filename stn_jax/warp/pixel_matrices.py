@@ -54,7 +54,9 @@ def pixel_matrix_to_theta(
       [[1.0, 0.0, -0.5], [0.0, 1.0, 0.0]]
     """
     matrix = validation.wide_floating("matrix", matrix, _MATRICES)
-    shape_in, shape_out = (validation.spatial_shape(s, _rank(matrix)) for s in (shape_in, shape_out))
+    shape_in, shape_out = (
+        validation.spatial_shape(s, _rank(matrix)) for s in (shape_in, shape_out)
+    )
     back = matrix if inverse else _invert(matrix)
     return _compose(
         _to_normalized(shape_in, align_corners, matrix),

@@ -60,8 +60,10 @@ def affine_transform(
     shape = image.shape[-1 - rank : -1] if shape is None else shape
     shape = validation.spatial_shape(shape, rank)
     sampling = Sampling(rank, shape, mode, padding_mode, bool(align_corners))
-    return _sample_shrunk(image, theta, sampling, fill) if antialias else _sample(
-        image, theta, sampling, fill
+    return (
+        _sample_shrunk(image, theta, sampling, fill)
+        if antialias
+        else _sample(image, theta, sampling, fill)
     )
 
 
@@ -143,9 +145,7 @@ def _check(sampling: Sampling) -> None:
         raise ValueError("mode is 'bicubic', which volumes do not have; use 'bilinear'")
 
 
-def _sample(
-    image: jax.Array, where: jax.Array, sampling: Sampling, fill: ArrayLike
-) -> jax.Array:
+def _sample(image: jax.Array, where: jax.Array, sampling: Sampling, fill: ArrayLike) -> jax.Array:
     _check(sampling)
     outside = validation.fill(fill, image, sampling.padding_mode)
     of_image, of_where = sampling.lead("image", image), sampling.lead("where", where)

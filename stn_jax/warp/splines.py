@@ -14,6 +14,7 @@ Convention
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,6 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp import validation
-from stn_jax.warp.products import lead_to
 
 SPLINE_MODES = (
     *("reflect", "grid-mirror", "constant", "grid-constant", "nearest", "mirror", "grid-wrap"),
@@ -58,7 +58,7 @@ _FILTER_BOUNDARY = {
 
 
 def map_coordinates(
-    input: ArrayLike,  # noqa: A002  (SciPy's name)
+    input: ArrayLike,
     coordinates: ArrayLike | Sequence[ArrayLike],
     order: int = 3,
     *,
@@ -102,8 +102,8 @@ def map_coordinates(
       Magazine 16(6), 1999.
     """
     samples = validation.floating("input", input)
-    given = coordinates if hasattr(coordinates, "ndim") else list(coordinates)  # type: ignore[arg-type]
-    where = validation.numbers(*(given[k] for k in range(len(given))))  # type: ignore[index]
+    given: Any = coordinates if hasattr(coordinates, "ndim") else list(coordinates)
+    where = validation.numbers(*(given[k] for k in range(len(given))))
     _check(samples, where, order, mode)
     dtype = validation.wide(samples.dtype, *(x.dtype for x in where))
     where = [x.astype(dtype) for x in jnp.broadcast_arrays(*where)]
@@ -115,7 +115,7 @@ def map_coordinates(
         margin = _MARGIN if mode in ("nearest", "grid-constant") else 0
         coefficients = _pad(coefficients, margin, mode, outside)
         coefficients = _filter(coefficients, order, _FILTER_BOUNDARY.get(mode, "reflect"))
-    known = ~jnp.isnan(sum(where))  # type: ignore[arg-type]
+    known = ~jnp.isnan(sum(where))
     where = [jnp.where(known, x, 0) for x in where]
     values = _interpolate(coefficients, where, order, mode, margin, outside)
     if mode == "constant":
@@ -125,7 +125,7 @@ def map_coordinates(
 
 
 def spline_filter(
-    input: ArrayLike,  # noqa: A002
+    input: ArrayLike,
     order: int = 3,
     *,
     mode: str = "mirror",
