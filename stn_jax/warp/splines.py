@@ -102,8 +102,8 @@ def map_coordinates(
       Magazine 16(6), 1999.
     """
     samples = validation.floating("input", input)
-    given: Any = coordinates if hasattr(coordinates, "ndim") else list(coordinates)
-    where = validation.numbers(*(given[k] for k in range(len(given))))
+    axes: Any = coordinates
+    where = validation.numbers(*(axes[k] for k in range(len(axes))))
     _check(samples, where, order, mode)
     dtype = validation.wide(samples.dtype, *(x.dtype for x in where))
     where = [x.astype(dtype) for x in jnp.broadcast_arrays(*where)]
