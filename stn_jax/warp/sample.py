@@ -60,11 +60,8 @@ def affine_transform(
     shape = image.shape[-1 - rank : -1] if shape is None else shape
     shape = validation.spatial_shape(shape, rank)
     sampling = Sampling(rank, shape, mode, padding_mode, bool(align_corners))
-    return (
-        _sample_shrunk(image, theta, sampling, fill)
-        if antialias
-        else _sample(image, theta, sampling, fill)
-    )
+    warp = _sample_shrunk if antialias else _sample
+    return warp(image, theta, sampling, fill)
 
 
 def grid_sample(
