@@ -194,8 +194,10 @@ def _bin_weights(low: jax.Array, high: jax.Array, bins: int, size: int) -> jax.A
         jnp.arange(bins, dtype=low.dtype)[:, None], step.ndim
     )
     pixel = lead_to(jnp.arange(size, dtype=low.dtype), step.ndim)
-    far = jnp.where(apart > 0, apart, 1)
-    first = jnp.floor(lax.stop_gradient((pixel - 1 - start) / far - 0.5))
+    # A lone point is number 0, however small its bin.
+    several = jnp.where(count > 1, lax.stop_gradient(apart), 1)
+    first = jnp.floor((pixel - 1 - lax.stop_gradient(start)) / several - 0.5)
+    first = jnp.where(count > 1, first, 0)
     total = jnp.zeros(jnp.broadcast_shapes(start.shape, pixel.shape), low.dtype)
     for k in range(6):  # four, and one at either end for rounding
         number = first + k

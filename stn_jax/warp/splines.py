@@ -94,8 +94,9 @@ def map_coordinates(
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> squares = jnp.arange(6.0) ** 2
-      >>> stn_jax.map_coordinates(squares, [jnp.array([2.0, 2.5])], 3, mode="mirror").round(2)
-      Array([4.  , 6.21], dtype=float32)
+      >>> found = stn_jax.map_coordinates(squares, [jnp.array([2.0, 2.5])], 3, mode="mirror")
+      >>> [round(float(value), 2) for value in found]
+      [4.0, 6.36]
 
     References:
       Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal Processing
@@ -265,8 +266,12 @@ def _position(x: jax.Array, size: int, mode: str) -> jax.Array:
         return lax.clamp(jnp.asarray(-reach, x.dtype), x, jnp.asarray(size - 1 + reach, x.dtype))
     if size == 1:
         return jnp.zeros_like(x)
-    if mode in ("wrap", "grid-wrap"):
-        return jnp.mod(x, size - 1 if mode == "wrap" else size)
+    if mode == "grid-wrap":
+        return jnp.mod(x, size)
+    if mode == "wrap":  # the last sample counts where it is, and in its copies on the left
+        period = size - 1
+        outside = jnp.where(x < 0, period - jnp.mod(-x, period), jnp.mod(x, period))
+        return jnp.where((x >= 0) & (x <= period), x, outside)
     low, span = (0.0, size - 1) if mode == "mirror" else (-0.5, size)
     return span - jnp.abs(jnp.mod(x - low, 2 * span) - span) + low
 

@@ -108,9 +108,10 @@ def test_all_targets_move_together(augmented, make):
 def test_pure_functions_of_a_key(augmented, make):
     targets = make()
     run = jitted(augmented)
-    a, b, c = run(KEY, targets), run(KEY, targets), run(jax.random.key(7), targets)
+    a, b = run(KEY, targets), run(KEY, targets)
     jax.tree.map(np.testing.assert_array_equal, a, b)
-    assert not np.array_equal(a[0].image, c[0].image)
+    others = [run(jax.random.key(k), targets)[1] for k in range(1, 6)]  # a coin falls twice alike
+    assert any(not np.array_equal(a[1], other) for other in others)
     # Mapped over keys, or without a batch axis: the same functions.
     keys = jax.random.split(KEY, 2)
     mapped = jax.jit(jax.vmap(lambda key: augmented(key, jax.tree.map(lambda x: x[0], targets))))

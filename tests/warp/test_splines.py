@@ -21,6 +21,13 @@ def interpolate(x, where, order, mode, prefilter=True):
     return stn_jax.map_coordinates(x, where, order, mode=mode, cval=0.7, prefilter=prefilter)
 
 
+def test_wrapped_coordinates_of_whole_periods():
+    x = np.arange(4.0)
+    where = np.array([[-6.0, -3, -1, 0, 3, 4, 6, 9]])
+    expected = ndimage.map_coordinates(x, where, order=1, mode="wrap")
+    np.testing.assert_allclose(interpolate(np.float32(x), where, 1, "wrap"), expected, atol=1e-6)
+
+
 def draw(shape, count=40, seed=0):
     """Samples, and coordinates that also lie far outside."""
     rng = np.random.default_rng(seed)
@@ -93,7 +100,8 @@ def test_derivatives(order, mode):
             loss(*(a + s * step * d for a, d in zip((x, where), directions, strict=True)))
             for s in (1, -1)
         )
-    np.testing.assert_allclose(forward, (up - down) / (2 * step), rtol=1e-6, atol=1e-6)
+        slope = (up - down) / (2 * step)
+    np.testing.assert_allclose(forward, slope, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(reverse, forward, rtol=1e-9)
 
 
