@@ -32,7 +32,7 @@ def ours(targets: augment.Targets) -> Callable[[], Any]:
         )
         return augment.random_flip(keys[1], targets)[0]
 
-    return functools.partial(run, jax.random.key(0), jax.tree.map(jnp.asarray, targets))
+    return functools.partial(run, jax.random.key(0), targets)
 
 
 def torchvisions(torch: Any, images: np.ndarray) -> Callable[[], Any] | None:
@@ -60,7 +60,7 @@ def torchvisions(torch: Any, images: np.ndarray) -> Callable[[], Any] | None:
 def pils(images: np.ndarray) -> Callable[[], Any]:
     from PIL import Image
 
-    pictures = [Image.fromarray(image) for image in np.uint8(255 * images)]
+    pictures = [Image.fromarray(image) for image in (255 * images).astype(np.uint8)]
     rng = np.random.default_rng(0)
 
     def one(picture: Image.Image) -> np.ndarray:
@@ -85,14 +85,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = Report("augment", {"rounds": options.rounds, "budget": options.budget}, options.folder)
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 1, (BATCH, SIZE, SIZE, 3)).astype(np.float32)
-    sides = {"stn_jax": ours(augment.Targets(images)), "PIL": pils(images)}
+    sides = {"stn_jax": ours(augment.Targets(jnp.asarray(images))), "PIL": pils(images)}
     if torch is not None and (theirs := torchvisions(torch, images)) is not None:
         sides["torchvision"] = theirs
     everything = augment.Targets(
-        images,
-        rng.integers(0, 20, images.shape[:-1]),
-        rng.uniform(0, SIZE, (BATCH, 10, 4)).astype(np.float32),
-        rng.uniform(0, SIZE, (BATCH, 17, 2)).astype(np.float32),
+        jnp.asarray(images),
+        jnp.asarray(rng.integers(0, 20, images.shape[:-1])),
+        jnp.asarray(rng.uniform(0, SIZE, (BATCH, 10, 4)).astype(np.float32)),
+        jnp.asarray(rng.uniform(0, SIZE, (BATCH, 17, 2)).astype(np.float32)),
     )
     shape = f"{BATCH}x{SIZE}x{SIZE}x3"
     for name, row in (

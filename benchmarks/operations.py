@@ -55,8 +55,8 @@ def pixel_matrices(torch: Any) -> list[Row]:
     """warp_affine, warp_perspective and remap of photographs."""
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 1, (8, 256, 256, 3)).astype(np.float32)
-    matrix = np.float32([[0.9, -0.3, 30], [0.25, 0.95, -20]])
-    homography = np.float32([*matrix, [2e-4, -3e-4, 1]])
+    matrix = np.array([[0.9, -0.3, 30], [0.25, 0.95, -20]], np.float32)
+    homography = np.concatenate([matrix, np.array([[2e-4, -3e-4, 1]], np.float32)])
     y, x = np.mgrid[:256, :256].astype(np.float32)
     positions = np.stack([x, y], -1) + rng.normal(0, 3, (256, 256, 2)).astype(np.float32)
     out = (256, 256)
@@ -75,7 +75,7 @@ def pixel_matrices(torch: Any) -> list[Row]:
         rivals[0]["kornia"] = lambda: transform.warp_affine(first, many[0], out)
         rivals[1]["kornia"] = lambda: transform.warp_perspective(first, many[1], out)
         rivals[2]["kornia"] = lambda: transform.remap(first, maps[..., 0], maps[..., 1])
-    warps = (
+    warps: tuple[tuple[Callable[..., jax.Array], np.ndarray], ...] = (
         (functools.partial(stn_jax.warp_affine, shape=out), matrix),
         (functools.partial(stn_jax.warp_perspective, shape=out), homography),
         (stn_jax.remap, positions),
@@ -104,7 +104,7 @@ def boxes(torch: Any) -> list[Row]:
         for ratio in (2, -1)
     ]
     image = rng.uniform(0, 1, (8, 256, 256, 3)).astype(np.float32)
-    whole = np.float32([[0, 0, 256, 256]])
+    whole = np.array([[0, 0, 256, 256]], np.float32)
     rivals: dict[str, Callable[[], Any]] = {}
     resize = jax.jit(lambda x: jax.image.resize(x, (8, 64, 64, 3), "linear", antialias=True))
     rivals["jax.image.resize"] = functools.partial(resize, jnp.asarray(image))

@@ -261,9 +261,8 @@ def _tap_boundary(mode: str) -> str:
 def _position(x: jax.Array, size: int, mode: str) -> jax.Array:
     """Brings a position to the array by the symmetry of what lies outside."""
     if mode in ("nearest", "grid-constant", "constant"):
-        # Beyond this all taps are outside. ("constant" is decided by the position itself.)
-        reach = 0 if mode == "constant" else 8
-        return lax.clamp(jnp.asarray(-reach, x.dtype), x, jnp.asarray(size - 1 + reach, x.dtype))
+        # Further out all taps are outside. ("constant" is decided by the position itself.)
+        return lax.clamp(jnp.asarray(-8, x.dtype), x, jnp.asarray(size + 7, x.dtype))
     if size == 1:
         return jnp.zeros_like(x)
     if mode == "grid-wrap":

@@ -194,7 +194,7 @@ def test_thetas_and_fields_of_ones_own():
         (lambda t: augment.random_affine(KEY, t.image), TypeError, "expected stn_jax.augment.Tar"),
         (lambda t: augment.random_affine(KEY, t, scale=(0, 1)), ValueError, "scale is"),
         (lambda t: augment.random_affine(KEY, t, angle=(1, 0)), ValueError, "angle is"),
-        (lambda t: augment.random_affine(KEY, t, rank=3), ValueError, "mask has shape"),
+        (lambda t: augment.random_affine(KEY, t, rank=3), ValueError, "boxes has shape"),
         (lambda t: augment.random_affine(KEY, t, rank=4), ValueError, "rank is 4"),
         (lambda t: augment.random_flip(KEY, t, axis="z"), ValueError, "axis is 'z'"),
         (lambda t: augment.random_crop(KEY, t, (50, 10)), ValueError, "shape is .* at most"),
