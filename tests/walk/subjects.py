@@ -228,8 +228,13 @@ def operations() -> dict[str, Subject]:
             ways=MORE,
         ),
         "flow_warp": Subject(stn_jax.flow_warp, (IMAGE, FLOWS), ("flow_warp",), (0, 1), ways=MORE),
-        "occlusion_mask": Subject(occluded, (FLOWS, -FLOWS), ("occlusion_mask",), ways=short),
-        "on_uint8": Subject(bytes_warped, (IMAGE, POSITIONS), ("on_uint8",), ways=short),
+        # Gradients that are 0 whatever comes are laid out anyhow.
+        "occlusion_mask": Subject(
+            occluded, (FLOWS, -FLOWS), ("occlusion_mask",), ways=("jit", "strict", "vmap")
+        ),
+        "on_uint8": Subject(
+            bytes_warped, (IMAGE, POSITIONS), ("on_uint8",), ways=("jit", "strict", "vmap")
+        ),
         "crop_and_resize": Subject(
             functools.partial(stn_jax.crop_and_resize, shape=(4, 3)),
             (IMAGE, BOXES),
