@@ -157,8 +157,9 @@ def roi_align(
     both = (inside[1][..., :, None] & inside[0][..., None, :])[..., None]
     samples = jnp.where(lead_to(both, samples.ndim), samples, 0)
     lead, channels = samples.shape[:-3], samples.shape[-1]
-    bins = samples.reshape(*lead, height, sampling_ratio, width, sampling_ratio, channels)
-    return bins.mean((-4, -2))
+    # One axis after the other: a reshape of both at once loses the layout over a mesh.
+    rows = samples.reshape(*lead, height, sampling_ratio, fine[1], channels).mean(-3)
+    return rows.reshape(*lead, height, width, sampling_ratio, channels).mean(-2)
 
 
 def _adaptive_roi_align(image: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Array:

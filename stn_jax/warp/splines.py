@@ -13,6 +13,8 @@ Convention
     - "constant":               the same, but beyond the first and last sample it is k at once
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,26 +234,27 @@ def _interpolate(
     margin: int,
     outside: jax.Array,
 ) -> jax.Array:
-    """Sums over the ``(order + 1) ** N`` coefficients around each position, in one gather."""
-    rank, taps = len(where), order + 1
-    index, weights, inside = [], [], []
-    for axis, (x, size) in enumerate(zip(where, coefficients.shape, strict=True)):
+    """Sums over the ``(order + 1) ** N`` coefficients around each position."""
+    axes = []  # for each axis its taps: index, weight, inside
+    for x, size in zip(where, coefficients.shape, strict=True):
         x = _position(x + margin, size, mode)
         low = jnp.floor(x if order % 2 else x + 0.5)
-        t = x - low + (0.0 if order % 2 else 0.5)
+        weights = _basis(x - low + (0.0 if order % 2 else 0.5), order)
         first = low.astype(jnp.int32) - order // 2
-        at = jnp.stack([first + k for k in range(taps)])
-        own = [a for a in range(rank) if a != axis]  # the axes of the other axes' taps
-        index.append(jnp.expand_dims(_inside(at, size, _tap_boundary(mode)), own))
-        inside.append(jnp.expand_dims((at >= 0) & (at < size), own))
-        weights.append(jnp.expand_dims(jnp.stack(_basis(t, order)), own))
-    found = coefficients.at[tuple(index)].get(mode="promise_in_bounds")
-    if mode == "grid-constant":
-        for flag in inside:
-            found = jnp.where(flag, found, outside)
-    for weight in weights:
-        found = found * weight
-    return found.sum(tuple(range(rank)))
+        at = [first + k for k in range(order + 1)]
+        index = [_inside(k, size, _tap_boundary(mode)) for k in at]
+        inside = [(k >= 0) & (k < size) for k in at]
+        axes.append(list(zip(index, weights, inside, strict=True)))
+    total = jnp.zeros_like(where[0])
+    # Tap by tap, not stacked: XLA then computes each weight once.
+    for taps in itertools.product(*axes):
+        found = coefficients.at[tuple(tap[0] for tap in taps)].get(mode="promise_in_bounds")
+        if mode == "grid-constant":
+            found = jnp.where(
+                functools.reduce(jnp.logical_and, [t[2] for t in taps]), found, outside
+            )
+        total = total + found * functools.reduce(jnp.multiply, [tap[1] for tap in taps])
+    return total
 
 
 def _tap_boundary(mode: str) -> str:
@@ -265,12 +268,16 @@ def _position(x: jax.Array, size: int, mode: str) -> jax.Array:
         return lax.clamp(jnp.asarray(-8, x.dtype), x, jnp.asarray(size + 7, x.dtype))
     if size == 1:
         return jnp.zeros_like(x)
+    # What is inside stays as it is, to the bit.
+    return jnp.where((x >= 0) & (x <= size - 1), x, _folded(x, size, mode))
+
+
+def _folded(x: jax.Array, size: int, mode: str) -> jax.Array:
     if mode == "grid-wrap":
         return jnp.mod(x, size)
-    if mode == "wrap":  # the last sample counts where it is, and in its copies on the left
+    if mode == "wrap":
         period = size - 1
-        outside = jnp.where(x < 0, period - jnp.mod(-x, period), jnp.mod(x, period))
-        return jnp.where((x >= 0) & (x <= period), x, outside)
+        return jnp.where(x < 0, period - jnp.mod(-x, period), jnp.mod(x, period))
     low, span = (0.0, size - 1) if mode == "mirror" else (-0.5, size)
     return span - jnp.abs(jnp.mod(x - low, 2 * span) - span) + low
 
