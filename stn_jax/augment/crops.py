@@ -10,6 +10,7 @@ from jax import lax
 from stn_jax.augment.targets import Targets, checked, cut_boxes, move, sampling_options
 from stn_jax.warp import validation
 from stn_jax.warp.boxes import crop_and_resize
+from stn_jax.warp.products import lead_to
 
 
 def random_crop(
@@ -36,7 +37,8 @@ def random_crop(
     room = [size - part for size, part in zip(sizes, shape, strict=True)]
     if min(room) < 0:
         raise ValueError(f"shape is {shape}; expected at most the image's, {sizes}")
-    start = jax.random.randint(key, (*lead, rank), 0, jnp.array(room[::-1]) + 1)
+    ends = jnp.broadcast_to(jnp.array(room[::-1]) + 1, (*lead, rank))
+    start = jax.random.randint(key, (*lead, rank), 0, ends)
     count = math.prod(lead)
 
     def cut(x: jax.Array, rest: int) -> jax.Array:
@@ -101,6 +103,7 @@ def random_resized_crop(
     shown = jnp.log(jnp.array(ratio, jnp.float32))
     aspect = jnp.exp(jax.random.uniform(keys[1], lead, jnp.float32, *shown))
     size = jnp.stack([jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)], -1)
+    limit = lead_to(limit, size.ndim)
     size = jnp.minimum(size, limit)
     low = jax.random.uniform(keys[2], (*lead, 2)) * (limit - size)
     box = jnp.concatenate([low, low + size], -1)
@@ -113,6 +116,7 @@ def random_resized_crop(
         return found.squeeze(-4)
 
     def forward(points: jax.Array) -> jax.Array:
-        return (points + 0.5 - low[..., None, :]) / size[..., None, :] * out - 0.5
+        part = (points + 0.5 - low[..., None, :]) / size[..., None, :]
+        return part * lead_to(out, part.ndim) - 0.5
 
     return move(targets, shape, sample, forward), box

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from stn_jax.augment.targets import Targets, checked, move, sampling_options
 from stn_jax.warp import affine, pixel_matrices, validation
-from stn_jax.warp.products import product, stack_rows
+from stn_jax.warp.products import lead_to, product, stack_rows
 from stn_jax.warp.sample import affine_transform, grid_sample
 from stn_jax.warp.transforms.projective import Projective
 
@@ -98,7 +98,7 @@ def random_affine(
         linear = _rotation_3d(angles) / growth[..., None, None]
         # In pixels that are as wide as high and deep, so that turning does not shear.
         extent = jnp.array(sizes[::-1], jnp.float32)
-        linear = linear * (extent / extent[:, None])
+        linear = linear * lead_to(extent[None, :] / extent[:, None], linear.ndim)
         theta = jnp.concatenate([linear, -moved[..., None]], -1)
     found = apply_theta(
         targets,
@@ -157,7 +157,7 @@ def random_perspective(
         raise ValueError(f"distortion is {distortion}; expected a number from 0 to less than 1")
     inwards = distortion * jax.random.uniform(key, (*lead, 4, 2))
     corners = jnp.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
-    matrix = _homography_of_corners(corners * (1 - inwards))
+    matrix = _homography_of_corners(lead_to(corners, inwards.ndim) * (1 - inwards))
     theta = _adjugate(matrix)
     theta = theta / theta[..., 2:, 2:]
     found = apply_theta(

@@ -134,7 +134,7 @@ def _move_boxes(
         for part in itertools.product(parts, repeat=rank)
         if sum(0 < p < 1 for p in part) < rank  # on the surface
     ]
-    part = jnp.array(corners, boxes.dtype)
+    part = lead_to(jnp.array(corners, boxes.dtype), boxes.ndim + 1)
     points = low[..., None, :] + (high - low)[..., None, :] * part
     moved = forward(points.reshape(*boxes.shape[:-2], -1, rank) - 0.5) + 0.5
     moved = moved.reshape(points.shape)

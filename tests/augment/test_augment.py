@@ -122,6 +122,13 @@ def test_pure_functions_of_a_key(augmented, make):
 
 
 @each
+def test_strict_promotion(augmented, make):
+    """Neither ranks nor types are promoted by JAX."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(augmented, KEY, make())
+
+
+@each
 def test_an_image_alone(augmented, make):
     targets = make()
     alone = augment.Targets(targets.image)
