@@ -256,7 +256,7 @@ def operations() -> dict[str, Subject]:
             interpolated(3, "mirror"),
             (IMAGE[..., 0], COORDINATES),
             ("map_coordinates",),
-            ways=(*FEW, "vmap", "derivatives", "shard_map"),
+            ways=(*FEW, "vmap", "derivatives", "explicit_mesh", "shard_map"),
         ),
         "map_coordinates, order 1": Subject(
             interpolated(1, "constant"),
@@ -268,7 +268,7 @@ def operations() -> dict[str, Subject]:
             jax.vmap(stn_jax.spline_filter),
             (IMAGE[..., 0],),
             ("spline_filter",),
-            ways=(*FEW, "vmap", "derivatives", "shard_map"),
+            ways=(*FEW, "vmap", "derivatives", "explicit_mesh", "shard_map"),
         ),
         "multi_scale_deformable_attention": Subject(
             attended,
