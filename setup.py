@@ -22,7 +22,16 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-SOURCES = pathlib.Path("stn_jax", "warp", "native")
+WARP = pathlib.Path("stn_jax", "warp", "native")
+LAYERS = pathlib.Path("stn_jax", "models", "cpu", "native")
+# Compiled once, and once for each instruction set with what contraction of products and sums.
+HANDLERS = [WARP / "library.cc", LAYERS / "handlers.cc"]
+KERNELS = {
+    WARP / "sampling.cc": "fast",
+    WARP / "positions.cc": "off",
+    LAYERS / "convolution.cc": "fast",
+    LAYERS / "pooling.cc": "fast",
+}
 NAME = "stn_jax.warp.native.libstn_jax"
 FLAGS = [
     *("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden"),
@@ -54,12 +63,15 @@ def headers() -> str:
 
 def objects(folder: pathlib.Path, include: str) -> list[tuple[pathlib.Path, list[str]]]:
     """Object files and the compiler's arguments for each."""
-    result = [(folder / "library.o", ["-isystem", include, str(SOURCES / "library.cc")])]
+    shared = f"-I{WARP}"
+    result = [
+        (folder / f"{source.stem}.o", ["-isystem", include, shared, str(source)])
+        for source in HANDLERS
+    ]
     for level in levels():
-        for name, contraction in (("sampling", "fast"), ("positions", "off")):
+        for source, contraction in KERNELS.items():
             arguments = [*LEVELS[level], f"-DSTN_LEVEL={level}", f"-ffp-contract={contraction}"]
-            source = str(SOURCES / f"{name}.cc")
-            result.append((folder / f"{name}_{level}.o", [*arguments, source]))
+            result.append((folder / f"{source.stem}_{level}.o", [*arguments, shared, str(source)]))
     return result
 
 
@@ -95,8 +107,9 @@ class BuildNative(build_ext):
             self.extensions = []
             self.distribution.ext_modules = []
             print(
-                f"stn_jax is installed without its native CPU kernels ({error}); warps on CPU "
-                "will be computed by plain JAX. A C++17 compiler, named by CXX, builds them.",
+                f"stn_jax is installed without its native CPU kernels ({error}); warps "
+                "and layers on CPU will be computed by plain JAX. A C++17 compiler, named by CXX, "
+                "builds them.",
                 file=sys.stderr,
             )
 
@@ -127,7 +140,7 @@ class NativeDistribution(Distribution):
 
 
 setup(
-    ext_modules=[Extension(NAME, [str(path) for path in sorted(SOURCES.glob("*.cc"))])],
+    ext_modules=[Extension(NAME, [str(path) for path in (*HANDLERS, *KERNELS)])],
     cmdclass={"build_py": BuildWithConfigs, "build_ext": BuildNative, "bdist_wheel": PlatformWheel},
     distclass=NativeDistribution,
 )

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing, the machine's description, tables, lines of results.
+"""Shared by the benchmarks: fair timing, the machine's description, tables, lines of results.
 
 Sides are timed in one process, in turns whose order is drawn afresh each round, so that what
 disturbs the machine disturbs all of them alike. Every time is that of a finished result
@@ -68,7 +68,7 @@ def compare(
     seed: int = 0,
     steps: int = 1,
 ) -> dict[str, Timing]:
-    """Times functions in turns.
+    """Times functions, alternating between them.
 
     Args:
       sides: functions by name; what they return is waited for.
@@ -113,7 +113,7 @@ def compare(
 
 
 def _seconds(fn: Callable[[], Any], calls: int, each: bool) -> float:
-    """Time of a call: of several the median where each is waited for, otherwise the mean."""
+    """Time of a call: the median if each call is waited for, otherwise the mean."""
     times = []
     begun = time.perf_counter()
     for i in range(calls):
@@ -153,7 +153,7 @@ def environment() -> dict[str, Any]:
 
 
 def _dirty() -> bool | None:
-    """Whether files differ from the commit, other than results; None outside a checkout."""
+    """Whether files other than results differ from the commit; None outside a checkout."""
     command = ["git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results", ":!docs"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -280,7 +280,7 @@ def read_lines(folder: str | Path | None = None) -> list[dict[str, Any]]:
 
 
 def optional_torch() -> Any:
-    """The module torch, set to use the cores that this process may use; None where it is not."""
+    """The module torch, set to use this process's cores; None if it is not installed."""
     try:
         import torch
     except ImportError:
@@ -293,7 +293,7 @@ def optional_torch() -> Any:
 def flags(
     about: str | None, *, rounds: int, budget: float | None = None
 ) -> argparse.ArgumentParser:
-    """A parser of the flags that benchmarks share.
+    """A parser for the benchmarks' common flags.
 
     Args:
       about: the benchmark's text, of which the first line is shown.

@@ -1,4 +1,4 @@
-"""The layers that the networks' time goes into, alone: ours, XLA's plain form, PyTorch's.
+"""Times the networks' expensive layers separately: ours, XLA's plain operations, PyTorch's.
 
     python -m benchmarks.layers [--rounds=20] [--budget=1] [--only=TEXT]
 

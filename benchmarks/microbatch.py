@@ -1,4 +1,4 @@
-"""Time of a training step whose batch is taken in parts.
+"""Time of a training step by microbatch size.
 
     python -m benchmarks.microbatch [--task=rotated_mnist] [--variants=cnn,stn-sl1] [--batch=256]
                                     [--sizes=256,128,64,32,16] [--steps=5] [--rounds=9]
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from benchmarks.harness import Report, compare, flags
 from benchmarks.step import VARIANTS, JaxSide, initial, raw_batch, seen_batch
 from stn_jax.models import create_model
-from stn_jax.training.microbatch import automatic
+from stn_jax.training.microbatch import automatic_size
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for size in sizes
         }
         times = compare(sides, options.rounds, budget=options.budget, steps=steps)
-        size = automatic(batch, math.prod(seen[0].shape[1:]))
+        size = automatic_size(batch, math.prod(seen[0].shape[1:]))
         values = {"chosen": float(size)}
         whole, chosen = times.get(f"{batch} at once"), times.get(f"{size} at once")
         if whole and chosen:

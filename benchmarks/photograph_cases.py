@@ -1,4 +1,4 @@
-"""What photographs of digits are disturbed by, in several strengths."""
+"""Disturbances of photographs of digits, in several strengths."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from benchmarks.scenes import BLACK, WHITE, Scene
 
 
 class Case(NamedTuple):
-    """A disturbance in one strength."""
+    """A disturbance of one strength."""
 
     disturbance: str
     strength: str
@@ -19,7 +19,7 @@ class Case(NamedTuple):
 
 
 def _cases(disturbance: str, *strengths: tuple[str, dict[str, Any]], hard: int = 0) -> list[Case]:
-    """A disturbance by strength; the last ``hard`` of them a person would mind."""
+    """A disturbance in several strengths; the last ``hard`` of them would bother a person."""
     last = len(strengths) - hard
     return [
         Case(disturbance, name, Scene(**values), i < last)
@@ -94,8 +94,8 @@ CASES: tuple[Case, ...] = (
     *_cases("large digit", ("206 of 288 pixels", {"size": 288})),
     *_cases(
         "not alone",
-        ("another, cut off at the border", {"size": 140, "neighbours": 1}),
-        ("three others, cut off", {"size": 140, "neighbours": 3}),
+        ("another, cut off at the border", {"size": 140, "neighbors": 1}),
+        ("three others, cut off", {"size": 140, "neighbors": 3}),
         ("a mark of a quarter of its size", {"size": 180, "mark": 0.25}),
         ("a mark of half its size", {"size": 150, "mark": 0.5}),
     ),
@@ -114,7 +114,7 @@ CASES: tuple[Case, ...] = (
         (
             "stronger, with another digit",
             {**_ON_PAPER, "falloff": 0.4, "noise": 8, "quality": 50, "blur": 1.2, "tilt": 0.08}
-            | {"shadow": 0.3, "softness": 6, "specks": 5, "neighbours": 1},
+            | {"shadow": 0.3, "softness": 6, "specks": 5, "neighbors": 1},
         ),
     ),
 )

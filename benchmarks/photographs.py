@@ -26,7 +26,7 @@ from stn_jax.data import sources
 from stn_jax.data.photographs import Reading, find_digit
 from stn_jax.data.sources import Split
 from stn_jax.pretrained import describe, load_pretrained
-from stn_jax.training.classify import doubts_of
+from stn_jax.training.classify import probability_doubts
 
 NETWORK = "rotated_mnist/stn-sl1"
 RESULTS = ROOT / "results" / "photographs"
@@ -38,7 +38,7 @@ GOAL = 95.0  # per cent, where a person would not mind
 
 
 def digits(part: str, count: int) -> tuple[Split, np.ndarray]:
-    """Digits of the sample's test split: those of a part, spread over it, and its other images.
+    """Digits of the sample's test split: those of a part, evenly spaced, and its other images.
 
     Args:
       part: "tuning" (the first half) or "report" (the second).
@@ -59,7 +59,7 @@ def digits(part: str, count: int) -> tuple[Split, np.ndarray]:
 
 def network() -> Callable[[np.ndarray], np.ndarray]:
     """The network: from uint8 ``[B, 28, 28, 1]`` to probabilities ``[B, 10]``."""
-    module, variables = load_pretrained(NETWORK)
+    module, variables, _ = load_pretrained(NETWORK)
     known = describe(NETWORK)
 
     @jax.jit
@@ -72,7 +72,7 @@ def network() -> Callable[[np.ndarray], np.ndarray]:
 
 
 def read_all(photographs: Iterable[np.ndarray]) -> tuple[list[Reading | None], np.ndarray]:
-    """Readings, None where nothing was found, and the images ``[N, 28, 28, 1]`` for the network."""
+    """Readings (None if nothing was found) and network inputs ``[N, 28, 28, 1]``."""
     readings = [find_digit(pixels) for pixels in photographs]
     blank = np.zeros((28, 28, 1), np.uint8)
     return readings, np.stack([blank if r is None else r.image for r in readings])
@@ -91,12 +91,12 @@ def measured(
     labels: np.ndarray | None,
     probabilities: Callable[[np.ndarray], np.ndarray],
 ) -> dict[str, float | None]:
-    """What is reported of photographs, in per cent of them; of those without labels no accuracy."""
+    """The percentages reported for photographs; no accuracy for those without labels."""
     readings, images = read_all(pages)
     found = probabilities(images)
     doubted = np.array(
         [
-            reading is None or bool(reading.doubts or doubts_of(each[None], str))
+            reading is None or bool(reading.doubts or probability_doubts(each[None], str))
             for reading, each in zip(readings, found, strict=True)
         ]
     )
@@ -118,7 +118,7 @@ def measured(
 
 
 def contact_sheet(cases: Sequence[Case], part: str, seed: int, columns: int = 4) -> Image.Image:
-    """Photographs beside what the network was given, one of each case."""
+    """Photographs and network inputs side by side, one of each case."""
     tiles = []
     for i, case in enumerate(cases):
         page = photographs_of(case.scene, part, len(cases), seed)[i]

@@ -26,14 +26,14 @@ from stn_jax.data.distortions import example_keys
 from stn_jax.training import Config, Hooks
 from stn_jax.training.assemble import assemble
 from stn_jax.training.loop import fit
-from stn_jax.training.microbatch import in_parts
+from stn_jax.training.microbatch import map_microbatches
 from stn_jax.training.run import Run
 from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
 
 
 class Interleaved(Hooks):
-    """At the end of each epoch, times other things beside the training.
+    """At the end of each epoch, times other programs too.
 
     The loop writes a line of metrics when an epoch's results have arrived, and the checkpoint
     behind that: what lies between one such line and the next is a whole epoch.
@@ -95,7 +95,7 @@ def bare(run: Run) -> Callable[[], Any]:
         def of_part(part: tuple[jax.Array, jax.Array], number: jax.Array) -> tuple[Any, None]:
             return jax.value_and_grad(loss_fn)(params, *part), None
 
-        (loss, gradients), _ = in_parts(of_part, (images[i], labels[i]), run.microbatch)
+        (loss, gradients), _ = map_microbatches(of_part, (images[i], labels[i]), run.microbatch)
         updates, optimizer_state = run.optimizer.update(gradients, optimizer_state, params)
         return optax.apply_updates(params, updates), optimizer_state, total + loss
 

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, layer by layer, as XLA's own profile tells.
+"""Time of a training step by layer, from XLA's profile.
 
     python -m benchmarks.profile [--task=rotated_mnist] [--variants=cnn,stn-c1] [--rounds=20]
 

@@ -92,7 +92,7 @@ def _against(*rivals: str) -> Callable[[Line], float | None]:
 
 
 def _value(*names: str) -> Callable[[Line], float | None]:
-    """The first of these values that a row has."""
+    """The first of several values that is present in a row."""
 
     def read(line: Line) -> float | None:
         values = line.get("values", {})
@@ -204,7 +204,7 @@ GOALS = (
 
 
 def judged(line: Line) -> list[tuple[Goal, float, bool]]:
-    """The goals that a row has, what it reached, and whether that is enough."""
+    """A row's goals, the values reached, and whether they are met."""
     found = []
     for goal in GOALS:
         value = goal.measured(line) if goal.applies(line) else None
@@ -276,7 +276,7 @@ def _goals(rows: Sequence[Line]) -> str:
 
 
 def _tables(rows: Sequence[Line]) -> list[str]:
-    """Times, further values, and errors: a table each, of the rows that share their first side."""
+    """Tables of times, further values, and errors, for the rows with the same first side."""
     groups: dict[str, list[Line]] = {}
     for line in rows:
         groups.setdefault(next(iter(line.get("times", {})), ""), []).append(line)

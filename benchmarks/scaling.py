@@ -43,7 +43,7 @@ def side_of(
 
 
 def operations(variant: str, seeds: int, **setting: Any) -> float:
-    """What the networks need, in their plain form."""
+    """The networks' operations in XLA's plain implementation."""
     return seeds * work(side_of(variant, seeds=1, plain=True, **setting).lowered)[0]
 
 

@@ -1,4 +1,4 @@
-"""Digits as photographs: written on paper, lit, and taken with a camera that is not a good one.
+"""Simulated photographs of digits: written on paper, unevenly lit, taken with a poor camera.
 
 A :class:`Scene` says how; :func:`photograph` draws one. The order is nature's: what is on the
 paper, the view, the light, the lens, the sensor, the file.
@@ -21,10 +21,10 @@ Color = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a photograph of a digit is like.
+    """The parameters of a photograph of a digit.
 
     Attributes:
-      paper, ink: their colours in even light, 0 to 255.
+      paper, ink: their colors in even light, 0 to 255.
       size: of the digit's 28x28 square, in pixels; the digit itself takes 20/28 of it.
       pen: width of its strokes in pixels, all alike; None: as they are in MNIST (about size / 9).
       falloff: by which fraction the light falls off, linearly, from one end of the page to another.
@@ -36,7 +36,7 @@ class Scene:
       ruling: "lines", "squares" or "" (none), with a distance of ``spacing`` pixels.
       line: how dark the ruling is, as a fraction of the ink's contrast; ``line_width`` in pixels.
       blur: standard deviation of the lens's blur in pixels.
-      neighbours: how many other digits are cut off at the page's borders.
+      neighbors: how many other digits are cut off at the page's borders.
       mark: side of a second mark near a corner, as a fraction of the digit's.
       tilt: how far inwards the corners of what is seen move, at most, as a fraction of its side.
     """
@@ -57,7 +57,7 @@ class Scene:
     line: float = 0.3
     line_width: float = 1.5
     blur: float = 0
-    neighbours: int = 0
+    neighbors: int = 0
     mark: float = 0
     tilt: float = 0
 
@@ -111,7 +111,7 @@ def _written(
 
 
 def _strokes(glyph: np.ndarray, size: float, pen: float | None) -> np.ndarray:
-    """A glyph enlarged to ``[size, size]`` in [0, 1], its edges sharp; drawn anew with a pen."""
+    """A glyph enlarged to ``[size, size]`` in [0, 1] with sharp edges; redrawn with a pen."""
     side = round(size)
     large = Image.fromarray(glyph).resize((side, side), Image.Resampling.BICUBIC)
     inside = np.asarray(large, np.float64) / 255
@@ -140,7 +140,7 @@ def thinned(mask: np.ndarray) -> np.ndarray:
 
 
 def _placed(drawing: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """A drawing on an empty page, as far as it is on it."""
+    """A drawing on an empty page, clipped to it."""
     page = np.zeros((SIDE, SIDE))
     ends = [
         slice(max(c, 0), max(min(c + n, SIDE), 0))
@@ -152,7 +152,7 @@ def _placed(drawing: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 
 def _clear_of(ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: float) -> np.ndarray:
-    """A drawing on the page, moved away from its middle until it is so far from the ink there."""
+    """A drawing on the page, moved outwards until it is at a distance from the ink there."""
     away = nd.distance_transform_edt(ink < 0.5)
     outward = np.sign(corner + np.array(drawing.shape) / 2 - SIDE / 2) * (
         np.abs(corner + np.array(drawing.shape) / 2 - SIDE / 2) > SIDE / 4
@@ -165,9 +165,9 @@ def _clear_of(ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: flo
 
 
 def _company(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list:
-    """Corners of what else is written, and its size as a fraction of the digit's."""
+    """Corners of other drawings, and their sizes as fractions of the digit's."""
     found = []
-    for side in rng.permutation(4)[: scene.neighbours]:
+    for side in rng.permutation(4)[: scene.neighbors]:
         axis, last = side % 2, side >= 2
         place = corner + rng.uniform(-0.3, 0.3, 2) * scene.size
         place[axis] = last * SIDE - scene.size / 2  # half of it is beyond the border
@@ -180,7 +180,7 @@ def _company(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list
 
 
 def _ruling(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Lines across the whole page, a little askew: ``[SIDE, SIDE]`` in [0, 1]."""
+    """Slightly slanted lines across the whole page: ``[SIDE, SIDE]`` in [0, 1]."""
     if not scene.ruling:
         return np.zeros((SIDE, SIDE))
     angle = np.deg2rad(rng.uniform(-3, 3))
@@ -200,7 +200,7 @@ def _stripes(position: np.ndarray, spacing: float, width: float) -> np.ndarray:
 
 
 def _seen_askew(ink: np.ndarray, tilt: float, rng: np.random.Generator) -> np.ndarray:
-    """A page whose corners were moved: a perspective."""
+    """A perspective view of a page, by moving its corners."""
     if not tilt:
         return ink
     corners = np.array([[0, 0], [SIDE, 0], [SIDE, SIDE], [0, SIDE]], np.float64)
@@ -219,7 +219,7 @@ def _seen_askew(ink: np.ndarray, tilt: float, rng: np.random.Generator) -> np.nd
 
 
 def _light(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """How much light falls on each pixel: ``[SIDE, SIDE]`` up to 1."""
+    """The illumination of each pixel: ``[SIDE, SIDE]`` up to 1."""
     light = 1 - scene.falloff * _across(rng.uniform(0, 2 * np.pi))
     if scene.shadow:
         # A half-plane whose edge passes within a quarter of the page of its middle.

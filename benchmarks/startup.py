@@ -1,4 +1,4 @@
-"""From the start of a process to its first training step, and the time of imports.
+"""Time from the start of a process to its first training step, and of imports.
 
     python -m benchmarks.startup [--rounds=3] [--variant=stn-sl1]
 

@@ -5,7 +5,7 @@
                               [--compile]
 
 A step is forward pass, loss, backward pass and an update by SGD with Nesterov momentum, from the
-same weights and on the same batch for all sides. The batch is distorted and normalised outside the
+same weights and on the same batch for all sides. The batch is distorted and normalized outside the
 timed step; a row of its own times our step with the distortion in it. As in training, a dispatch
 of ours takes several steps. "flax" is our network with convolutions and pooling as Flax writes
 them (``lax.conv_general_dilated``, ``lax.reduce_window``), a step a dispatch: in a loop XLA runs
@@ -34,7 +34,7 @@ from stn_jax.data import sources
 from stn_jax.data.distortions import example_keys
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import Network, create_model, layers
-from stn_jax.training.microbatch import automatic, in_parts
+from stn_jax.training.microbatch import automatic_size, map_microbatches
 from stn_jax.training.step import Data, distorted_batch
 
 VARIANTS = {
@@ -48,7 +48,7 @@ Batch = tuple[Any, Any]  # images [B, H, W, C], labels [B] or [B, positions]
 
 
 def sample(task: str) -> Data:
-    """The digits that come with the package, for a task that distorts them."""
+    """The embedded sample, for a task that distorts it."""
     train = sources.load("mnist_sample").train
     images = jnp.asarray(train.images)
     statistics = TASKS[task].statistics("mnist_sample", images)
@@ -67,7 +67,7 @@ def raw_batch(task: str, size: int, seed: int = 0) -> Batch:
 
 
 def seen_batch(task: str, raw: Batch, data: Data | None = None) -> Batch:
-    """A batch as the network sees it: distorted and normalised."""
+    """A batch as the network sees it: distorted and normalized."""
     if not TASKS[task].distorts:
         return raw
     data = data or sample(task)
@@ -103,7 +103,7 @@ def make_step(
             loss = functools.partial(loss_of, model, batch=prepare(part, own), key=own)
             return jax.value_and_grad(loss)(params), None
 
-        (loss, gradients), _ = in_parts(of_part, batch, microbatch)
+        (loss, gradients), _ = map_microbatches(of_part, batch, microbatch)
         updates, optimizer_state = optimizer.update(gradients, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), loss
 
@@ -111,7 +111,7 @@ def make_step(
 
 
 def initial(model: Network, images: jax.Array, seeds: int) -> list[Any]:
-    """A parameter tree for each seed, with a layer to theta that does not give the identity.
+    """A parameter tree for each seed, whose layer to theta does not produce the identity.
 
     At the identity all positions are whole pixels, where the gradient jumps: a rounding decides.
     """
@@ -129,7 +129,7 @@ def initial(model: Network, images: jax.Array, seeds: int) -> list[Any]:
 
 
 class JaxSide:
-    """A program that takes steps, and the state that it takes along from call to call.
+    """A program that runs steps, with the state that it carries from call to call.
 
     Args:
       model: the network.
@@ -153,7 +153,9 @@ class JaxSide:
         steps: int = 1,
     ):
         whole = len(batch[0])
-        size = microbatch or (whole if plain else automatic(whole, math.prod(batch[0].shape[1:])))
+        size = microbatch or (
+            whole if plain else automatic_size(whole, math.prod(batch[0].shape[1:]))
+        )
         #: In how many parts the batch is taken.
         self.parts = whole // size
         optimizer, step = make_step(model, size, *([prepare] if prepare else []))
@@ -196,7 +198,7 @@ def work(lowered: Any) -> tuple[float, float]:
 
 
 class TorchSide:
-    """The same in PyTorch; several seeds, and steps, one after the other."""
+    """The same in PyTorch; several seeds, and several steps, in sequence."""
 
     def __init__(
         self,
@@ -254,7 +256,7 @@ class TorchSide:
         return loss
 
     def loss_and_gradients(self) -> tuple[float, Any]:
-        """Of the first network, as a Flax tree; without dropout, which draws its own numbers."""
+        """The first network's values, as a Flax tree; without dropout, which is random."""
         from stn_jax import interop
 
         module = self.modules[0]
@@ -299,7 +301,7 @@ def errors(found: tuple[Any, Any], exact: tuple[float, Any]) -> dict[str, float]
 
 
 def peaks(dtype: Any) -> tuple[float, float]:
-    """What this device reaches: operations a second in matrix products, and bytes a second."""
+    """This device's rates: operations per second in matrix products, and bytes per second."""
     on_cpu = jax.default_backend() == "cpu"
     side, size = (1536, 2**24) if on_cpu else (8192, 2**28)
     a = jnp.ones((side, side), dtype)

@@ -121,7 +121,7 @@ def _map_coordinates(case: Case) -> Callable[..., jax.Array]:
 
 
 def _dm_pix(case: Case) -> Callable[..., jax.Array]:
-    """Its interpolation repeats the edge; with a margin of zeros that is padding by zeros."""
+    """Its interpolation repeats the edge, so a margin of zeros makes the padding zeros."""
     from dm_pix import flat_nd_linear_interpolate
 
     def one(image: jax.Array, positions: jax.Array) -> jax.Array:
@@ -147,7 +147,7 @@ def _jax_sides(case: Case) -> dict[str, Callable[..., jax.Array]]:
 
 
 def _compiled(warp: Callable[..., jax.Array], wrt: Sequence[int], args: Sequence[jax.Array]) -> Any:
-    """The program that gives the output and the gradients to some of the arguments."""
+    """The program that computes the output and the gradients to some of the arguments."""
 
     def program(image: jax.Array, where: jax.Array, cotangent: jax.Array) -> tuple[Any, ...]:
         both = [image, where]
@@ -170,7 +170,7 @@ def _compiled(warp: Callable[..., jax.Array], wrt: Sequence[int], args: Sequence
 def _torch_side(
     torch: Any, case: Case, wrt: Sequence[int], arrays: Sequence[np.ndarray], dtype: Any = None
 ) -> Callable[[], tuple[Any, ...]]:
-    """Output and gradients by PyTorch, channels first; in float64 it is the reference, on CPU."""
+    """Output and gradients from PyTorch, channels first; in float64 on CPU it is the reference."""
     from torch.nn import functional
 
     device = "cuda" if torch.cuda.is_available() and dtype is None else "cpu"

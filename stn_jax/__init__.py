@@ -8,6 +8,7 @@ Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms, up to t
 :mod:`stn_jax.warp.transforms`.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from stn_jax.warp import (
@@ -60,10 +61,9 @@ def __getattr__(name: str) -> Any:
         from stn_jax import models
 
         return getattr(models, name)
-    if name == "load_pretrained":
-        from stn_jax.pretrained import load_pretrained
-
-        return load_pretrained
+    if name in ("pretrained", "load_pretrained"):
+        pretrained = importlib.import_module("stn_jax.pretrained")
+        return pretrained if name == "pretrained" else pretrained.load_pretrained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and that are still there after a power failure."""
+"""Atomic and durable writing of files and folders."""
 
 import contextlib
 import errno
@@ -13,10 +13,10 @@ UNFINISHED = ".unfinished"
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file that appears under its name only once it is written and on disk.
+    """Opens a file for writing that appears under its name only once it is complete and on disk.
 
     Args:
-      path: the file; its folder is made where it does not exist.
+      path: the file; its folder is created if it does not exist.
       mode: "w" for text (UTF-8), "wb" for bytes.
     """
     make_folder(path.parent)
@@ -41,14 +41,14 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def rename(source: Path, target: Path) -> Path:
-    """Renames a file or folder, in place of a file that has the name, and has that on disk."""
+    """Renames a file or folder, replacing an existing file, and syncs the target's folder."""
     os.replace(source, target)
     sync_folder(target.parent)
     return target
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, where they do not exist, and has that on disk."""
+    """Creates a folder and its parents if they do not exist, and syncs them to disk."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for each in missing:
@@ -56,7 +56,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Has the names in a folder on disk. Some file systems, and Windows, cannot be asked to."""
+    """Syncs a folder's entries to disk, where the system supports it (Windows does not)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -70,7 +70,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Has a folder and all that is in it on disk."""
+    """Syncs a folder and everything in it to disk."""
     for path in [*folder.rglob("*"), folder]:
         if path.is_dir():
             sync_folder(path)
@@ -80,7 +80,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def user_cache() -> Path:
-    """Our folder in the user's cache, by the rules of XDG: a path that is not absolute is ignored.
+    """The package's folder in the user's cache; as XDG requires, relative paths are ignored.
 
     References:
       XDG Base Directory Specification, https://specifications.freedesktop.org/basedir-spec/

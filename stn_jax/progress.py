@@ -8,14 +8,14 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Counts up to a total, with rate and time left.
+    """Shows the progress towards a total, with rate and time left.
 
     Args:
-      name: what goes on.
-      total: how much there is to do.
-      unit: of what.
-      start: how much of it is done already.
-      quiet: shows nothing.
+      name: name of the work.
+      total: the total amount.
+      unit: its unit.
+      start: the amount that is already done.
+      quiet: show nothing.
       every: seconds between plain lines.
     """
 
@@ -32,7 +32,7 @@ class Progress:
         self.name, self.total, self.unit, self.done = name, total, unit, start
         self._every, self._quiet = every, quiet
         self._note = ""
-        self._begun = self._said = time.monotonic()
+        self._begun = self._printed = time.monotonic()
         self._start = start
         self._bar = None
         if not quiet and sys.stderr.isatty():
@@ -41,7 +41,7 @@ class Progress:
             )
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Reports ``count`` more done, and what to show beside it."""
+        """Advances by ``count``, with an optional note to show."""
         self.done += count
         if note is not None:
             self._note = note
@@ -50,8 +50,8 @@ class Progress:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if not self._quiet and (now - self._said >= self._every or self.done >= self.total):
-            self._said = now
+        if not self._quiet and (now - self._printed >= self._every or self.done >= self.total):
+            self._printed = now
             rate = (self.done - self._start) / max(now - self._begun, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
             print(

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Before JAX starts: what is compiled here runs for milliseconds, so optimising it is time lost.
+# Before JAX starts: what is compiled here runs for milliseconds, so optimizing it is time lost.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
@@ -53,7 +53,7 @@ def tiny_config(tiny_cache):
 
 @pytest.fixture
 def digit_file(tmp_path) -> Path:
-    """A photograph of a digit, more or less: dark on light, off centre, in colour."""
+    """A photograph of a digit, more or less: dark on light, off center, in color."""
     from PIL import Image
 
     image = sources.load("mnist_sample").test.images[3, ..., 0]

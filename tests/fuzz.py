@@ -26,19 +26,21 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from PIL import Image
 
 import stn_jax
-from stn_jax import pretrained
+from stn_jax import pretrained, tensor_file
 from stn_jax.data import cache, embedded, sources
 from stn_jax.data.photographs import read_digit, read_number
 from stn_jax.data.sources import DataError
 from stn_jax.experiments import results
 from stn_jax.pretrained import PretrainedError
 from stn_jax.training import Config, ConfigError
-from stn_jax.training.workdir import Workdir
+from stn_jax.training.checkpoints import Checkpoints
+from stn_jax.training.workdir import Workdir, WorkdirError
 
-PATIENCE = 30  # seconds for one file
+GRACE_STEPS = 30  # seconds for one file
 
 
 class Reader(NamedTuple):
@@ -124,6 +126,25 @@ def _npy_header(length: int) -> bytes:
     return buffer.getvalue()
 
 
+def resigned(content: bytes, rng: random.Random) -> bytes:
+    """A safetensors file whose digest is right and whose metadata or numbers are damaged."""
+    size = 8 + int.from_bytes(content[:8], "little")
+    text = json.loads(content[8:size])["__metadata__"]["stn_jax"]
+    arrays = safetensors.numpy.load(content)
+    if rng.random() < 0.7:
+        text = _mutated_json(text.encode(), rng).decode(errors="replace")
+    else:
+        name = rng.choice(list(arrays))
+        numbers = bytearray(arrays[name].tobytes())
+        numbers[rng.randrange(len(numbers))] ^= rng.randrange(1, 256)
+        arrays[name] = np.frombuffer(numbers, arrays[name].dtype).reshape(arrays[name].shape)
+    with contextlib.suppress(ValueError, AttributeError, KeyError):
+        metadata = json.loads(text)
+        del metadata["sha256"]
+        text = json.dumps({"sha256": tensor_file.digest(arrays, metadata), **metadata})
+    return safetensors.numpy.save(arrays, {"stn_jax": text})
+
+
 def _mutated_text(content: bytes, rng: random.Random) -> bytes:
     """JSON damaged as text or as values."""
     while (damaged := _mutated_json(content, rng)) == content:
@@ -162,8 +183,16 @@ def _write_weights(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes()}
 
 
+def _copy_npz_weights(folder: Path) -> dict[Path, bytes]:
+    """What an earlier version wrote, of the same numbers."""
+    (source,) = (Path(__file__).parent / "data" / "npz_weights").iterdir()
+    path = folder / source.name
+    path.write_bytes(source.read_bytes())
+    return {path: path.read_bytes()}
+
+
 def _open_weights(folder: Path) -> dict[str, np.ndarray]:
-    module, variables = stn_jax.load_pretrained(_NAME, folder=folder)
+    module, variables, _ = stn_jax.load_pretrained(_NAME, folder=folder)
     assert module.head.classes == 10
     flat = jax.tree.leaves(variables)
     assert all(np.isfinite(leaf).all() for leaf in flat)
@@ -285,9 +314,35 @@ def _open_lines(folder: Path) -> None:
         assert isinstance(f"{result}", str)
 
 
+def _checkpointed() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 5)).astype(np.float32)
+    return {"step": np.int32(7), "params": {"kernel": kernel, "bias": np.zeros(5, np.float32)}}
+
+
+def _write_checkpoint(folder: Path) -> dict[Path, bytes]:
+    Checkpoints(folder).save(_checkpointed(), {"loss": [0.5]})
+    path = folder / "7.safetensors"
+    return {path: path.read_bytes()}
+
+
+def _open_checkpoint(folder: Path) -> None:
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        saved = Checkpoints(folder).restore(_checkpointed())
+    if saved is None:
+        raise WorkdirError(said.getvalue().removesuffix("\n"))
+    assert saved.log == {"loss": [0.5]}
+    jax.tree.map(np.testing.assert_array_equal, saved.state, _checkpointed())
+
+
 READERS = {
     "weights": Reader(_write_weights, _open_same_weights, PretrainedError),
-    "weights, packed again": Reader(_write_weights, _open_weights, PretrainedError, mutated_inside),
+    "weights, signed again": Reader(_write_weights, _open_weights, PretrainedError, resigned),
+    "npz weights": Reader(_copy_npz_weights, _open_same_weights, PretrainedError),
+    "npz weights, packed again": Reader(
+        _copy_npz_weights, _open_weights, PretrainedError, mutated_inside
+    ),
+    "checkpoint": Reader(_write_checkpoint, _open_checkpoint, WorkdirError),
     "cache": Reader(_write_cache, _open_cache, DataError),
     "sample": Reader(_write_sample, _open_sample, DataError),
     "images": Reader(_write_images, _open_images, DataError),
@@ -315,7 +370,7 @@ def fuzz(reader: Reader, count: int, seed: int, folder: Path, keep: Path | None 
         content = (reader.damage or mutated)(sound[path], rng)
         path.write_bytes(content)
         (folder / "damaged").write_text(path.name)
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        faulthandler.dump_traceback_later(GRACE_STEPS, exit=True)
         try:
             reader.open(folder)
             reader_seen["opened"] += 1

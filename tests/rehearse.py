@@ -27,7 +27,7 @@ TIMED = ["--folder=timed", "--rounds=1", "--budget=0.01"]
 # What makes a command small, by its first words; later flags prevail over the page's own.
 SMALLER = {
     "stn_jax.data.prepare": [],
-    "stn_jax.experiments table": [*TRAINED, "--together=2"],
+    "stn_jax.experiments table": [*TRAINED, "--seeds_per_program=2"],
     "stn_jax.experiments --render": [],
     "stn_jax.experiments figure": [*TRAINED, "--cache_dir=CACHE"],
     "stn_jax.experiments pretrained": [*TRAINED, "--cache_dir=CACHE", "--folder=weights"],
@@ -75,7 +75,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         made_mnist.write(Path(folder) / "cache", 256, 64)
-        # What is compiled here runs for seconds, so optimising it is time lost.
+        # What is compiled here runs for seconds, so optimizing it is time lost.
         quick = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick}
         for words in commands(PAGE.read_text()):

@@ -12,6 +12,7 @@ import pytest
 
 from stn_jax.cli.config_flags import read_config, read_fields
 from stn_jax.training import Config, ConfigError
+from stn_jax.training.restore import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -110,28 +111,31 @@ def test_eval_writes_a_report(trained, here, capsys):
         (["train.py", "--config.dataset=mnist", "--config.data_dir=/nowhere"], "/nowhere does not"),
         (["train.py", "--config.manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["train.py", "--config=none.py"], "none.py"),
-        (["train.py", "--epochs=3"], "cannot make sense of '--epochs=3'; --help lists the"),
+        (["train.py", "--epochs=3"], "unknown argument '--epochs=3'; --help lists the"),
         (["train.py", "--workdir"], "argument --workdir: expected one argument"),
-        (["train.py", "epochs=3"], "cannot make sense of 'epochs=3'"),
+        (["train.py", "epochs=3"], "unknown argument 'epochs=3'"),
         (["train.py", "--workdir=run", "--config.epochs=9"], "holds a run of another configura"),
         (["eval.py", "--workdr=run"], "one of the arguments --workdir --pretrained is required"),
         (["eval.py", "--workdir=nowhere"], "nowhere/config.json does not exist"),
         (["eval.py", "--workdir=run", "--image", "none.png"], "none.png does not exist"),
-        (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir goes with --dataset"),
+        (["eval.py", "--workdir=run", "--cache_dir=."], "--cache_dir needs --dataset"),
         (
             ["eval.py", "--workdir=run", "--dataset=mnist", "--report"],
-            "--dataset goes with --workdir or --pretrained; here: --workdir --report",
+            "--dataset cannot be combined with --workdir --report; it needs",
         ),
         (
             ["eval.py", "--workdir=run", "--box", "1", "2", "3", "4"],
-            "--box goes with --workdir --image",
+            "--box cannot be combined with --workdir; it needs --workdir --image",
         ),
         (
             ["eval.py", "--workdir=run", "--image", "x.png", "--box", "1", "2", "3", "4"],
-            "--box goes with one photograph and a run of task svhn; here: rotated_mnist",
+            "--box needs one photograph and a run of task svhn; found rotated_mnist",
         ),
-        (["eval.py", "--workdir=run", "--report", "--image", "x.png"], "--report goes with"),
-        (["eval.py", "--pretrained=nothing", "--report"], "--report goes with --workdir alone"),
+        (
+            ["eval.py", "--workdir=run", "--report", "--image", "x.png"],
+            "--report cannot be combined",
+        ),
+        (["eval.py", "--pretrained=nothing", "--report"], "--report needs --workdir; it cannot"),
         (["eval.py", "--workdir=run", "--report=run/config.json/x"], "cannot write run/conf"),
         (["eval.py", "--pretrained=nothing"], "no weights are called 'nothing'; there are: "),
     ],
@@ -232,21 +236,21 @@ def test_a_config_file_may_take_an_argument_and_derive_fields_from_others(tmp_pa
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def test_names_that_the_locale_cannot_read_are_told_so(trained, tmp_path, digit_file):
-    """Python then reads names as ASCII, and Orbax writes them as UTF-8."""
+def test_names_that_the_locale_cannot_read_will_do(trained, tiny_cache, tmp_path, digit_file):
+    """Python then reads names as ASCII."""
     folder = tmp_path / "L\u00e4ufe"
     shutil.copytree(trained[0] / "run", folder / "run")
     image = folder / "ziffer \u00fc.jpg"
     image.write_bytes(digit_file.read_bytes())
-    said = "under this locale Python reads names as ascii, and this one has other characters. Set"
+    values = {"cache_dir": tiny_cache, "dataset": "mnist", "width": 1 / 16, "epochs": 1}
     for command in (
         [ROOT / "eval.py", f"--workdir={folder / 'run'}"],
-        [ROOT / "train.py", f"--workdir={folder / 'new'}"],
+        [ROOT / "train.py", f"--workdir={folder / 'new'}", *flags(values)],
     ):
-        code, _, errors = run(*command, cwd=tmp_path, env=ASCII)
-        assert code == 2, errors
-        assert said in errors.splitlines()[-1]
-    assert not (folder / "new").exists()
+        code, out, errors = run(*command, cwd=tmp_path, env=ASCII)
+        assert code == 0, errors
+        assert "test error" in out
+    assert int(load(folder / "new")[1]["step"]) == 2
     network = "--pretrained=rotated_mnist/stn-sl1"
     code, out, errors = run(ROOT / "eval.py", network, "--image", image, cwd=tmp_path, env=ASCII)
     assert code == 0, errors
@@ -258,7 +262,7 @@ def test_help_lists_the_fields(tmp_path, here, capsys):
     assert "localization_rate" in capsys.readouterr().out
 
 
-def test_importing_the_warps_loads_jax_alone(tmp_path):
+def test_importing_the_warps_loads_only_jax(tmp_path):
     code = """
 import sys, stn_jax
 stn_jax.affine_grid
@@ -281,8 +285,7 @@ for name in ("tensorflow", "tensorflow_datasets", "matplotlib", "orbax", "tensor
     sys.modules[name] = None
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import Config, train
-config = Config(cache_dir={str(tiny_cache)!r}, width=1 / 16, epochs=1, checkpoint_every=0,
-                test_passes=1)
+config = Config(cache_dir={str(tiny_cache)!r}, width=1 / 16, epochs=1, test_passes=1)
 print(train(config, "run", DrawFigures())["step"])
 """
     exit_code, out, errors = run(cwd=tmp_path, code=code)

@@ -8,7 +8,7 @@ from fuzz import READERS, Reader, fuzz, mutated
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_damaged_files_are_refused_as_documented(name, tmp_path):
+def test_damaged_files_are_rejected_as_documented(name, tmp_path):
     # Other files than those of the long run (seed 0).
     tally = fuzz(READERS[name], 150, 1, tmp_path)
     assert tally.crashes == []

@@ -1,27 +1,97 @@
-"""README's examples run as they stand."""
+"""The examples of README and docs run as they stand, and the files that they name exist."""
 
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+from scipy import ndimage
+
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+# Pages whose examples run elsewhere, or nowhere.
+ELSEWHERE = {
+    "porting.md": "beside PyTorch, in tests/benchmarks/test_porting.py",
+    "svhn.md": "would download SVHN",
+}
+# Where an example makes more than a test needs.
+SMALLER = {"street_numbers.md": {"256": "4", "10_000": "8"}}
 
 
-def test_the_python_examples_run_one_after_the_other():
-    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
-    assert len(examples) >= 4
+def examples_of(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+
+
+def run_examples(page: Path) -> dict:
+    """What a page's examples define, one after the other."""
     names: dict = {}
-    for example in examples:
-        exec(compile(example, "README.md", "exec"), names)
-    logits = names["Classifier"]().init_with_output(names["jax"].random.key(0), names["images"])[0]
+    for example in examples_of(page):
+        for old, new in SMALLER.get(page.name, {}).items():
+            assert old in example
+            example = example.replace(old, new)
+        exec(compile(example, page.name, "exec"), names)
+    return names
+
+
+PAGES = {
+    str(path.relative_to(DOCS)): path for path in sorted(DOCS.rglob("*.md")) if examples_of(path)
+}
+
+
+def test_readme():
+    assert len(examples_of(ROOT / "README.md")) >= 4
+    names = run_examples(ROOT / "README.md")
+    assert names["turned"].shape == (8, 64, 64, 3)
+    logits, _ = names["Classifier"]().init_with_output(jax.random.key(0), names["images"])
     assert logits.shape == (8, 10)
+    np.testing.assert_allclose(names["aligned"], names["images"], atol=1e-5)  # at the identity
     assert names["logits"].shape == (8, 10)
 
 
-def test_the_files_and_folders_that_it_names_exist():
-    text = (ROOT / "README.md").read_text()
-    paths = re.findall(
-        r"\((docs/[^)]+)\)|`((?:stn_jax|configs|tests|benchmarks|docs)/[^` ]*)`", text
-    )
-    named = {a or b for a, b in paths}
-    assert len(named) > 5
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+def test_the_examples_that_do_not_run_are_known():
+    assert set(ELSEWHERE) <= set(PAGES)
+    assert set(SMALLER) <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - set(ELSEWHERE)))
+def test_the_examples_of_a_page_run(page):
+    assert run_examples(PAGES[page])
+
+
+def test_matrices_in_pixels_are_those_of_scipy():
+    names = run_examples(DOCS / "guides" / "kornia_opencv.md")
+    # SciPy's are in (y, x), from output to input.
+    forward = np.eye(3)
+    forward[:2] = names["matrix"]
+    back = np.linalg.inv(forward)[:2]
+    for image, moved in zip(names["images"], names["moved"], strict=True):
+        for c in range(3):
+            expected = ndimage.affine_transform(
+                image[..., c].astype(np.float64),
+                back[::-1, 1::-1],
+                back[::-1, 2],
+                output_shape=(16, 24),
+                order=1,
+                mode="grid-constant",
+            )
+            np.testing.assert_allclose(moved[..., c], expected, rtol=0, atol=1e-4)
+    assert np.abs(names["moved"]).max() > 0.5
+    np.testing.assert_allclose(names["mirrored"], names["images"][:, :, ::-1], atol=1e-5)
+
+
+def test_positions_in_pixels_are_those_of_map_coordinates():
+    names = run_examples(DOCS / "guides" / "dm_pix.md")
+    np.testing.assert_allclose(names["ours"], names["theirs"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{page}" for page in PAGES)]
+)
+def test_the_files_and_folders_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    named = re.findall(r"`((?:stn_jax|configs|tests|benchmarks|docs|tools)/[^` <>*]*)`", text)
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    missing += [path for path in named if not (ROOT / path.partition("::")[0]).exists()]
+    assert missing == []

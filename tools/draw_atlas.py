@@ -76,7 +76,7 @@ def distance_of(ink: np.ndarray, tallest: int) -> np.ndarray:
     """Signed distances ``[CELL, CELL]`` from the outline, in heights, of a digit in its middle."""
     pad = tallest
     ink = np.pad(ink, pad)
-    # Between pixels: the outline is half a pixel from the centres on either side of it.
+    # Between pixels: the outline is half a pixel from the centers on either side of it.
     inside = ndimage.distance_transform_edt(ink) - 0.5
     outside = ndimage.distance_transform_edt(~ink) - 0.5
     signed = np.where(ink, inside, -outside) / tallest

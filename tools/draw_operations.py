@@ -24,16 +24,16 @@ POINTS = np.float32([[32, 38], [72, 30], [48, 72]])
 
 
 def card() -> np.ndarray:
-    """Rings that grow finer outwards on the right, a grid on the left, three spots of colour."""
+    """Rings that grow finer outwards on the right, a grid on the left, three spots of color."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     radius = np.hypot(x - SIZE / 2, y - SIZE / 2)
     rings = 0.5 + 0.5 * np.cos(radius**2 / 40)
     lines = np.where((x % 12 < 1.5) | (y % 12 < 1.5), 0.25, 0.92)
     image = np.repeat(np.where(x < SIZE / 2, lines, rings)[..., None], 3, -1).astype(np.float32)
-    for point, colour in zip(
+    for point, color in zip(
         POINTS, ((0.9, 0.2, 0.2), (0.1, 0.6, 0.9), (0.2, 0.7, 0.2)), strict=True
     ):
-        image[np.hypot(x - point[0], y - point[1]) < 6] = colour
+        image[np.hypot(x - point[0], y - point[1]) < 6] = color
     return image
 
 
@@ -82,7 +82,7 @@ def draw(output: str) -> None:
         axis.axis("off")
         if places is None or places.boxes is None or places.keypoints is None:
             continue
-        x0, y0, x1, y1 = np.asarray(places.boxes[0]) - 0.5  # matplotlib's 0 is a pixel's centre
+        x0, y0, x1, y1 = np.asarray(places.boxes[0]) - 0.5  # matplotlib's 0 is a pixel's center
         axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="tab:orange", linewidth=1.5)
         axis.plot(*np.asarray(places.keypoints).T, "+", color="black", markersize=7)
     figure.tight_layout()

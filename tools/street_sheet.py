@@ -76,8 +76,8 @@ def _spectrum(gray: np.ndarray) -> np.ndarray:
     """Root mean square in each band of frequencies, ``[N, bands]``, under a Hann window."""
     window = np.outer(np.hanning(SIDE), np.hanning(SIDE))
     window /= np.sqrt((window**2).mean())
-    centred = (gray - gray.mean((1, 2), keepdims=True)) * window
-    power = np.abs(np.fft.fft2(centred)) ** 2 / SIDE**4
+    centered = (gray - gray.mean((1, 2), keepdims=True)) * window
+    power = np.abs(np.fft.fft2(centered)) ** 2 / SIDE**4
     cycles = np.fft.fftfreq(SIDE, 1 / SIDE)
     radius = np.hypot(cycles[:, None], cycles)
     return np.stack(
@@ -119,7 +119,7 @@ def real_crops(folder: pathlib.Path) -> np.ndarray:
         for entry in archive.read(folder / f"{split}.tar.gz", lambda fault: print(fault)):
             if len(entry.digits) <= house_numbers.POSITIONS:
                 with Image.open(io.BytesIO(entry.png)) as image:
-                    crops.append(house_numbers.cut_out(np.asarray(image), entry.boxes))
+                    crops.append(house_numbers.crop_number(np.asarray(image), entry.boxes))
     return np.stack(crops)
 
 

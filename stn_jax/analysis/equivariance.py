@@ -1,29 +1,30 @@
-"""How far a network's feature maps are from moving along with the image.
+"""The equivariance error of feature maps under affine transformations of the image.
 
-Where a transformer warps a feature map to undo what happened to the image, it relies on
+A transformer that warps a feature map to undo a transformation of the image relies on
 ``T^-1 Gamma T f = Gamma f``: the maps (Gamma) of the transformed image (T f), transformed back, are
-the maps of the image. Equation (1) and Figure 1 of arXiv 2001.05858 say that this fails in general:
-a warp moves the values about but leaves each in its channel. :func:`equivariance_error` measures by
-how much, for any feature extractor and any affine transformations: a place to put a transformer is
-one where the error of the transformations to undo is small.
+the maps of the image. By Equation (1) and Figure 1 of arXiv 2001.05858 this fails in general, since
+a warp moves values in space but leaves each in its channel. :func:`equivariance_error` measures by
+how much, for any feature extractor and any affine transformations. A depth with a small error for
+the transformations to be undone is suitable for a transformer.
 
 Convention
     Thetas are those of :mod:`stn_jax.warp.affine` (``align_corners=False``), in the *image's*
-    normalised coordinates. A map has coordinates of its own: its positions need not cover the
-    image (without padding they cover less), so a theta is rewritten before it warps a map
-    (:func:`stn_jax.analysis.geometry.map_theta`). It needs a :class:`Geometry`, which is measured
-    where it is not given.
+    normalized coordinates. A map has its own coordinates: its positions need not cover the image
+    (without padding they cover less), so a theta is converted before it warps a map
+    (:func:`stn_jax.analysis.geometry.map_theta`). This needs a :class:`Geometry`, which is measured
+    if it is not given.
 
-What counts
-    Only the interior, where no value depends on what lies outside an image. A position counts if
+Valid positions
+    The error is computed over the interior, where no value depends on anything outside the image.
+    A position is valid if
 
-    - the square of half-side ``margin`` (pixels) about its centre is within the image,
+    - the square of half-side ``margin`` (pixels) about its center is within the image,
     - after the transformation too: it holds only pixels that T took from within the image,
-    - and, warped back, it is interpolated from such positions of the map alone.
+    - and, warped back, it is interpolated only from such positions of the map.
 
     The default margin is half the receptive field, which is exact but leaves little of deep maps.
-    Where the images go on beyond their edges as T continues them (digits on a plain ground, and
-    ``padding_mode`` "border"), ``margin=0`` is right as well: it asks for the centres alone.
+    If T continues the images beyond their edges correctly (digits on a uniform background, and
+    ``padding_mode`` "border"), ``margin=0`` is valid as well: it only considers the centers.
 """
 
 import functools
@@ -37,24 +38,24 @@ from jax.typing import ArrayLike
 
 from stn_jax.analysis.geometry import (
     Geometry,
-    checked,
+    check_geometry,
     conjugate,
+    map_to_image,
     measure_geometry,
-    window_theta,
 )
 from stn_jax.warp import affine, affine_grid, affine_transform
 
-# A function from images to a map, or to several by name or in order; or several functions.
+# A function from images to a map or to several maps (a mapping or sequence); or several functions.
 Features = Callable[[jax.Array], Any] | Mapping[str, Callable] | Sequence[Callable]
 
-# What float32 may lose of a position (normalised), and of a weight of the interpolation.
+# Tolerances for float32 rounding of a normalized position and of an interpolation weight.
 _POSITION_ROUNDING, _WEIGHT_ROUNDING = 1e-5, 1e-3
 
 
 class Family(NamedTuple):
     """Transformations of one kind."""
 
-    name: str  # says how much of it, too: "rotation by 15 to 90 degrees"
+    name: str  # with the range: "rotation by 15 to 90 degrees"
     values: np.ndarray  # [K]
     thetas: jax.Array  # [K, 2, 3]
 
@@ -64,23 +65,23 @@ class Comparison(NamedTuple):
 
     maps: jax.Array  # [B, h, w, C]: Gamma f
     returned: jax.Array  # [B, h, w, C]: T^-1 Gamma T f
-    interior: jax.Array  # [h, w], bool: the positions that count
+    interior: jax.Array  # [h, w], bool: the valid positions
     error: jax.Array  # [B], see EquivarianceError
     resampling: jax.Array  # [B]
 
 
 class EquivarianceError(NamedTuple):
-    """How far maps are from moving along, for D depths, K transformations and B images.
+    """Equivariance errors for D depths, K transformations and B images.
 
-    A relative error is the L2 norm of the difference over that of Gamma f, over the interior and
-    all channels; NaN where no position counts. Maps of one norm that share nothing are at 2 ** 0.5.
+    A relative error is the L2 norm of the difference divided by that of Gamma f, over the interior
+    and all channels; NaN if no position is valid. Orthogonal maps of equal norm have 2 ** 0.5.
 
     Attributes:
       depths: names, ``D`` of them.
       error: ``[D, K, B]``, of T^-1 Gamma T f.
-      resampling: ``[D, K, B]``, of T^-1 T Gamma f: what two interpolations alone do to these maps.
-        An error well above it is the network's.
-      counted: ``[D, K]``, the share of the map's positions that the error is over.
+      resampling: ``[D, K, B]``, of T^-1 T Gamma f: the error of two interpolations alone. An error
+        well above it is due to the network.
+      counted: ``[D, K]``, the fraction of the map's positions that are valid.
     """
 
     depths: tuple[str, ...]
@@ -90,7 +91,7 @@ class EquivarianceError(NamedTuple):
 
 
 def rotations(degrees: ArrayLike | Sequence[float], shape: Sequence[int] = (1, 1)) -> Family:
-    """Rotations about the centre by ``degrees`` ``[K]``, counter-clockwise, of ``shape`` (H, W)."""
+    """Rotations by ``degrees`` ``[K]``, counter-clockwise, for images of ``shape`` (H, W)."""
     degrees = np.asarray(degrees)
     thetas = affine.rotation(degrees, aspect=shape[1] / shape[0])
     return Family(f"rotation by {_span(degrees)} degrees", degrees, thetas)
@@ -101,14 +102,14 @@ def translations(
     shape: Sequence[int],
     direction: Sequence[float] = (1.0, 0.0),
 ) -> Family:
-    """Moves the picture by ``pixels`` ``[K]`` times ``direction`` (x, y), of ``shape`` (H, W)."""
+    """Translations by ``pixels`` ``[K]`` times ``direction`` (x, y), for ``shape`` (H, W)."""
     pixels = np.asarray(pixels)
     shift = -2 * pixels[:, None] * np.asarray(direction) / np.array([shape[1], shape[0]])
     return Family(f"translation by {_span(pixels)} pixels", pixels, affine.translation(shift))
 
 
 def scalings(factors: ArrayLike | Sequence[float]) -> Family:
-    """Magnifies the picture by ``factors`` ``[K]`` (below 1: makes it smaller)."""
+    """Magnifications by ``factors`` ``[K]`` (below 1 they shrink)."""
     factors = np.asarray(factors)
     thetas = affine.scaling(1 / np.stack([factors] * 2, -1))
     return Family(f"scaling by {_span(factors)}", factors, thetas)
@@ -128,20 +129,20 @@ def equivariance_error(
     margin: float | None = None,
     padding_mode: str = "zeros",
 ) -> EquivarianceError:
-    """Measures how far a network is from Eq. (1) of arXiv 2001.05858 holding.
+    """Measures by how much Eq. (1) of arXiv 2001.05858 fails for a network.
 
-    See the module's text for the coordinates and for what counts.
+    See the module's docstring for the coordinates and for valid positions.
 
     Args:
       features: function from images ``[B, H, W, C]`` to a feature map ``[B, h, w, c]``, or to a
-        mapping or sequence of maps by depth; or a mapping or sequence of functions. It is called
-        as it is: jit it, if it can be.
+        mapping or sequence of maps by depth; or a mapping or sequence of functions. It is not
+        jitted here.
       images: ``[B, H, W, C]``, floating point.
       thetas: ``[K, 2, 3]``, each from transformed to original positions.
-      geometry: where the maps' positions lie, for all maps or by name (a sequence's names are
-        "0", "1", ...). Measured by :func:`measure_geometry` where None.
-      margin: pixels between a position that counts and the edge of the image; half the receptive
-        field where None.
+      geometry: geometry of all maps, or a mapping by name (a sequence's names are "0", "1", ...);
+        None: measured by :func:`measure_geometry`.
+      margin: minimum distance in pixels between valid positions and the image's edge; None: half
+        the receptive field.
       padding_mode: how the transformation continues the images.
 
     Returns:
@@ -149,14 +150,14 @@ def equivariance_error(
 
     Raises:
       TypeError: images are not floating point.
-      ValueError: shapes do not fit, a theta has no inverse, margin is negative, geometry lacks a
-        depth or cannot be measured.
+      ValueError: the shapes do not match, a theta has no inverse, margin is negative, geometry
+        lacks a depth or cannot be measured.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from stn_jax.analysis.equivariance import equivariance_error, rotations
       >>> images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
-      >>> slopes = lambda x: x[:, :, 1:] - x[:, :, :-1]  # of what is turned it takes the other
+      >>> slopes = lambda x: x[:, :, 1:] - x[:, :, :-1]  # change sign under a half turn
       >>> result = equivariance_error(slopes, images, rotations([180.0]).thetas)
       >>> result.error.shape, bool((abs(result.error - 2) < 1e-5).all())
       ((1, 1, 2), True)
@@ -188,7 +189,7 @@ def compare(
     margin: float | None = None,
     padding_mode: str = "zeros",
 ) -> dict[str, Comparison]:
-    """Both sides of Eq. (1), as maps to look at, for one theta ``[2, 3]``.
+    """Both sides of Eq. (1) as feature maps, for one theta ``[2, 3]``.
 
     Args and errors are those of :func:`equivariance_error`.
 
@@ -205,7 +206,7 @@ def _prepare(
     margin: float | None,
     padding_mode: str,
 ) -> Callable[[np.ndarray], dict[str, Comparison]]:
-    """All that does not depend on theta."""
+    """Checks the arguments and computes everything that does not depend on theta."""
     images = jnp.asarray(images)
     if images.ndim != 4 or not images.size:
         raise ValueError(f"images have shape {images.shape}; expected [B, H, W, C], none of them 0")
@@ -223,10 +224,12 @@ def _prepare(
 
             own = measure_geometry(of_depth, images.shape[1:])
         else:
-            own = checked(geometry.get(name) if isinstance(geometry, Mapping) else geometry, name)
+            own = check_geometry(
+                geometry.get(name) if isinstance(geometry, Mapping) else geometry, name
+            )
         half = (np.array(own.field) - 1) / 2 if margin is None else np.full(2, margin)
         reach = (2 * half / shape)[::-1].astype(np.float32)
-        frames[name] = window_theta(own, shape, each.shape[1:3]), reach
+        frames[name] = map_to_image(own, shape, each.shape[1:3]), reach
 
     def for_one(theta: np.ndarray) -> dict[str, Comparison]:
         finite = theta.shape == (2, 3) and np.isfinite(theta).all()
@@ -241,8 +244,8 @@ def _prepare(
     return for_one
 
 
-# A program of its own: fused with others, XLA's CPU compiler may round a position up for the index
-# and down for the weights, and what lies between two pixels is then off by one.
+# A separate program: fused with other operations, XLA's CPU compiler may round a position
+# differently for a tap's index and for its weight, which would be off by a pixel.
 _warp = jax.jit(affine_transform, static_argnames="padding_mode")
 
 
@@ -256,7 +259,7 @@ def _maps(features: Features, images: jax.Array) -> dict[str, jax.Array]:
         each = jnp.asarray(each(images) if callable(each) else each)
         if each.ndim != 4 or len(each) != len(images) or not each.size:
             raise ValueError(
-                f"features gave an array of shape {each.shape} for depth {name}; expected a map "
+                f"features returned shape {each.shape} for depth {name}; expected a map "
                 f"[{len(images)}, h, w, c], none of them 0"
             )
         maps[str(name)] = each.astype(jnp.float32)
@@ -267,7 +270,7 @@ def _compare(
     maps: jax.Array,
     moved: jax.Array,
     theta: np.ndarray,
-    window: np.ndarray,
+    to_image: np.ndarray,
     reach: np.ndarray,
     shape: tuple[int, int],
 ) -> Comparison:
@@ -276,16 +279,16 @@ def _compare(
     Args:
       maps, moved: Gamma f and Gamma T f, ``[B, h, w, C]``.
       theta: T, ``[2, 3]``.
-      window: see :func:`_window`.
-      reach: half the side of the square that must be inside, ``[2]``, (x, y), normalised.
-      shape: of the images.
+      to_image: see :func:`stn_jax.analysis.geometry.map_to_image`.
+      reach: half the side of the square that must be inside, ``[2]``, (x, y), normalized.
+      shape: spatial shape of the images.
     """
-    forth = conjugate(theta, window)
+    forth = conjugate(theta, to_image)
     back = affine.invert(forth)
-    inside, *valid = _valid(theta, window, forth, reach, shape=shape, map_shape=maps.shape[1:3])
-    # With the maps in place of the images, nothing but the interpolation is left.
+    inside, *valid = _valid(theta, to_image, forth, reach, shape=shape, map_shape=maps.shape[1:3])
+    # Transforming the maps instead of the images leaves only the interpolation error.
     resampled = _warp(_warp(maps, forth), back)
-    # What is made of valid values alone.
+    # Positions that are interpolated from valid values alone.
     interior, both = (inside & (_warp(x, back)[..., 0] > 1 - _WEIGHT_ROUNDING) for x in valid)
     returned = _warp(moved, back)
     return Comparison(
@@ -300,18 +303,18 @@ def _compare(
 @functools.partial(jax.jit, static_argnames=("shape", "map_shape"))
 def _valid(
     theta: jax.Array,
-    window: jax.Array,
+    to_image: jax.Array,
     forth: jax.Array,
     reach: jax.Array,
     *,
     shape: tuple[int, int],
     map_shape: tuple[int, int],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Which positions know all that they need: of Gamma f, of Gamma T f and of T Gamma f."""
+    """The valid positions of Gamma f, of Gamma T f and of T Gamma f."""
     points = affine_grid(affine.identity(), map_shape)
     signs = jnp.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)])
     # An affine map of a square is within the image if its corners are.
-    corners = _apply(window, points) + (signs * reach)[:, None, None]
+    corners = _apply(to_image, points) + (signs * reach)[:, None, None]
     inside = _within(corners, shape).all(0)
     taken = inside & _within(_apply(theta, corners), shape).all(0)
     known = taken & _within(_apply(forth, points), map_shape)
@@ -327,12 +330,12 @@ def _relative_error(value: jax.Array, reference: jax.Array, where: jax.Array) ->
 
 
 def _within(points: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Whether points [..., 2] are interpolated from an array of this shape (H, W) alone."""
+    """Whether points [..., 2] are interpolated only from pixels inside an array of shape (H, W)."""
     limit = 1 - 1 / np.array([shape[1], shape[0]]) + _POSITION_ROUNDING
     return (jnp.abs(points) <= limit).all(-1)
 
 
 def _apply(theta: jax.Array, points: jax.Array) -> jax.Array:
-    # By hand, not as a matrix product: see affine_grid.
+    # Not a matrix product, see stn_jax.warp.products.
     x, y = points[..., :1], points[..., 1:]
     return theta[:, 0] * x + theta[:, 1] * y + theta[:, 2]

@@ -1,4 +1,4 @@
-"""Where the positions of a feature map lie in the image, and thetas in a map's own coordinates."""
+"""Positions of feature maps in the image, and conversion of thetas to a map's coordinates."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,15 +10,15 @@ from jax.typing import ArrayLike
 
 from stn_jax.warp import affine
 
-# What float32 may leave of a derivative that should be 0, relative to the largest.
+# Derivatives below this fraction of the largest count as 0.
 _ROUNDING = 1e-5
 
 
 class Geometry(NamedTuple):
-    """Where the positions of a feature map lie in the image; (along H, along W), in pixels.
+    """The positions of a feature map in the image; (along H, along W), in pixels.
 
-    Position i of the map is centred on pixel ``offset + stride * i`` (0: the centre of the first
-    pixel) and depends on the ``field`` pixels about it.
+    Position i of the map is centered on pixel ``offset + stride * i`` (0: the center of the first
+    pixel) and depends on ``field`` pixels around it.
     """
 
     stride: tuple[float, float]
@@ -29,41 +29,41 @@ class Geometry(NamedTuple):
 def map_theta(
     theta: ArrayLike, geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]
 ) -> jax.Array:
-    """Rewrites a theta of the image so that it does the same to a feature map.
+    """Converts a theta of the image to the same transform in a feature map's coordinates.
 
-    The map's normalised coordinates have their origin and unit where the map does. A translation
-    by a tenth of the image is one by an eighth of a map that covers 80 % of it.
+    The origin and unit of normalized coordinates depend on the map's extent: a translation by a
+    tenth of the image is one by an eighth of a map that covers 80 % of it.
 
     Args:
       theta: ``[..., 2, 3]``, in the image's coordinates.
-      geometry: where the map's positions lie.
+      geometry: the map's geometry.
       shape: spatial shape of the image, (H, W).
       map_shape: spatial shape of the map, (h, w).
 
     Returns:
       ``[..., 2, 3]``, in the map's coordinates.
     """
-    return conjugate(theta, window_theta(geometry, shape, map_shape))
+    return conjugate(theta, map_to_image(geometry, shape, map_shape))
 
 
-def conjugate(theta: ArrayLike, window: ArrayLike) -> jax.Array:
-    """A theta of the image in the coordinates of a window on it, see :func:`window_theta`."""
-    return affine.compose(affine.invert(window), theta, window)
+def conjugate(theta: ArrayLike, to_image: ArrayLike) -> jax.Array:
+    """A theta of the image in the coordinates that ``to_image`` maps to the image's."""
+    return affine.compose(affine.invert(to_image), theta, to_image)
 
 
-def window_theta(geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]) -> np.ndarray:
-    """The map as a sampling window: the theta from its coordinates to the image's."""
+def map_to_image(geometry: Geometry, shape: Sequence[int], map_shape: Sequence[int]) -> np.ndarray:
+    """The theta ``[2, 3]`` from a map's normalized coordinates to the image's."""
     stride, offset, side, map_side = (
         np.array(each[::-1], np.float64)  # to (x, y)
         for each in (geometry.stride, geometry.offset, tuple(shape), tuple(map_shape))
     )
-    centre = offset + stride * (map_side - 1) / 2
-    scale, shift = stride * map_side / side, (2 * centre + 1) / side - 1
+    center = offset + stride * (map_side - 1) / 2
+    scale, shift = stride * map_side / side, (2 * center + 1) / side - 1
     return np.column_stack([np.diag(scale), shift]).astype(np.float32)
 
 
-def checked(geometry: Geometry | None, name: str) -> Geometry:
-    """The geometry given for a depth of this name, as floats; ValueError where it is none."""
+def check_geometry(geometry: Geometry | None, name: str) -> Geometry:
+    """The geometry of a depth, as floats. Raises ValueError if it is missing or invalid."""
     if geometry is None:
         raise ValueError(f"geometry has no entry for depth {name}; give one, or None to measure")
     pairs = np.asarray(geometry, np.float64)
@@ -76,23 +76,22 @@ def checked(geometry: Geometry | None, name: str) -> Geometry:
 
 
 def measure_geometry(features: Callable[[jax.Array], Any], shape: Sequence[int]) -> Geometry:
-    """Finds out which pixels each position of a feature map depends on.
+    """Measures which pixels each position of a feature map depends on.
 
-    Reads them off the derivative of each position by the image, where that is more than rounding,
-    for images of noise. Positions whose field the image's edge cuts off tell less, so a network
-    with padding whose receptive field is about as large as the image cannot be measured: give a
-    geometry.
+    These are the pixels with nonzero derivatives, for images of noise. Receptive fields are
+    truncated at the image's edge, so a network with padding whose receptive field is about as large
+    as the image cannot be measured.
 
     Args:
       features: differentiable JAX function from ``[B, H, W, C]`` to one map ``[B, h, w, c]``.
-      shape: of one image, (H, W, C).
+      shape: shape of one image, (H, W, C).
 
     Returns:
-      The :class:`Geometry` on images of this shape.
+      The :class:`Geometry` for images of this shape.
 
     Raises:
-      ValueError: it cannot be told, or there is none: the positions do not lie on a regular grid,
-        or depend on the whole image (as with a normalisation over the map).
+      ValueError: the geometry cannot be determined: the positions are not on a regular grid, or
+        depend on the whole image (as with a normalization over the map).
     """
     random = np.random.default_rng(0)
     noise = jnp.asarray(random.normal(size=(4, *shape)), jnp.float32)
@@ -125,18 +124,18 @@ def _fit(touched: np.ndarray) -> tuple[float, float, float]:
     count, side = touched.shape
     index = np.arange(count)
     low, high = touched.argmax(1), side - 1 - touched[:, ::-1].argmax(1)
-    # A lone position has no neighbour at any distance.
+    # With a single position the stride is arbitrary.
     stride = max(np.diff(low).max(), np.diff(high).max()) if count > 1 else side
-    # The edge cuts fields off, and so raises what is lowest and lowers what is highest.
+    # Truncation at the edges raises the lower ends and lowers the upper ends.
     first, last = (low - stride * index).min(), (high - stride * index).max()
-    told = count == 1 or ((low > 0).any() and (high < side - 1).any())
+    determined = count == 1 or ((low > 0).any() and (high < side - 1).any())
     regular = (low == np.maximum(first + stride * index, 0)).all() and (
         high == np.minimum(last + stride * index, side - 1)
     ).all()
-    if not (touched.any(1).all() and told and regular):
+    if not (touched.any(1).all() and determined and regular):
         fields = ", ".join(f"{a}-{b}" for a, b in zip(low[:6], high[:6], strict=True))
         raise ValueError(
             f"the geometry of a map with {count} positions on {side} pixels cannot be measured "
-            f"(they depend on pixels {fields}{', ...' if count > 6 else ''}): give geometry="
+            f"(they depend on pixels {fields}{', ...' if count > 6 else ''}): pass geometry="
         )
     return float(stride), float(first + last) / 2, float(last - first + 1)

@@ -1,10 +1,10 @@
-"""Means of few runs, and how sure they are."""
+"""Confidence intervals of means over few runs."""
 
 import numpy as np
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
-    """The mean, and the half-width of its 95 % interval (Student's t); None for one value."""
+    """The mean, and the half-width of its 95 % interval (Student's t); None for a single value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None

@@ -13,10 +13,10 @@ from stn_jax.models import ConvBlock, Network
 
 
 def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], dict[str, jax.Array]]:
-    """The feature maps of a network's blocks, one after the other, with no transformer between.
+    """The feature maps after each of a network's blocks, without a transformer.
 
     Args:
-      model: a network; its blocks are convolutional, so that any size of image will do.
+      model: a network of convolutional blocks, so that images can have any size.
       variables: as ``model.apply`` takes them, ``{"params": ...}``.
 
     Returns:
@@ -37,10 +37,10 @@ def network_geometry(model: Network) -> dict[str, Geometry]:
     """The geometry of each depth of a network of :class:`stn_jax.models.ConvBlock`.
 
     Computed block by block (Araujo, Norris and Sim 2019, "Computing Receptive Fields of
-    Convolutional Neural Networks", Distill), whatever the image's size.
+    Convolutional Neural Networks", Distill); independent of the image's size.
 
     Raises:
-      TypeError: a block is of another kind; :func:`measure_geometry` may do.
+      TypeError: a block is of another kind; use :func:`measure_geometry`.
     """
     stride, offset, field = 1.0, 0.0, 1.0
     result = {"0": _square(stride, offset, field)}
@@ -49,7 +49,7 @@ def network_geometry(model: Network) -> dict[str, Geometry]:
             raise TypeError(f"block {depth} is a {type(block).__name__}; expected a ConvBlock")
         size, pool = block.kernel_size, 2 if block.pool else 1
         before = 0 if block.padding == "VALID" else (size - 1) // 2
-        # Centre of the kernel, then of the pooled window.
+        # Center of the kernel, then of the pooled window.
         offset += stride * ((size - 1) / 2 - before + (pool - 1) / 2)
         field += stride * (size - 1 + pool - 1)
         stride *= pool
@@ -68,8 +68,8 @@ def network_error(
 
     Args:
       model, variables: see :func:`network_features`.
-      images: ``[B, H, W, C]``, normalised. Deep maps of small images have little interior: digits
-        on a plain ground may well be padded with more of it.
+      images: ``[B, H, W, C]``, normalized. Deep maps of small images have little interior; digits
+        on a uniform background can be padded.
       thetas: ``[K, 2, 3]``.
       **options: ``margin`` and ``padding_mode``.
     """

@@ -1,4 +1,4 @@
-"""How well a network undoes a distortion, in numbers (paper, Section 4 and Figure 3)."""
+"""How well a network undoes a distortion: slopes and RMS errors (paper, Section 4, Figure 3)."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from stn_jax.warp import affine
 
 @dataclasses.dataclass(frozen=True)
 class PoseComponent:
-    """What of a pose a distortion changes, and so what a network should undo.
+    """A component of the pose that a distortion changes and a network should undo.
 
     Attributes:
       name: "angle", "position" or "scale".
-      key: what the names of its results begin with.
-      unit: what it is measured in.
-      symbol, decimals: how one writes a spread.
-      axes: names of its coordinates, where it has several.
-      predicted: reads it off a network's thetas, from warped to unwarped positions, given the
+      key: prefix of its keys in results.
+      unit: its unit.
+      symbol, decimals: unit symbol and number of decimals for display.
+      axes: names of its coordinates, if it has several.
+      predicted: extracts it from a network's thetas (from warped to unwarped positions), given the
         image's spatial shape (H, W): ``[..., 2, 3]`` to ``[...]`` or ``[..., D]``.
     """
 
@@ -34,22 +34,22 @@ class PoseComponent:
     axes: tuple[str, ...] = ()
 
     @property
-    def slopes(self) -> tuple[str, ...]:
-        """What results call its slope, or the slope along each of its axes."""
+    def slope_keys(self) -> tuple[str, ...]:
+        """The keys in results of its slope, or of the slope along each of its axes."""
         slope = f"{self.key}_slope"
         return tuple(f"{slope}_{axis}" for axis in self.axes) or (slope,)
 
     @property
-    def spreads(self) -> tuple[str, str]:
-        """What results call its spread, and that within an example."""
-        spread = f"{self.key}_spread"
-        return f"{spread}_{self.unit}", f"{spread}_within_{self.unit}"
+    def rms_keys(self) -> tuple[str, str]:
+        """The keys in results of its within-class RMS and its within-example RMS."""
+        prefix = f"{self.key}_spread"
+        return f"{prefix}_{self.unit}", f"{prefix}_within_{self.unit}"
 
     def applied(self, theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
-        """Reads it off a distortion's thetas, from distorted to original positions.
+        """Extracts it from a distortion's thetas (from distorted to original positions).
 
-        What undoes a distortion is its inverse; so a perfect aligner predicts this, negated, up to
-        a constant for each class.
+        A distortion is undone by its inverse, so a perfect aligner predicts the negative of this,
+        up to a constant for each class.
         """
         return -self.predicted(affine.invert(theta), shape)
 
@@ -63,12 +63,12 @@ def _position(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
 
 
 def _scale(theta: ArrayLike, shape: Sequence[int]) -> jax.Array:
-    # A network may have collapsed to a point.
+    # The transform may have collapsed to a point.
     return jnp.log2(jnp.maximum(affine.scale(theta), jnp.finfo(jnp.float32).tiny))
 
 
-# Angles counter-clockwise; where the middle of the warped array looks, (x, y) from the image's own
-# middle; the base-2 logarithm of how large the sampling window is.
+# Angles, counter-clockwise; the sampling window's center, (x, y) from the image's center; the
+# base-2 logarithm of the sampling window's scale.
 POSE_COMPONENTS = {
     component.name: component
     for component in (
@@ -80,25 +80,27 @@ POSE_COMPONENTS = {
 
 
 def within_class_rms(applied: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> float:
-    """How far a network is from bringing each class to one pose, in the component's unit.
+    """The RMS deviation of aligned poses from their class's mean (the paper's "std").
 
     A perfect aligner's predicted angle is the applied one, negated, up to a constant for each
-    class: whatever pose the class settles in. So the sum of both should not vary within a class.
+    class, since the canonical pose of a class is arbitrary. So the sum of both should not vary
+    within a class.
 
     Args:
-      applied, predicted: angles ``[N]`` in degrees, counter-clockwise positive; or whatever an
-        :class:`PoseComponent` reads, ``[N]`` or ``[N, D]``.
+      applied, predicted: angles ``[N]`` in degrees, counter-clockwise positive; or another
+        :class:`PoseComponent`, ``[N]`` or ``[N, D]``.
       labels: classes ``[N]``.
 
     Returns:
-      Root mean square over all examples of the sum's distance from its class's mean; 0 is perfect.
+      Root mean square over all examples of the sum's distance from its class's mean, in the
+      component's unit; 0 is perfect.
 
     Raises:
       ValueError: there are no examples.
     """
     total = np.asarray(applied, np.float64) + np.asarray(predicted, np.float64)
     if len(total) == 0:
-        raise ValueError("spread needs at least one example")
+        raise ValueError("within_class_rms needs at least one example")
     _, classes = np.unique(labels, return_inverse=True)
     columns = total.reshape(len(total), -1).T
     means = np.stack([np.bincount(classes, each) for each in columns]) / np.bincount(classes)
@@ -106,19 +108,19 @@ def within_class_rms(applied: np.ndarray, predicted: np.ndarray, labels: np.ndar
 
 
 def within_example_rms(applied: np.ndarray, predicted: np.ndarray) -> float:
-    """How far a network is from bringing each *example* to one pose, in the component's unit.
+    """The RMS deviation of aligned poses from the *example's* mean over several distortions.
 
-    Of :func:`within_class_rms` this is what is the network's alone: the other part is that examples
-    of a class differ in the pose that they were drawn in, which a network may well undo too.
+    Unlike :func:`within_class_rms` it excludes differences between the original poses of a class's
+    examples, which a network may also undo.
 
     Args:
-      applied, predicted: angles ``[passes, N]`` in degrees, counter-clockwise positive, or
-        whatever a :class:`PoseComponent` reads, ``[passes, N]`` or ``[passes, N, D]``; in each pass
-        the same examples are distorted anew.
+      applied, predicted: angles ``[passes, N]`` in degrees, counter-clockwise positive, or another
+        :class:`PoseComponent`, ``[passes, N]`` or ``[passes, N, D]``; the same examples in each
+        pass, with new distortions.
 
     Returns:
-      Root mean square, over all examples, of the deviation of their sums over the passes (by the
-      unbiased variance); 0 is perfect.
+      Root mean square over all examples of their sums' standard deviation over the passes (by the
+      unbiased variance), in the component's unit; 0 is perfect.
 
     Raises:
       ValueError: there are fewer than two passes, or no examples.
@@ -136,11 +138,10 @@ def within_example_rms(applied: np.ndarray, predicted: np.ndarray) -> float:
 def slopes(applied: np.ndarray, predicted: np.ndarray) -> list[float]:
     """Slopes of the predicted against the applied poses, by :func:`orthogonal_regression`.
 
-    Each axis is fitted by itself, with an intercept of its own: the pose in which a network shows
-    things has an x and a y.
+    Each axis is fitted separately, with its own intercept.
 
     Args:
-      applied, predicted: what an :class:`PoseComponent` reads, ``[N]`` or ``[N, D]``.
+      applied, predicted: a :class:`PoseComponent`, ``[N]`` or ``[N, D]``.
 
     Returns:
       A slope for each axis, one for ``[N]``; -1 is perfect.
@@ -150,7 +151,7 @@ def slopes(applied: np.ndarray, predicted: np.ndarray) -> list[float]:
 
 
 def orthogonal_regression(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The line that is nearest to the points, measured at right angles to it.
+    """The line with the least squared orthogonal distance to the points.
 
     Args:
       x, y: coordinates ``[N]``.

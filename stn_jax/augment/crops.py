@@ -14,7 +14,7 @@ from stn_jax.warp.products import lead_to
 
 
 def random_crop(
-    key: jax.Array, targets: Targets, shape: Sequence[int], *, rank: int = 2
+    key: jax.Array, targets: Targets, shape: Sequence[int], *, num_spatial_dims: int = 2
 ) -> tuple[Targets, jax.Array]:
     """Cuts a part of a given size out of each example, at whole pixels, so without sampling.
 
@@ -22,7 +22,7 @@ def random_crop(
       key: of the random draws.
       targets: a :class:`Targets`.
       shape: the part's spatial shape, not larger than the image's.
-      rank: 2 for images, 3 for volumes.
+      num_spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
       The parts, boxes cut at their edges, and where each part begins: ``[..., 2]`` (3) of (x, y)
@@ -31,7 +31,8 @@ def random_crop(
     Raises:
       TypeError, ValueError: targets do not fit, or shape is larger than the image's.
     """
-    targets, lead = checked(targets, rank)
+    targets, lead = checked(targets, num_spatial_dims)
+    rank = num_spatial_dims
     shape = validation.spatial_shape(shape, rank)
     sizes = targets.image.shape[-1 - rank : -1]
     room = [size - part for size, part in zip(sizes, shape, strict=True)]

@@ -26,7 +26,7 @@ def random_elastic(
     *,
     magnitude: float = 2.0,
     smoothness: float = 8.0,
-    rank: int = 2,
+    num_spatial_dims: int = 2,
     mode: str = "bilinear",
     padding_mode: str = "border",
     fill: ArrayLike = 0.0,
@@ -40,7 +40,7 @@ def random_elastic(
       magnitude: the displacements' standard deviation along each axis, in pixels. Above about a
         third of the smoothness the field folds, and places are no longer found again.
       smoothness: the standard deviation of the Gaussian that smooths the field, in pixels.
-      rank: 2 for images, 3 for volumes.
+      num_spatial_dims: 2 for images, 3 for volumes.
       mode, padding_mode, fill: for the image, as in :func:`stn_jax.grid_sample`.
       mask_fill: what a mask holds outside with "zeros".
 
@@ -55,7 +55,8 @@ def random_elastic(
       Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
       document analysis", ICDAR 2003.
     """
-    targets, lead = checked(targets, rank)
+    targets, lead = checked(targets, num_spatial_dims)
+    rank = num_spatial_dims
     if not (magnitude >= 0 and smoothness > 0):
         raise ValueError(
             f"magnitude is {magnitude} and smoothness {smoothness}; expected at least 0, and more"

@@ -32,14 +32,14 @@ def random_affine(
     scale: tuple[float, float] = (1.0, 1.0),
     shear: Range = 0.0,
     shift: Range = 0.0,
-    rank: int = 2,
+    num_spatial_dims: int = 2,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
     antialias: bool = False,
 ) -> tuple[Targets, jax.Array]:
-    """Turns, resizes, shears and moves each example about its image's centre.
+    """Turns, resizes, shears and moves each example about its image's center.
 
     All is drawn uniformly, the scale on a logarithmic axis. The picture turns counter-clockwise by
     a positive angle and grows by a scale above 1.
@@ -51,7 +51,7 @@ def random_affine(
       scale: a range of factors.
       shear: pixels along x for each along y, a range or a number (images only).
       shift: part of the image's size, along each axis, a range or a number.
-      rank: 2 for images, 3 for volumes.
+      num_spatial_dims: 2 for images, 3 for volumes.
       mode, padding_mode, fill, antialias: for the image, as in :func:`stn_jax.affine_transform`.
       mask_fill: what a mask holds outside with "zeros".
 
@@ -70,7 +70,8 @@ def random_affine(
       >>> theta.shape, turned.keypoints.shape
       ((8, 2, 3), (8, 1, 2))
     """
-    targets, lead = checked(targets, rank)
+    targets, lead = checked(targets, num_spatial_dims)
+    rank = num_spatial_dims
     sizes = targets.image.shape[-1 - rank : -1]
     keys = jax.random.split(key, 4)
     angles = jax.random.uniform(
@@ -146,7 +147,7 @@ def random_perspective(
       mode, padding_mode, fill, mask_fill: as in :func:`random_affine`.
 
     Returns:
-      The augmented targets, and each example's homography ``[..., 3, 3]``, from normalised output
+      The augmented targets, and each example's homography ``[..., 3, 3]``, from normalized output
       to input positions. What leaves the image has keypoints outside of it.
 
     Raises:
@@ -193,7 +194,12 @@ def _adjugate(matrix: jax.Array) -> jax.Array:
 
 
 def random_flip(
-    key: jax.Array, targets: Targets, *, axis: str = "x", probability: float = 0.5, rank: int = 2
+    key: jax.Array,
+    targets: Targets,
+    *,
+    axis: str = "x",
+    probability: float = 0.5,
+    num_spatial_dims: int = 2,
 ) -> tuple[Targets, jax.Array]:
     """Mirrors some of the examples, exactly.
 
@@ -202,7 +208,7 @@ def random_flip(
       targets: a :class:`Targets`.
       axis: the one that turns round: "x" (left and right), "y" (up and down), "z" (volumes).
       probability: of each example.
-      rank: 2 for images, 3 for volumes.
+      num_spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
       The targets, and which examples are mirrored, ``[...]``, bool.
@@ -210,7 +216,8 @@ def random_flip(
     Raises:
       TypeError, ValueError: targets do not fit, or there is no such axis.
     """
-    targets, lead = checked(targets, rank)
+    targets, lead = checked(targets, num_spatial_dims)
+    rank = num_spatial_dims
     k = "xyz".index(validation.known("axis", axis, "xyz"[:rank]))
     size = targets.image.shape[-2 - k]
     flipped = jax.random.bernoulli(key, probability, lead)
@@ -247,7 +254,7 @@ def apply_theta(
     Args:
       targets: a :class:`Targets`.
       theta: ``[..., 2, 3]``, ``[..., 3, 4]`` (volumes) or ``[..., 3, 3]`` (homographies), from
-        normalised output to input positions (corners not aligned), one for each example.
+        normalized output to input positions (corners not aligned), one for each example.
       shape: the result's spatial shape; the image's where None.
       mode, padding_mode, fill, antialias: for the image; homographies are not antialiased.
       mask_fill: what a mask holds outside with "zeros".

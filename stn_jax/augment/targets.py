@@ -1,7 +1,7 @@
 """What is augmented together: an image and what is known about places in it.
 
 Convention
-    Keypoints are (x, y) in pixels, (0, 0) the centre of the first pixel; boxes (x0, y0, x1, y1)
+    Keypoints are (x, y) in pixels, (0, 0) the center of the first pixel; boxes (x0, y0, x1, y1)
     are edges in pixels, (0, 0) the outer corner of the first pixel and (W, H) that of the last (as
     in :func:`stn_jax.crop_and_resize`). Volumes: (x, y, z), (x0, y0, z0, x1, y1, z1).
 """
@@ -38,7 +38,7 @@ class Targets(NamedTuple):
 def checked(targets: Targets | ArrayLike, rank: int) -> tuple[Targets, tuple[int, ...]]:
     """Targets as arrays, and the image's leading axes; errors where they do not fit."""
     if rank not in (2, 3):
-        raise ValueError(f"rank is {rank}; expected 2 (images) or 3 (volumes)")
+        raise ValueError(f"num_spatial_dims is {rank}; expected 2 (images) or 3 (volumes)")
     if not isinstance(targets, Targets):
         raise TypeError(f"targets is a {type(targets).__name__}; expected stn_jax.augment.Targets")
     image = validation.image(targets.image, rank)

@@ -1,4 +1,4 @@
-"""A run's configuration from the command line: a config file, and fields of it set by flags."""
+"""A run's configuration from the command line: a config file, with fields overridden by flags."""
 
 import ast
 import dataclasses
@@ -16,17 +16,17 @@ from stn_jax.training.config_files import read_config_file
 
 
 def read_config(arguments: Sequence[str], default: str) -> tuple[Config, str]:
-    """Reads ``--config=FILE --config.KEY=VALUE --workdir=DIR`` from a command line.
+    """Parses ``--config=FILE --config.KEY=VALUE --workdir=DIR``.
 
     Args:
-      arguments: of the command.
-      default: the config to read where --config is not given.
+      arguments: the command's arguments.
+      default: the config if --config is not given.
 
     Returns:
-      The configuration, and the workdir: where not given, runs/ and the config file's name.
+      The configuration, and the workdir; by default runs/ and the config file's name.
 
     Raises:
-      ConfigError: a flag or field is unknown, a value is out of range, a file does not exist.
+      ConfigError: a flag or field is unknown, a value is invalid, or a file does not exist.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default=default)
@@ -37,14 +37,14 @@ def read_config(arguments: Sequence[str], default: str) -> tuple[Config, str]:
 
 
 def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
-    """Reads ``--config.KEY=VALUE ...``, for a bool also ``--config.KEY`` and ``--noconfig.KEY``.
+    """Parses ``--config.KEY=VALUE ...``, for bools also ``--config.KEY`` and ``--noconfig.KEY``.
 
     Returns:
-      The fields of Config that are named, in their types. What is not of a field's type is left as
-      text, for Config to refuse.
+      The given fields of Config, in their types. Values that cannot be converted stay text, which
+      Config rejects.
 
     Raises:
-      ConfigError: an argument is something else, or there is no such field.
+      ConfigError: an argument has another form, or the field is unknown.
     """
     fields: dict[str, Any] = {}
     types = {field.name: field.type for field in dataclasses.fields(Config)}
@@ -54,8 +54,8 @@ def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
         match = re.fullmatch(r"--?(no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL)
         if match is None:
             raise ConfigError(
-                f"cannot make sense of {argument!r}; --help lists the flags, and a field of the "
-                "configuration is set by --config.KEY=VALUE"
+                f"unknown argument {argument!r}; --help lists the flags, and --config.KEY=VALUE "
+                "sets a field of the configuration"
             )
         negated, name, text = match.groups()
         if name not in types:
@@ -71,7 +71,7 @@ def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(kind: Any, text: str) -> Any:
-    """A text as a value of a field's type; the text itself where it is none."""
+    """Converts text to a field's type; the text itself if it is not valid."""
     if kind is bool:
         words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
         return words.get(text.lower(), text)
@@ -83,7 +83,7 @@ def _value(kind: Any, text: str) -> Any:
 
 
 def described_fields() -> str:
-    """The fields of Config with what they mean and their defaults, as text."""
+    """The fields of Config with their descriptions and defaults, as text."""
     about = inspect.getdoc(Config) or ""
     lines = []
     for line in about[about.index("Attributes:") :].splitlines()[1:]:

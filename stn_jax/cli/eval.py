@@ -1,4 +1,4 @@
-"""Evaluates a trained network, or asks it about a user's own digits or house numbers.
+"""Evaluates a trained network, or classifies a user's own images of digits or house numbers.
 
 {command} --workdir=runs/NAME [--dataset=OTHER] [--image FILE ... [--box L T R B]]
 {command} --workdir=runs/NAME --report [FILE]
@@ -24,7 +24,7 @@ from stn_jax.cli.summary import alignment, print_result
 from stn_jax.pretrained import describe
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.report.run_report import write_report
-from stn_jax.report.user_images import answer_files, answer_files_pretrained, picture_of
+from stn_jax.report.user_images import classify_files, classify_files_pretrained, picture_path
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.export import EXAMPLE, export_network
 from stn_jax.training.restore import (
@@ -32,12 +32,11 @@ from stn_jax.training.restore import (
     evaluate_workdir,
     evaluate_workdir_on,
     load_seed,
-    pretrained_alone,
+    pretrained_without_data,
 )
 
-# What is done, by the network's source and the flag that asks for it (none: evaluate), and the
-# flags that go with it.
-_GOES_WITH: dict[tuple[str, str], tuple[str, ...]] = {
+# The other flags that are allowed, by the network's source and the action's flag ("": evaluate).
+_ALLOWED: dict[tuple[str, str], tuple[str, ...]] = {
     ("workdir", ""): ("dataset", *Config.FOLDER_FIELDS),
     ("workdir", "image"): ("box",),
     ("workdir", "report"): (),
@@ -67,9 +66,9 @@ def _export(arguments: Sequence[str]) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="where the program is written")
     flags = parser.parse_args(arguments)
     if flags.workdir is None and flags.seed is not None:
-        raise ConfigError("--seed goes with --workdir")
+        raise ConfigError("--seed needs --workdir")
     if flags.workdir is None:
-        run, variables = pretrained_alone(flags.pretrained)
+        run, variables = pretrained_without_data(flags.pretrained)
         params = variables["params"]
     else:
         run, params = load_seed(flags.workdir, flags.seed)
@@ -93,38 +92,38 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
         nargs=4,
         type=float,
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
-        help="with --image and a run of task svhn: where the number is, in pixels",
+        help="with --image and a run of task svhn: location of the number, in pixels",
     )
     parser.add_argument(
         "--report",
         nargs="?",
         const="",
         metavar="FILE",
-        help="write all there is to know of a run as one HTML page; report.html in its workdir",
+        help="write an HTML report of a run; by default report.html in its workdir",
     )
-    add_data_flags(parser.add_argument_group("what to evaluate on, if not what it trained for"))
+    add_data_flags(parser.add_argument_group("evaluate on another data set"))
     return parser.parse_args(arguments)
 
 
 def _task(flags: argparse.Namespace) -> tuple[str, str]:
-    """What is asked for, as a key of the table above; ConfigError where flags contradict."""
+    """The source and action, a key of _ALLOWED. Raises ConfigError for contradictory flags."""
     given = {name for name, value in vars(flags).items() if value is not None}
     source = "workdir" if flags.workdir is not None else "pretrained"
     asked = [name for name in ("image", "report") if name in given]
     if len(asked) > 1:
-        raise ConfigError("--report goes with --workdir alone, not with --image")
-    what = source, asked[0] if asked else ""
-    if what not in _GOES_WITH:
-        raise ConfigError(f"--{asked[0]} goes with --workdir alone, not with --{source}")
-    for name in sorted(given - {source, *asked, *_GOES_WITH[what]}):
-        fits = [key for key, names in _GOES_WITH.items() if name in names]
+        raise ConfigError("--report cannot be combined with --image")
+    task = source, asked[0] if asked else ""
+    if task not in _ALLOWED:
+        raise ConfigError(f"--{asked[0]} needs --workdir; it cannot be combined with --{source}")
+    for name in sorted(given - {source, *asked, *_ALLOWED[task]}):
+        fits = [key for key, names in _ALLOWED.items() if name in names]
         fitting = " or ".join(f"--{first} --{second}".removesuffix(" --") for first, second in fits)
-        here = f"--{source} --{what[1]}".removesuffix(" --")
-        raise ConfigError(f"--{name} goes with {fitting}; here: {here}")
+        here = f"--{source} --{task[1]}".removesuffix(" --")
+        raise ConfigError(f"--{name} cannot be combined with {here}; it needs {fitting}")
     if source == "workdir" and "dataset" not in given and given & set(Config.FOLDER_FIELDS):
         name = min(given & set(Config.FOLDER_FIELDS))
-        raise ConfigError(f"--{name} goes with --dataset; a workdir has its own")
-    return what
+        raise ConfigError(f"--{name} needs --dataset; a workdir has its own folders")
+    return task
 
 
 def _eval(flags: argparse.Namespace) -> None:
@@ -145,31 +144,31 @@ def _eval(flags: argparse.Namespace) -> None:
 
 def _classify(flags: argparse.Namespace) -> None:
     if flags.workdir is not None:
-        picture = picture_of(flags.workdir)
-        answers = answer_files(flags.workdir, flags.image, flags.box)
+        picture = picture_path(flags.workdir)
+        predictions = classify_files(flags.workdir, flags.image, flags.box)
     else:
         picture = Path("runs", "pretrained", flags.pretrained, "images.png")
-        answers = answer_files_pretrained(flags.pretrained, flags.image, picture)
-    print(*answers, f"drawn in {picture}", sep="\n")
+        predictions = classify_files_pretrained(flags.pretrained, flags.image, picture)
+    print(*predictions, f"drawn in {picture}", sep="\n")
 
 
 def _evaluate_pretrained(flags: argparse.Namespace) -> None:
     settings = data_settings(flags)
     result = evaluate_pretrained(flags.pretrained, settings)
-    stated = describe(flags.pretrained)
-    dataset = settings.get("dataset", stated["dataset"])
+    expected = describe(flags.pretrained)
+    dataset = settings.get("dataset", expected["dataset"])
     print(
         f"{flags.pretrained}: test error {result['mean']:.2f} % on {dataset} "
-        f"({result['test_examples']} examples){alignment(result)}; stated "
-        f"{stated['test_error_percent']:.2f} % on {stated['dataset']} "
-        f"({stated['test_examples']})"
+        f"({result['test_examples']} examples){alignment(result)}; expected "
+        f"{expected['test_error_percent']:.2f} % on {expected['dataset']} "
+        f"({expected['test_examples']})"
     )
 
 
 def _evaluate_on(flags: argparse.Namespace) -> None:
     result = evaluate_workdir_on(flags.workdir, data_settings(flags))
-    several = result.get("position_error_percent")
-    digits = f" (digits: {np.mean(several):.2f} %)" if several else ""
+    by_position = result.get("position_error_percent")
+    digits = f" (digits: {np.mean(by_position):.2f} %)" if by_position else ""
     print(
         f"{flags.workdir}: test error {result['mean']:.2f} %{digits} on {flags.dataset} "
         f"({result['test_examples']} examples)"

@@ -1,13 +1,13 @@
-"""Trains the study's networks, tabulates what became of them, and draws its figures.
+"""Trains the study's networks, tabulates the results, and draws the paper's figures.
 
 python -m stn_jax.experiments TABLE [--rows ROWS] [--seeds SEEDS] [--epochs N] [--dry-run]
 python -m stn_jax.experiments TABLE --render | --pretrained
 python -m stn_jax.experiments figure1 | figure2 | figure3 [--pretrained]
 python -m stn_jax.experiments pretrained [--rows ROWS]
 
-TABLE: {tables}. The same command again goes on where it was
-stopped and skips what is done. Fields of the configuration are set for all rows by
---config.KEY=VALUE, as in train.py. TABLE --help lists its rows.
+TABLE: {tables}. Run the same command again to resume; finished
+runs are skipped. --config.KEY=VALUE sets a field of the configuration for all rows, as in
+train.py. TABLE --help lists the table's rows.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def _experiments(argv: Sequence[str] | None) -> None:
     if flags.epochs is not None:
         settings["epochs"] = flags.epochs
     if "seeds" in settings:
-        raise ConfigError("--config.seeds is not for tables; say --seeds")
+        raise ConfigError("--config.seeds cannot be set here; use --seeds")
     seeds = _seeds(flags.seeds)
     enable_compilation_cache()
     if flags.command in TABLES:
@@ -50,7 +50,7 @@ def _experiments(argv: Sequence[str] | None) -> None:
 
 
 def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]) -> None:
-    from stn_jax.experiments import jobs as running
+    from stn_jax.experiments import jobs as runner
     from stn_jax.experiments import results, results_page
     from stn_jax.training import processes
 
@@ -61,49 +61,52 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         results_page.write(path, results.read(flags.results), flags.results)
         print(f"written to {path}")
         return
-    if not (flags.dry_run or flags.pretrained):  # which are for one process
+    if not (flags.dry_run or flags.pretrained):  # these run in a single process
         processes.join()
-    done = results.read_together(flags.results)
+    done = results.read_on_primary(flags.results)
     if flags.pretrained:
         names = {row.name for row in rows}
         chosen = [result for result in done if result.line["row"] in names]
         path = Path(flags.results) / f"{flags.command}.jsonl"
-        running.measure_poses(chosen, settings, path, lambda line: print(line, flush=True))
+        runner.measure_poses(chosen, settings, path, lambda line: print(line, flush=True))
         return
-    together = running.seeds_per_program() if flags.together is None else flags.together
-    if together < 1:
-        raise ConfigError(f"--together is {together}; expected 1 or more")
-    jobs = running.plan(rows, settings, seeds, done, together)
+    seeds_per_program = flags.seeds_per_program
+    if seeds_per_program is None:
+        seeds_per_program = runner.default_seeds_per_program()
+    if seeds_per_program < 1:
+        raise ConfigError(f"--seeds_per_program is {seeds_per_program}; expected 1 or more")
+    jobs = runner.plan(rows, settings, seeds, done, seeds_per_program)
     wanted = len(rows) * len(seeds)
     left = sum(len(job.config.seeds) for job in jobs)
-    times = [running.estimate(job, done) for job in jobs]
-    total = running.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
+    times = [runner.estimate(job, done) for job in jobs]
+    total = runner.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
     root = flags.workdir or f"runs/{flags.command}"
-    said = f"{wanted - left} of {wanted} runs are done; to train: {left}"
+    progress = f"{wanted - left} of {wanted} runs are done; to train: {left}"
 
-    def say(line: str) -> None:
+    def report(line: str) -> None:
         if processes.is_primary():
             print(line, flush=True)
 
-    say(f"{said}, {total}" if jobs else said)
+    report(f"{progress}, {total}" if jobs else progress)
     if flags.dry_run:
         for row in rows:
             for seed in seeds:
                 for result in results.of(row.config({**settings, "seeds": (seed,)}), done):
-                    say(f"{row.name}, seed {seed}: done, {result}")
+                    report(f"{row.name}, seed {seed}: done, {result}")
         for job, time in zip(jobs, times, strict=True):
-            say(f"{job}: {time}, in {job.workdir(root)}")
+            report(f"{job}: {time}, in {job.workdir(root)}")
     else:
-        running.run(jobs, root, flags.results, flags.command, say)
+        runner.run(jobs, root, flags.results, flags.command, report)
         if flags.also_test:
-            trained = results.read_together(flags.results, quiet=True)
+            trained = results.read_on_primary(flags.results, quiet=True)
             configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
             to_test = [result for config in configs for result in results.of(config, trained)]
             folders = {name: settings[name] for name in Config.FOLDER_FIELDS if name in settings}
             path = Path(flags.results) / f"{flags.command}.jsonl"
-            running.test_also(to_test, flags.also_test, folders, root, path, say)
+            runner.test_also(to_test, flags.also_test, folders, root, path, report)
         dataset = rows[0].config(settings).dataset
-        say(results_page.markdown(table, results.read_together(flags.results, quiet=True), dataset))
+        done = results.read_on_primary(flags.results, quiet=True)
+        report(results_page.markdown(table, done, dataset))
 
 
 def _from_trained(
@@ -117,7 +120,7 @@ def _from_trained(
 
         for row in TABLES["table1"].select(flags.rows.split(",")):
             path, error = export(trained, row, flags.folder)
-            print(f"{row.name}: test error {error:.2f} % as stored; {path}", flush=True)
+            print(f"{row.name}: test error {error:.2f} % with stored weights; {path}", flush=True)
         return
     try:
         from stn_jax.experiments import paper_figures
@@ -126,7 +129,7 @@ def _from_trained(
     networks: Networks = trained
     if flags.pretrained:
         if flags.workdir or set(settings) - set(Config.FOLDER_FIELDS):
-            raise ConfigError("--pretrained goes with data folders alone: weights are as they are")
+            raise ConfigError("with --pretrained only data folders can be set")
         networks = Packaged(settings)
     path = Path(flags.docs) / f"{flags.command}.png"
     getattr(paper_figures, flags.command)(networks, path)
@@ -156,15 +159,16 @@ def _parser() -> argparse.ArgumentParser:
         rows = ", ".join(row.name for row in table.rows)
         one.add_argument("--rows", default="*", help=f"names or patterns with commas: {rows}")
         one.add_argument(
-            "--together",
+            "--seeds_per_program",
+            "--together",  # the earlier name
             type=int,
             metavar="N",
-            help="train up to N seeds of a row as one program; default 1 on CPU, else all",
+            help="train up to N seeds of a row in one program; default 1 on CPU, otherwise all",
         )
         one.add_argument(
             "--also_test",
             metavar="DATASET",
-            help="test all that are trained on this data set's test split too",
+            help="evaluate all trained networks on this data set's test split too",
         )
         one.add_argument(
             "--results", default="results", metavar="DIR", help="folder of the results"
@@ -173,25 +177,25 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--pretrained",
             action="store_true",
-            help="train nothing; add the poses of the weights that come with the package",
+            help="do not train; add pose results of the weights that come with the package",
         )
-        one.add_argument("--dry-run", action="store_true", help="say what would be trained")
-        one.add_argument("--render", action="store_true", help="write results.md, train nothing")
+        one.add_argument("--dry-run", action="store_true", help="only list what would be trained")
+        one.add_argument("--render", action="store_true", help="only write results.md")
     for name, about in (
-        ("figure1", "the W that is no M, and the equivariance of the networks (equivariance.png)"),
-        ("figure2", "what STN-C1 and STN-SL1 make of digits"),
+        ("figure1", "a W and an M, and the equivariance of the networks (equivariance.png)"),
+        ("figure2", "digits aligned by STN-C1 and STN-SL1"),
         ("figure3", "predicted against applied angles of STN-C1 and STN-SL1"),
     ):
-        about += "; of each network the first of --seeds that is trained, or --pretrained"
+        about += "; of each network the first trained one of --seeds, or --pretrained"
         one = command(name, about)
         one.add_argument("--docs", default="docs", metavar="DIR")
         one.add_argument(
-            "--pretrained", action="store_true", help="of the weights that come with the package"
+            "--pretrained", action="store_true", help="use the weights that come with the package"
         )
-    about = "export networks of Table 1 as weights, of each the first of --seeds that is trained"
+    about = "export the networks of Table 1 as weights, for each the first trained one of --seeds"
     one = command("pretrained", about)
     one.add_argument("--rows", default="*", help="names or patterns with commas")
-    one.add_argument("--folder", metavar="DIR", help="where to; default: the package's own")
+    one.add_argument("--folder", metavar="DIR", help="target folder; default: the package's own")
     return parser
 
 

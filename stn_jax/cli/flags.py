@@ -1,4 +1,4 @@
-"""What the commands share: reading flags, and turning errors into one line and an exit code."""
+"""Shared by the commands: parsing of flags, error messages and exit codes."""
 
 import argparse
 import io
@@ -12,25 +12,25 @@ from stn_jax.training.config import Config, ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as our commands do."""
+    """An argument parser that reports errors in one line, as our commands do."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; --help lists the flags")
 
 
 def exit_code(command: Callable[[], object]) -> int:
-    """Runs a command. What the user can mend is said in one line, with exit code 2.
+    """Runs a command. Errors that the user can fix are reported in one line.
 
     Returns:
-      0 when all went well; 2 for a wrong flag, configuration, folder or file; 1 where training
-      itself failed; 130 after Ctrl-C.
+      0 for success; 2 for an invalid flag, configuration, folder or file; 1 if training failed; 130
+      after Ctrl-C.
     """
     from stn_jax.pretrained import PretrainedError
     from stn_jax.training.metrics_log import TrainingError
     from stn_jax.training.processes import ProcessError
 
     for stream in (sys.stdout, sys.stderr):
-        # Whatever a locale's encoding lacks, in a name of a file say, is shown as \xNN.
+        # Characters that the locale cannot encode, as in file names, are shown as \xNN.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -42,29 +42,30 @@ def exit_code(command: Callable[[], object]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        message = "stopped; run the same command again to resume from the last checkpoint"
+        print(message, file=sys.stderr)
         return 130
     return 0
 
 
 def add_data_flags(parser: Any) -> None:
-    """Adds --dataset and the folders to an argparse parser or group of flags."""
+    """Adds --dataset and the data folders to an argparse parser or group."""
     parser.add_argument("--dataset", metavar="NAME", help="mnist, mnist_sample, ...")
     parser.add_argument("--data_dir", metavar="DIR", help="TFDS's folder of prepared data")
-    parser.add_argument("--manual_dir", metavar="DIR", help="the data set's original files")
-    parser.add_argument("--cache_dir", metavar="DIR", help="decoded arrays are kept there")
+    parser.add_argument("--manual_dir", metavar="DIR", help="folder of the original files")
+    parser.add_argument("--cache_dir", metavar="DIR", help="folder of the decoded arrays")
 
 
 def data_settings(flags: argparse.Namespace) -> dict[str, str]:
-    """The fields of Config that those flags set."""
+    """The fields of Config that are set by the flags of :func:`add_data_flags`."""
     names = ("dataset", *Config.FOLDER_FIELDS)
     return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
 
 
 def enable_compilation_cache() -> None:
-    """Keeps what XLA compiles in a folder of the user's, so that a second start is quick.
+    """Enables JAX's persistent compilation cache, so that later starts are quick.
 
-    ``JAX_COMPILATION_CACHE_DIR`` names another folder, as everywhere in JAX.
+    It is in the user's cache folder unless ``JAX_COMPILATION_CACHE_DIR`` is set.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""Results as lines on the terminal."""
+"""One-line summaries of results for the terminal."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from stn_jax.analysis.pose import POSE_COMPONENTS
 
 
 def print_result(result: dict, workdir: str) -> None:
+    """Prints the summary of a run's result."""
     errors = ", ".join(f"{error:.2f}" for error in result["test_error_percent"])
     interval = "" if result["ci95"] is None else f" +- {result['ci95']:.2f} (95 %)"
     print(
@@ -16,16 +17,21 @@ def print_result(result: dict, workdir: str) -> None:
 
 
 def alignment(result: dict) -> str:
-    """What there is to say of how well poses are undone, means over seeds; or nothing."""
-    said = ""
+    """How well the network undoes the distortions, means over seeds; "" without a transformer."""
+    text = ""
     for component in POSE_COMPONENTS.values():
-        if component.slopes[0] not in result:
+        if component.slope_keys[0] not in result:
             continue
-        slope = " and ".join(f"{np.mean(result[name]):.2f}" for name in component.slopes)
-        spread, within = (np.mean(result.get(name, [np.nan])) for name in component.spreads)
+        slope = " and ".join(f"{np.mean(result[name]):.2f}" for name in component.slope_keys)
+        rms = (np.mean(result.get(name, [np.nan])) for name in component.rms_keys)
+        within_class, within_example = rms
         digits = component.decimals
-        inside = "" if np.isnan(within) else f" ({within:.{digits}f} within a digit)"
-        said = f", slope {slope}, spread {spread:.{digits}f} {component.unit}{inside}"
+        detail = (
+            "" if np.isnan(within_example) else f" ({within_example:.{digits}f} within a digit)"
+        )
+        text = (
+            f", slope {slope}, within-class RMS {within_class:.{digits}f} {component.unit}{detail}"
+        )
     if "window_share" in result:
-        said += f", window {np.mean(result['window_share']):.2f}"
-    return said
+        text += f", window {np.mean(result['window_share']):.2f}"
+    return text

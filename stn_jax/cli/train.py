@@ -2,10 +2,9 @@
 
 {command} [--config=NAME|FILE] [--workdir=DIR] [--config.KEY=VALUE ...]
 
-NAME is one of {names}; without --config it is {default}. The same command again goes on from the
-last checkpoint. The workdir (runs/NAME) then holds config.json, metrics.jsonl, checkpoints/,
-figures/ and result.json. The fields of the configuration, and what they are where nothing says
-otherwise:
+NAME is one of {names}; without --config it is {default}. Run the same command again to resume from
+the last checkpoint. The workdir (runs/NAME) then holds config.json, metrics.jsonl, checkpoints/,
+figures/ and result.json. The fields of the configuration, with their defaults:
 
 {fields}
 """

@@ -1,1 +1,1 @@
-"""Data: images and labels from TFDS or the embedded sample, and the tasks made of them."""
+"""Data: images and labels from TFDS or the embedded sample, and the tasks on them."""

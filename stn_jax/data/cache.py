@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stn_jax.data.moments import Moments, stored_statistics
 from stn_jax.files import make_folder, rename, sync_folder
 
 FORMAT = 1
@@ -123,7 +124,7 @@ def read(folder: pathlib.Path, name: str) -> Source:
             and len({split.labels.shape[1:] for split in arrays.values()}) == 1
             and all(split.labels.ndim in (1, 2) for split in arrays.values())
         )
-        statistics = _read_statistics(meta, arrays["train"].images.shape[-1])
+        statistics = stored_statistics(meta, arrays["train"].images.shape[-1])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder / _META, f"wrong content: {error!r}") from error
     if not agree:
@@ -171,7 +172,7 @@ def write(
         make_folder(home)
         with _temporary_folder(home) as unfinished:
             arrays: dict[str, Any] = {}
-            moments = _Moments()
+            moments = Moments()
             for split in _SPLITS:
                 count, batches = splits[split]
                 shape = tuple(arrays["train_images"]["shape"][1:]) if arrays else None
@@ -217,44 +218,6 @@ def _read_meta(folder: pathlib.Path, name: str) -> dict[str, Any]:
         found = f"{meta.get('name')!r} version {meta.get('version')!r}"
         raise _damaged(path, f"it describes {found}")
     return meta
-
-
-def _read_statistics(meta: dict[str, Any], channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    if "statistics" not in meta:  # as earlier versions wrote it
-        return None
-    mean, deviation = (
-        np.array(meta["statistics"][key], np.float32) for key in ("mean", "deviation")
-    )
-    if not mean.shape == deviation.shape == (channels,):
-        raise ValueError(f"statistics of shapes {mean.shape} and {deviation.shape}")
-    if not ((mean >= 0) & (mean <= 1) & (deviation >= 0) & (deviation <= 0.5001)).all():
-        raise ValueError(f"statistics of {mean} and {deviation}")
-    return mean, deviation
-
-
-class _Moments:
-    """Gathers the mean and standard deviation of uint8 images, by channel; in whole numbers."""
-
-    def __init__(self) -> None:
-        self._sums: list[Any] = [0, 0, 0]  # pixels, values, squares
-
-    def of(
-        self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
-    ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """Passes batches on, after adding them up."""
-        for images, labels in batches:
-            self._sums[0] += math.prod(images.shape[:-1])
-            self._sums[1] += images.sum((0, 1, 2), dtype=np.int64)
-            self._sums[2] += np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64)
-            yield images, labels
-
-    def result(self) -> dict[str, list[float]]:
-        """Mean and deviation of images from 0 to 1."""
-        count, values, squares = self._sums
-        mean = values / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        named = {"mean": mean / 255, "deviation": deviation / 255}
-        return {name: [round(float(x), 6) for x in value] for name, value in named.items()}
 
 
 def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> np.ndarray:

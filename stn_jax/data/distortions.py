@@ -1,4 +1,4 @@
-"""What the tasks do to images: distortions, pure functions of keys and images."""
+"""Random distortions of images, as pure functions of keys and images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ CLUTTER_SIDES = (2, 18)  # on the canvas of scaled digits; even numbers, both en
 
 
 class Distorted(NamedTuple):
-    """A batch of images as a network is shown them, and how they were distorted."""
+    """A batch of distorted images and the transforms applied."""
 
     images: jax.Array  # [B, H', W', C], float32 in [0, 1]
     theta: jax.Array  # [B, 2, 3]: the applied transform, from distorted to original positions
@@ -31,8 +31,8 @@ def example_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
-def show(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
-    """Images as they are; they may be floats from 0 to 1 already."""
+def undistorted(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
+    """No distortion; images may also be floats from 0 to 1."""
     theta = jnp.broadcast_to(affine.identity(), (len(images), 2, 3))
     return Distorted(_to_float(images), theta)
 
@@ -46,16 +46,16 @@ def rotate(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
 
 
 def translate(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
-    """Puts each image at a uniform whole-pixel place on a larger canvas, among clutter.
+    """Places each image at a uniform whole-pixel position on a larger canvas with clutter.
 
-    The canvas has sides of twice the image's and 4 (60 for MNIST's 28). The clutter is six 6x6
-    crops of random training images at random places; where things overlap they add up, to 1 at
-    most.
+    The canvas's side is twice the image's plus 4 (60 for MNIST's 28). The clutter consists of six
+    6x6 crops of random training images at random positions. Overlapping values are added and
+    clamped to 1.
     """
     side = images.shape[1]
     canvas = 2 * side + 4
 
-    def place(key: jax.Array) -> tuple[jax.Array, ...]:
+    def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         digit, which, cut, put = jax.random.split(key, 4)
         return (
             jax.random.randint(digit, (2,), 0, canvas - side + 1),
@@ -64,7 +64,7 @@ def translate(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
             jax.random.randint(put, (CROPS, 2), 0, canvas - CROP_SIDE + 1),
         )
 
-    offset, which, cut, put = jax.vmap(place)(keys)
+    offset, which, cut, put = jax.vmap(draw)(keys)
     theta = _placement(offset, side, canvas)
     digits = _paste(_to_float(images)[:, None], theta[:, None], canvas, "nearest")
     scraps = _placement(put, CROP_SIDE, canvas)
@@ -73,13 +73,14 @@ def translate(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
 
 
 def scale(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
-    """Rescales each image by a factor 2**U(-1, 2) in the middle of a larger canvas, among clutter.
+    """Rescales each image by a factor 2**U(-1, 2) in the center of a larger canvas with clutter.
 
-    The canvas has sides of four times the image's (112 for MNIST's 28), which the largest digit
-    fills. The clutter is six squares at random whole-pixel positions, whose sides are uniform among
-    the even numbers from 2 to 18 pixels: independent of the image's factor, which they would
-    otherwise give away. Each shows a 6x6 crop of a random training image, resized: so the pictures
-    have the published mean and deviation. Where things overlap they add up, to 1 at most. Bilinear.
+    The canvas's side is four times the image's (112 for MNIST's 28), which the largest digit fills.
+    The clutter consists of six squares at random whole-pixel positions, with sides uniform among
+    the even numbers from 2 to 18 pixels, independent of the image's factor, which they would
+    otherwise reveal. Each is a resized 6x6 crop of a random training image. With these choices the
+    images have the published mean and deviation. Overlapping values are added and clamped to 1.
+    Bilinear.
     """
     side = images.shape[1]
     canvas = 4 * side
@@ -104,7 +105,7 @@ def scale(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
 
 
 def scale_legacy(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
-    """As :func:`scale`, but with clutter of 6x6 crops that are rescaled by the image's factor."""
+    """As :func:`scale`, but the clutter's 6x6 crops are rescaled by the image's factor."""
     side = images.shape[1]
     canvas = 4 * side
 
@@ -130,7 +131,7 @@ def _factor(key: jax.Array) -> jax.Array:
 
 
 def _rescaled(images: jax.Array, factor: jax.Array, canvas: int) -> tuple[jax.Array, jax.Array]:
-    """Images rescaled by factors ``[B]`` in the middle of a canvas, and their thetas."""
+    """Images rescaled by factors ``[B]`` in the center of a canvas, and their thetas."""
     large = images.shape[1] * factor
     theta = _placement(jnp.stack([(canvas - large) / 2] * 2, -1), large, canvas)
     return _paste(_to_float(images)[:, None], theta[:, None], canvas, "bilinear"), theta
@@ -141,8 +142,8 @@ def _crops(pool: jax.Array, which: jax.Array, corner: jax.Array) -> jax.Array:
 
     Args:
       pool: images ``[N, H, W, C]``, uint8.
-      which: whose crop it is, ``[B, CROPS]``.
-      corner: where it begins, ``[B, CROPS, 2]``, (x, y) in pixels.
+      which: indices of the images, ``[B, CROPS]``.
+      corner: top left corners, ``[B, CROPS, 2]``, (x, y) in pixels.
     """
     row = corner[..., 1, None, None] + jnp.arange(CROP_SIDE)[:, None]
     column = corner[..., 0, None, None] + jnp.arange(CROP_SIDE)
@@ -152,22 +153,22 @@ def _crops(pool: jax.Array, which: jax.Array, corner: jax.Array) -> jax.Array:
 def _paste(
     images: jax.Array, theta: jax.Array, canvas: int, mode: str, padding_mode: str = "zeros"
 ) -> jax.Array:
-    """Warps several images each onto a canvas by thetas that do not turn, and adds them up.
+    """Warps K images onto each canvas by thetas without rotation, and adds them up.
 
-    Such a warp is a product, weights of rows times image times weights of columns, which costs a
-    fraction of sampling. The weights are what the sampler makes of one-hot pixels.
+    Such a warp is separable: row weights times image times column weights, which costs a fraction
+    of sampling. The weights are obtained by sampling one-hot pixels.
 
     Args:
       images: ``[B, K, H, H, C]``.
-      theta: ``[B, K, 2, 3]``, as :func:`_placement` gives them.
+      theta: ``[B, K, 2, 3]``, from :func:`_placement`.
       canvas: the canvas's side.
       mode: of the sampling.
-      padding_mode: of the sampling, inside the image's outline; outside there is nothing.
+      padding_mode: of the sampling, within the image's outline; values outside are 0.
 
     Returns:
       ``[B, canvas, canvas, C]``.
     """
-    centres = (2 * jnp.arange(canvas) + 1) / canvas - 1
+    centers = (2 * jnp.arange(canvas) + 1) / canvas - 1
     one_hot = jnp.eye(images.shape[2])[:, None]  # a column of pixels, one channel for each
 
     def weights(axis: int) -> jax.Array:
@@ -181,7 +182,7 @@ def _paste(
         )[..., 0, :]
         if padding_mode == "zeros":
             return sampled
-        inside = jnp.abs(scale[..., None] * centres + shift[..., None]) <= 1
+        inside = jnp.abs(scale[..., None] * centers + shift[..., None]) <= 1
         return jnp.where(inside[..., None], sampled, 0)
 
     return jnp.einsum(
@@ -190,11 +191,11 @@ def _paste(
 
 
 def _placement(offset: jax.Array, side: ArrayLike, canvas: int) -> jax.Array:
-    """Theta that puts an image of this side at (x, y) pixels from a canvas's corner.
+    """The theta that places an image on a canvas.
 
     Args:
-      offset: ``[..., 2]``.
-      side: ``[...]``, the side that the image has on the canvas.
+      offset: ``[..., 2]``, the image's position (x, y) in pixels from the canvas's corner.
+      side: ``[...]``, the image's side on the canvas, in pixels.
       canvas: the canvas's side.
     """
     side = jnp.broadcast_to(jnp.asarray(side)[..., None], offset.shape)

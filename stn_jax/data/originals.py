@@ -1,4 +1,4 @@
-"""Files in the place of a data set's originals: damaged, other ones, or compressed anew."""
+"""Checks files that are not a data set's originals: damaged, different, or recompressed."""
 
 import gzip
 import os
@@ -9,10 +9,10 @@ import zlib
 
 import numpy as np
 
-# Set to 1, it has files taken that hold what they should and are not the originals byte for byte.
+# Set to 1 to accept files with the right content that differ from the originals byte by byte.
 ACCEPT = "STN_JAX_ACCEPT_RECOMPRESSED"
 
-# Of the data sets in MNIST's format: how many images of each class train and test.
+# For data sets in MNIST's format: the number of training and test images of each class.
 _EQUAL = {"train": [6000] * 10, "t10k": [1000] * 10}
 _LABELS = {
     "mnist": {
@@ -27,25 +27,25 @@ _UNPACKING = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, Run
 
 
 def is_accepted() -> bool:
-    """Whether the user takes files whose content is right, whatever compressed them."""
+    """Whether the user accepts recompressed files."""
     return os.environ.get(ACCEPT, "").lower() in ("1", "true", "yes")
 
 
 def is_known(name: str) -> bool:
-    """Whether it is known what a data set's files hold."""
+    """Whether the expected content of a data set's files is known."""
     return name in _LABELS
 
 
 def fault(name: str, path: pathlib.Path) -> str | None:
-    """What is wrong with what a file holds, in words that follow its name.
+    """Describes what is wrong with a file's content, in words that follow its name.
 
     Args:
-      name: of the data set.
-      path: a file in the place of one of its originals.
+      name: name of the data set.
+      path: a file in place of one of its originals.
 
     Returns:
-      None where nothing is found: the file unpacks, and of a data set in MNIST's format the shape
-      and the counts of labels are right.
+      None if nothing is wrong: the file unpacks, and for a data set in MNIST's format the shape and
+      the counts of labels are right.
     """
     try:
         if not is_known(name):
@@ -73,24 +73,23 @@ def fault(name: str, path: pathlib.Path) -> str | None:
     return None
 
 
-def said_of(name: str, path: pathlib.Path) -> str:
-    """What a file is that is not the original, and what can be done about it."""
-    if why := fault(name, path):
-        return f"{path} {why}; put the original in its place"
+def diagnose(name: str, path: pathlib.Path) -> str:
+    """An error message about a file that is not the original, with what to do about it."""
+    if reason := fault(name, path):
+        return f"{path} {reason}; replace it with the original"
     if is_known(name):
         return (
-            f"{path} is neither damaged nor the original: what it holds has the original's shape "
-            "and, of labels, its counts by class, so that it was most likely compressed anew. To "
-            f"take such files, set {ACCEPT}=1"
+            f"{path} is not the original, but has its shape and its label counts by class: it was "
+            f"probably recompressed. Set {ACCEPT}=1 to accept such files"
         )
     return (
-        f"{path} unpacks without error and is not the original: it is another file, or was "
-        "compressed anew; put the original in its place"
+        f"{path} unpacks without error but is not the original: it is a different file, or was "
+        "recompressed; replace it with the original"
     )
 
 
 def _unpack(path: pathlib.Path) -> None:
-    """Reads a compressed file to its end; raises one of _UNPACKING where it is damaged."""
+    """Reads a compressed file to its end; raises one of _UNPACKING if it is damaged."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if bad := archive.testzip():

@@ -2,9 +2,9 @@
 
     python -m stn_jax.data.prepare --name=mnist --cache_dir=DIR [--data_dir=DIR] [--manual_dir=DIR]
 
-A program of its own, so that TensorFlow, which TFDS needs for preparing, stays out of the process
-that trains. Progress goes to stderr. The only line on stdout is the data set's folder in the cache
-(status 0) or why there is none (status 1).
+A separate program, so that TensorFlow, which TFDS needs for preparation, is not loaded into the
+training process. Progress goes to stderr. The only line on stdout is the data set's folder in the
+cache (status 0) or an error message (status 1).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from stn_jax.data.tfds_builders import (
     example_names,
     find_builder,
     first_few,
-    last_line,
+    first_line,
     require,
 )
 
@@ -46,19 +46,19 @@ def prepare(
     manual_dir: pathlib.Path | None,
     cache_dir: pathlib.Path,
 ) -> pathlib.Path:
-    """Prepares a data set, unless ``data_dir`` has it, and decodes it into the cache.
+    """Prepares a data set, unless ``data_dir`` has it already, and decodes it into the cache.
 
     Args:
-      name: the data set's name in TFDS, with a configuration or without.
-      data_dir: where TFDS keeps its prepared data sets; None for TFDS's own choice.
+      name: the data set's name in TFDS, optionally with a configuration.
+      data_dir: folder of TFDS's prepared data sets; None for TFDS's default.
       manual_dir: folder with copies of the original files, or None.
-      cache_dir: the cache; the data set gets the folder ``<name>/<version>`` in it.
+      cache_dir: the cache; the data set is stored in its folder ``<name>/<version>``.
 
     Returns:
       The data set's folder.
 
     Raises:
-      DataError: the data set is unknown, cannot be had, or is of a kind that is not supported.
+      DataError: the data set is unknown, unavailable, or not supported.
     """
     import tensorflow_datasets as tfds
 
@@ -70,7 +70,7 @@ def prepare(
         check_images(name, feature.shape, feature.np_dtype)
     check_writable(cache_dir, "cache_dir")
     if not builder.is_prepared():
-        if not numbers and None in feature.shape:  # said before hours of downloading
+        if not numbers and None in feature.shape:  # checked before hours of downloading
             raise DataError(f"{name} has images of different sizes, which is not supported")
         builder = download(name, builder, data_dir, manual_dir)
     if numbers:
@@ -92,12 +92,12 @@ def prepare(
 
 
 def _house_numbers(name: str, builder: Any) -> dict[str, tuple[int, Iterator[Any]]]:
-    """The splits of SVHN's full numbers for the 64x64 task; "extra" belongs to the training."""
+    """The splits of SVHN's full numbers for the 64x64 task; "extra" is part of "train"."""
     for split, faults in builder.info.metadata.get("faults", {}).items():
         if faults["count"]:
             listed = [f"{file}: {reason}" for file, reason in faults["files"].items()]
-            said = f"{name}: {faults['count']} left out of the {split} split"
-            print(f"{said} ({first_few(listed)})", file=sys.stderr, flush=True)
+            message = f"{name}: {faults['count']} files of the {split} split skipped"
+            print(f"{message} ({first_few(listed)})", file=sys.stderr, flush=True)
     splits = {}
     for split, parts in (("train", ("train", "extra")), ("test", ("test",))):
         count, sources = 0, []
@@ -106,8 +106,8 @@ def _house_numbers(name: str, builder: Any) -> dict[str, tuple[int, Iterator[Any
             lengths = [len(each["digits"]) for each in digits]
             fits = np.array(lengths) <= house_numbers.POSITIONS
             longer = len(fits) - int(fits.sum())
-            said = f"of more than {house_numbers.POSITIONS} digits"
-            print(f"{name}: {part} split, {longer} {said} dropped", file=sys.stderr, flush=True)
+            message = f"dropped {longer} with more than {house_numbers.POSITIONS} digits"
+            print(f"{name}: {part} split, {message}", file=sys.stderr, flush=True)
             count += int(fits.sum())
             total, examples = _examples(name, builder, part)
             title = f"{name}: decoding the {part} split"
@@ -120,7 +120,7 @@ def _number_batches(examples: Iterator[Any]) -> Iterator[tuple[np.ndarray, np.nd
     """Yields images uint8 [n, 64, 64, 3] and labels [n, 5]."""
     fitting = (e for e in examples if len(e["digits"]) <= house_numbers.POSITIONS)
     while batch := list(itertools.islice(fitting, _BATCH)):
-        images = [house_numbers.cut_out(each["image"], each["boxes"]) for each in batch]
+        images = [house_numbers.crop_number(each["image"], each["boxes"]) for each in batch]
         yield np.stack(images), np.stack([house_numbers.labels_of(e["digits"]) for e in batch])
 
 
@@ -138,14 +138,14 @@ def _examples(
     try:
         source = builder.as_data_source(split, **options)
     except NotImplementedError:
-        # Prepared by someone in TFDS's default format, which TensorFlow alone can read.
+        # Prepared in TFDS's default format, which only TensorFlow can read.
         require(name, "tensorflow")
         one_by_one = tfds.ReadConfig(interleave_cycle_length=1)
         dataset = builder.as_dataset(split=split, read_config=one_by_one, decoders=decoders)
         return builder.info.splits[split].num_examples, iter(tfds.as_numpy(dataset))
     except ValueError as error:
         raise DataError(
-            f"{name} needs examples in the splits train and test: {last_line(error)}"
+            f"{name} needs examples in the splits train and test: {first_line(error)}"
         ) from error
     except ImportError:
         require(name, "array_record")
@@ -173,7 +173,7 @@ def _batches(
 
 
 def _progress(examples: Iterable[Any], count: int, title: str) -> Iterator[Any]:
-    """Passes the examples on, with a bar on a terminal and a line elsewhere."""
+    """Yields the examples, with a progress bar on a terminal and a line elsewhere."""
     if sys.stderr.isatty():
         yield from tqdm.tqdm(examples, title, count, unit=" images")
     else:
@@ -194,7 +194,7 @@ def main() -> None:
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
-    # TensorFlow has no business with the accelerator, nor much to say.
+    # Keeps TensorFlow off the accelerator, and quiet.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -206,21 +206,21 @@ def main() -> None:
             getLogger("urllib3").setLevel("ERROR")
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
-            answer, status = str(prepare(**arguments)), 0
+            output, status = str(prepare(**arguments)), 0
     except DataError as error:
-        answer, status = str(error), 1
+        output, status = str(error), 1
     except Exception as error:
         traceback.print_exc()
-        answer, status = f"{arguments['name']} cannot be prepared: {error!r}", 1
+        output, status = f"{arguments['name']} cannot be prepared: {error!r}", 1
     except KeyboardInterrupt:
         sys.exit(130)
-    print(" ".join(answer.split()))
+    print(" ".join(output.split()))
     sys.exit(status)
 
 
 def _stop(signum: int, frame: Any) -> None:
-    """Stops the work by an exception, so that nothing unfinished stays behind."""
-    # A second signal must not disturb the tidying up.
+    """Stops the program by an exception, so that unfinished files are cleaned up."""
+    # A second signal must not interrupt the cleanup.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: None)
     raise KeyboardInterrupt

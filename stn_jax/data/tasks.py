@@ -1,8 +1,7 @@
-"""Tasks: how a data set's images are distorted (or cropped), afresh each time, and normalised.
+"""Tasks: how a data set's images are distorted or cropped, at random, and normalized.
 
-Everything here is a pure function of keys and arrays, runs on the device inside jit, and warps
-with the project's own warp. Keys are per example, so that what an example looks like depends
-neither on the batch that it is in nor on its place there.
+Everything here is a pure function of keys and arrays and runs on the device inside jit. Each
+example has its own key, so that its distortion does not depend on its batch.
 """
 
 import dataclasses
@@ -22,26 +21,26 @@ from stn_jax.data.distortions import (
     rotate,
     scale,
     scale_legacy,
-    show,
     translate,
+    undistorted,
 )
 from stn_jax.warp import affine
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A way to show the images of a data set to a network.
+    """A task: the distortion of a data set's images and the format of their labels.
 
     Attributes:
-      name: what the command line calls it.
+      name: its name on the command line.
       distort: function of keys ``[B]``, images ``[B, H, W, C]`` uint8 and a pool of training
-        images ``[N, H, W, C]`` uint8 (clutter is cut from it) to :class:`Distorted`.
+        images ``[N, H, W, C]`` uint8 (for clutter) to :class:`Distorted`.
       mnist_statistics: mean and standard deviation of distorted MNIST (paper's code); None for a
-        task that shows images as they are.
-      aligns: what of a pose the distortion changes: angle, position or scale (see
-        :data:`stn_jax.analysis.pose.POSE_COMPONENTS`); None where it changes none.
-      positions: how many labels an image has, as an axis of the labels; None for one without it.
-      eval_transform: what evaluation does in place of ``distort``; None for the same.
+        task without distortion.
+      aligns: the pose component that the distortion changes: angle, position or scale (see
+        :data:`stn_jax.analysis.pose.POSE_COMPONENTS`); None if it changes none.
+      positions: number of labels of an image, an axis of the labels; None for a single label.
+      eval_transform: replaces ``distort`` in evaluation; None: the same.
     """
 
     name: str
@@ -53,52 +52,54 @@ class Task:
 
     @property
     def distorts(self) -> bool:
-        """Whether images are distorted at all, beyond cropping them."""
+        """Whether images are distorted, other than by cropping."""
         return self.mnist_statistics is not None
 
     def format_label(self, labels: ArrayLike) -> str:
-        """One image's label as one writes it, or the number that its labels by position make."""
+        """Formats an image's label, or the house number of its labels, as text."""
         if not self.positions:
             return str(int(np.asarray(labels)))
         digits = [str(c) for c in np.asarray(labels) if c != house_numbers.NONE]
         return "".join(digits) or "no digits"
 
-    def shown(self, train: bool) -> Distortion:
-        """What training, or evaluation, does to images."""
+    def transform(self, train: bool) -> Distortion:
+        """The distortion for training or for evaluation."""
         return self.distort if train or self.eval_transform is None else self.eval_transform
 
     def cropped(self, side: int) -> "Task":
-        """This task on parts of its images: training on random ones, evaluation on the middle.
+        """This task with cropping: random crops in training, the central crop in evaluation.
 
         Args:
-          side: of the square parts, in pixels.
+          side: side of the square crops, in pixels.
         """
 
-        def anywhere(key: jax.Array, room: int) -> jax.Array:
-            # The key itself may have been used by what made the image.
-            return jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, room + 1)
+        def random_corner(key: jax.Array, margin: int) -> jax.Array:
+            # The key itself may have been used to render the image.
+            return jax.random.randint(jax.random.fold_in(key, 1), (2,), 0, margin + 1)
 
-        def middle(key: jax.Array, room: int) -> jax.Array:
-            return jnp.full(2, room // 2)
+        def central_corner(key: jax.Array, margin: int) -> jax.Array:
+            return jnp.full(2, margin // 2)
 
         return dataclasses.replace(
             self,
-            distort=_crop_behind(self.shown(True), side, anywhere),
-            eval_transform=_crop_behind(self.shown(False), side, middle),
+            distort=_crop_after(self.transform(True), side, random_corner),
+            eval_transform=_crop_after(self.transform(False), side, central_corner),
         )
 
     def with_renderer(self, draw: Callable[[jax.Array, jax.Array], jax.Array]) -> "Task":
-        """This task on images that are made when they are shown.
+        """This task on images that are rendered on the fly.
 
         Args:
           draw: see :class:`stn_jax.data.sources.Source`.
         """
 
-        def drawn(distort: Distortion) -> Distortion:
+        def rendered(distort: Distortion) -> Distortion:
             return lambda keys, stored, pool: distort(keys, draw(keys, stored), pool)
 
         return dataclasses.replace(
-            self, distort=drawn(self.shown(True)), eval_transform=drawn(self.shown(False))
+            self,
+            distort=rendered(self.transform(True)),
+            eval_transform=rendered(self.transform(False)),
         )
 
     def statistics(
@@ -107,16 +108,16 @@ class Task:
         pool: jax.Array | np.ndarray,
         stored: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """Mean and standard deviation that normalise this task's images.
+        """Mean and standard deviation for normalizing this task's images.
 
-        The published figures for distorted MNIST, and for images as they are those of the training
-        split. Otherwise they are measured, per channel, on 4,000 of the training images, shown with
-        a fixed key.
+        For distorted MNIST the published values, and without distortion those of the training
+        split. Otherwise they are measured per channel on 4,000 training images, distorted with a
+        fixed key.
 
         Args:
           dataset: the data set's name.
           pool: its training images ``[N, H, W, C]``, uint8.
-          stored: mean and deviation ``[C]`` of all training images as they are, if known.
+          stored: mean and deviation ``[C]`` of all undistorted training images, if known.
 
         Returns:
           Two arrays, scalars or ``[C]``.
@@ -132,28 +133,28 @@ class Task:
         return images.mean((0, 1, 2)), images.std((0, 1, 2))
 
 
-def _crop_behind(
+def _crop_after(
     distort: Distortion, side: int, corner: Callable[[jax.Array, int], jax.Array]
 ) -> Distortion:
-    """Cuts a square out of what a distortion gives.
+    """A distortion followed by a square crop.
 
     Args:
-      distort: what comes before.
-      side: of the square, in pixels.
-      corner: where it begins, (x, y) in pixels: function of a key and the greatest value.
+      distort: the distortion.
+      side: side of the crop, in pixels.
+      corner: its top left corner, (x, y) in pixels: function of a key and the maximum.
     """
 
     def crop(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
         whole, theta = distort(keys, images, pool)
-        across = whole.shape[1]
-        offsets = jax.vmap(lambda key: corner(key, across - side))(keys)
+        full = whole.shape[1]
+        offsets = jax.vmap(lambda key: corner(key, full - side))(keys)
 
         def cut(image: jax.Array, offset: jax.Array) -> jax.Array:
             start = (offset[1], offset[0], 0)
             return lax.dynamic_slice(image, start, (side, side, image.shape[-1]))
 
         part = affine.from_parameters(
-            scale=jnp.full((2,), side / across), shift=(2 * offsets + side) / across - 1
+            scale=jnp.full((2,), side / full), shift=(2 * offsets + side) / full - 1
         )
         return Distorted(jax.vmap(cut)(whole, offsets), affine.compose(theta, part))
 
@@ -166,14 +167,14 @@ TASKS = {
         Task("rotated_mnist", rotate, (0.1307, 0.3081), aligns="angle"),
         Task("translated_mnist", translate, (0.0363, 0.1870), aligns="position"),
         Task("scaled_mnist", scale, (0.0414, 0.1751), aligns="scale"),
-        Task("svhn", show, None, positions=house_numbers.POSITIONS),
-        Task("svhn_cropped", show, None),
+        Task("svhn", undistorted, None, positions=house_numbers.POSITIONS),
+        Task("svhn_cropped", undistorted, None),
     )
 }
 
 
 def make_task(name: str, recipe: str = "published") -> Task:
-    """A task by its name, with the distortion of a recipe: see :func:`stn_jax.create_model`."""
+    """The task of a name, with the distortion of a recipe: see :func:`stn_jax.create_model`."""
     task = TASKS[name]
     if (name, recipe) == ("scaled_mnist", "legacy"):
         return dataclasses.replace(task, distort=scale_legacy)

@@ -1,4 +1,4 @@
-"""TFDS's builders: found by name, checked, and prepared on disk."""
+"""Finds, checks and prepares TFDS's builders."""
 
 import contextlib
 import dataclasses
@@ -21,11 +21,11 @@ HOUSE_NUMBERS = "svhn_numbers"
 
 
 def find_builder(name: str, data_dir: pathlib.Path | None) -> Any:
-    """Returns the TFDS builder of a data set that TFDS knows or that is ready in data_dir."""
+    """Returns the builder of a data set that TFDS knows, or that is prepared in data_dir."""
     import tensorflow_datasets as tfds
 
     dataset, _, config = name.partition("/")
-    if dataset == HOUSE_NUMBERS:  # TFDS knows it from then on
+    if dataset == HOUSE_NUMBERS:  # the import registers it
         from stn_jax.data.svhn_numbers import svhn_numbers_dataset_builder  # noqa: F401
     try:
         return tfds.builder(name, data_dir=data_dir)
@@ -41,7 +41,7 @@ def find_builder(name: str, data_dir: pathlib.Path | None) -> Any:
                 some = first_few(configs) or "none"
                 message = f"{dataset} has no configuration {config}; it has {some}"
                 raise DataError(message) from error
-        raise DataError(f"TFDS cannot offer {name}: {last_line(error)}") from error
+        raise DataError(f"TFDS cannot offer {name}: {first_line(error)}") from error
 
 
 def example_names(name: str, info: Any) -> tuple[str, str]:
@@ -52,7 +52,7 @@ def example_names(name: str, info: Any) -> tuple[str, str]:
     if not isinstance(features, tfds.features.FeaturesDict):
         features = {}
     wanted = (tfds.features.Image, tfds.features.ClassLabel)
-    # Without supervised keys that fit, the only image and the only label will do.
+    # Without matching supervised keys, the only image and the only label are used.
     found = [[key for key, f in features.items() if isinstance(f, kind)] for kind in wanted]
     if isinstance(keys, tuple) and len(keys) == 2:
         pairs = zip(keys, found, strict=True)
@@ -67,7 +67,7 @@ def example_names(name: str, info: Any) -> tuple[str, str]:
 
 
 def check_images(name: str, shape: tuple[int | None, ...], dtype: Any) -> None:
-    """Refuses images of another kind; None stands for a size that is not known yet."""
+    """Raises DataError for unsupported images; None is a size that is not known yet."""
     height, width, channels = shape
     if np.dtype(dtype) != np.uint8 or height != width or channels not in (1, 3, None):
         raise DataError(
@@ -77,7 +77,7 @@ def check_images(name: str, shape: tuple[int | None, ...], dtype: Any) -> None:
 
 
 def check_writable(folder: pathlib.Path, what: str) -> None:
-    """Finds out before any work whether a folder can be written to, or made."""
+    """Raises DataError if a folder cannot be written to or created."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(f"{what} {folder} cannot be written to; choose another one")
@@ -96,15 +96,15 @@ def download(
     check_writable(root, "data_dir")
     if manual_dir and originals.is_accepted():
         _accept_recompressed(name, builder, manual_dir)
-    # Ten retries with growing pauses would keep who has no network waiting for three minutes.
+    # Without a network, ten retries with growing pauses would take three minutes.
     with contextlib.suppress(ImportError):
         from tensorflow_datasets.core.download import downloader
 
         downloader.MAX_RETRIES = 4
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # TFDS goes by file names alone when it looks for what is unpacked already, and MNIST's
-        # names are those of Fashion-MNIST and KMNIST too: unpack to a folder of our own.
+        # TFDS finds unpacked files by their names alone, and MNIST, Fashion-MNIST and KMNIST share
+        # theirs: unpack to a separate folder.
         with tempfile.TemporaryDirectory(
             prefix=".unpacked-", dir=root, ignore_cleanup_errors=True
         ) as unpacked:
@@ -115,15 +115,15 @@ def download(
     except Exception as error:
         if not find_builder(name, data_dir).is_prepared():  # by another process, which was faster
             raise _download_error(name, builder, manual_dir, error) from error
-    # What another process has prepared is unknown to a builder made before.
+    # A new builder, since another process may have prepared the data.
     return find_builder(name, data_dir)
 
 
 def _accept_recompressed(name: str, builder: Any, manual_dir: pathlib.Path) -> None:
-    """Has TFDS take files of the right content that are not the originals byte for byte.
+    """Makes TFDS accept recompressed files with the right content.
 
     Raises:
-      DataError: what a file holds is wrong.
+      DataError: a file's content is wrong.
     """
     from tensorflow_datasets.core.download import checksums
 
@@ -134,52 +134,53 @@ def _accept_recompressed(name: str, builder: Any, manual_dir: pathlib.Path) -> N
         path = manual_dir / (original.filename or "")
         if not path.is_file() or (found := checksums.compute_url_info(path)) == original:
             continue
-        if why := originals.fault(builder.name, path):
-            raise DataError(f"{name} cannot be prepared: {path} {why}")
-        print(f"{name}: {path}, compressed anew, is taken", file=sys.stderr, flush=True)
-        # The dictionary is the builder class's own, in this process.
+        if reason := originals.fault(builder.name, path):
+            raise DataError(f"{name} cannot be prepared: {path} {reason}")
+        print(f"{name}: accepting recompressed file {path}", file=sys.stderr, flush=True)
+        # This changes the builder class's dictionary, for this process.
         expected[url] = dataclasses.replace(found, filename=original.filename)
 
 
 def _download_error(
     name: str, builder: Any, manual_dir: pathlib.Path | None, error: Exception
 ) -> DataError:
-    """Says in one line why a data set could not be prepared."""
+    """A one-line error message for a failed preparation."""
     import requests
     import tensorflow_datasets as tfds
 
     if isinstance(error, tfds.download.DownloadError | requests.RequestException | URLError):
         request = getattr(error, "request", None)
-        reason = f"{type(error).__name__} for {request.url}" if request else last_line(error)
+        reason = f"{type(error).__name__} for {request.url}" if request else first_line(error)
         names = sorted({info.filename for info in (builder.url_infos or {}).values()} - {None, ""})
-        lacking = [n for n in names if not (manual_dir and (manual_dir / n).exists())]
+        missing = [n for n in names if not (manual_dir and (manual_dir / n).exists())]
         return DataError(
             f"{name} cannot be downloaded: {reason}; put the original files"
-            f" ({first_few(lacking) or 'see the TFDS catalog'}) into a folder and give it as"
+            f" ({first_few(missing) or 'see the TFDS catalog'}) into a folder and pass it as"
             " manual_dir, or use mnist_sample, which needs no download"
         )
     if found := re.search(r"downloaded to (.*), has wrong checksum", str(error)):
         # TFDS names the first such file.
-        said = originals.said_of(builder.name, pathlib.Path(found[1]))
-        return DataError(f"{name} cannot be prepared: {said}")
-    return DataError(f"{name} cannot be prepared: {last_line(error)}")
+        diagnosis = originals.diagnose(builder.name, pathlib.Path(found[1]))
+        return DataError(f"{name} cannot be prepared: {diagnosis}")
+    return DataError(f"{name} cannot be prepared: {first_line(error)}")
 
 
 def require(name: str, *modules: str) -> None:
+    """Raises DataError if a module that preparing a data set needs is not installed."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise DataError(
             f"{name} cannot be prepared without {', '.join(missing)}: pip install 'stn_jax[data]'"
-            " (only for preparing a data set, not for training)"
+            " (needed only for preparing a data set, not for training)"
         )
 
 
-def last_line(error: BaseException) -> str:
-    """Returns the first line of what an exception says."""
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(":;.") if lines else type(error).__name__
 
 
 def first_few(words: list[str], most: int = 8) -> str:
-    """Joins the first few of many words."""
+    """Joins the first few words, with an ellipsis if there are more."""
     return ", ".join(words[:most]) + (", ..." if len(words) > most else "")

@@ -1,4 +1,4 @@
-"""From trained networks to the weights that come with the package."""
+"""Exports trained networks as the weights that come with the package."""
 
 from pathlib import Path
 
@@ -16,22 +16,21 @@ from stn_jax.training.workdir import Workdir
 
 
 def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tuple[Path, float]:
-    """Stores a trained network where :func:`stn_jax.load_pretrained` finds it.
+    """Stores a trained network for :func:`stn_jax.load_pretrained`.
 
-    The weights are rounded to the precision in which they are stored, and then the test error is
-    measured, which the file states.
+    The test error in the file is measured with the weights rounded to the stored precision.
 
     Args:
-      trained: the networks.
-      row: the one to export.
-      folder: of the weights; the package's own where None.
+      trained: the trained networks.
+      row: the row of the network to export.
+      folder: folder of the weights; None: the package's own.
 
     Returns:
       The file and its test error in percent.
 
     Raises:
-      ConfigError: it was not trained yet.
-      DataError: the data cannot be had.
+      ConfigError: the network has not been trained.
+      DataError: the data cannot be loaded.
       PretrainedError: the file cannot be written.
     """
     run, params = trained.open(row)
@@ -42,7 +41,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     metadata = {
         "model": model_options(config, run.model.head.classes),
         "image_shape": list(run.data.images.shape[1:]),
-        "input_shape": list(run.seen_shape()),
+        "input_shape": list(run.input_shape()),
         "mean": run.data.mean.tolist(),
         "deviation": run.data.deviation.tolist(),
         "dataset": config.dataset,

@@ -1,4 +1,4 @@
-"""Running a table: what is to be done, how long it may take, and doing it."""
+"""Runs a table's trainings: planning, time estimates, execution."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ from stn_jax.training.provenance import environment
 from stn_jax.training.restore import evaluate_pretrained, evaluate_workdir_on
 from stn_jax.training.workdir import Workdir, WorkdirBusyError
 
-# Seconds for a training step of 256 images of one network, where no earlier run tells: rough
+# Seconds for a training step of 256 images and one network, if there are no earlier runs: rough
 # figures for two CPU cores, and for any accelerator.
 GUESS = {
     "cpu": {
@@ -55,7 +55,7 @@ TRAIN_IMAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Seeds of one row that are trained as one program."""
+    """Seeds of one row that are trained in one program."""
 
     row: Row
     config: Config
@@ -66,7 +66,7 @@ class Job:
         return f"{self.row.name}, seed{plural} {seeds}"
 
     def workdir(self, root: str | Path) -> Path:
-        """The job's folder. A job of another configuration has another one."""
+        """The job's folder, which is different for each configuration."""
         digest = hashlib.sha256(json.dumps(identity(self.config)).encode()).hexdigest()
         seeds = "-".join(map(str, self.config.seeds))
         return Path(root) / self.row.name / f"{self.config.epochs}-epochs-seed-{seeds}-{digest[:8]}"
@@ -74,7 +74,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """How long a job takes, and whether that is from earlier runs or a guess."""
+    """A job's duration, measured in earlier runs or guessed."""
 
     seconds: float
     measured: bool
@@ -85,7 +85,7 @@ class Estimate:
             words = f"{self.seconds / 60:.0f} min"
         if self.seconds >= 5400:
             words = f"{self.seconds / 3600:.1f} h"
-        return f"about {words}" if self.measured else f"some {words} (a guess)"
+        return f"about {words}" if self.measured else f"roughly {words} (a guess)"
 
 
 def plan(
@@ -93,16 +93,16 @@ def plan(
     settings: Mapping[str, Any],
     seeds: Sequence[int],
     done: Sequence[Result],
-    together: int,
+    seeds_per_program: int,
 ) -> list[Job]:
-    """What is still to be trained.
+    """The jobs that are still to be run.
 
     Args:
-      rows: of the table.
-      settings: fields of Config beside the rows' own.
-      seeds: wanted of each row.
-      done: earlier results; what is in them is not trained again.
-      together: at most so many seeds of a row are trained as one program.
+      rows: rows of the table.
+      settings: fields of Config that override the rows' defaults.
+      seeds: the seeds to train for each row.
+      done: earlier results, which are not trained again.
+      seeds_per_program: how many seeds of a row are trained in one program at most.
 
     Returns:
       Jobs, the first seeds of all rows before the next ones, so that a table fills evenly.
@@ -111,14 +111,15 @@ def plan(
     for row in rows:
         config = row.config({**settings, "seeds": tuple(seeds)})
         left = missing(config, done)
-        chunks = [tuple(left[i : i + together]) for i in range(0, len(left), together)]
+        size = seeds_per_program
+        chunks = [tuple(left[i : i + size]) for i in range(0, len(left), size)]
         by_row.append([Job(row, dataclasses.replace(config, seeds=chunk)) for chunk in chunks])
     rounds = itertools.zip_longest(*by_row)
     return [job for jobs in rounds for job in jobs if job is not None]
 
 
 def missing(config: Config, done: Sequence[Result]) -> list[int]:
-    """Those of a configuration's seeds that have no result yet."""
+    """The seeds of a configuration that have no result yet."""
     return [
         seed
         for seed in config.seeds
@@ -126,21 +127,21 @@ def missing(config: Config, done: Sequence[Result]) -> list[int]:
     ]
 
 
-def seeds_per_program() -> int:
-    """How many seeds to train as one program where nobody says.
+def default_seeds_per_program() -> int:
+    """How many seeds to train in one program by default.
 
     On CPU one: a convolution mapped over seeds becomes a grouped one, which is slow there. On
-    accelerators all: one network of this size leaves them mostly idle.
+    accelerators all: a single network of this size does not keep them busy.
     """
     return 1 if jax.default_backend() == "cpu" else 2**31
 
 
 def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
-    """How long a job takes from its start, by earlier runs of the same kind or else by a guess."""
+    """Estimates a job's duration from its start, from similar earlier runs or by a guess."""
     config = job.config
     here = {**environment(), "devices": math.prod(mesh_shape(config))}
 
-    def alike(result: Result) -> bool:
+    def is_similar(result: Result) -> bool:
         fields = (*NETWORK, "width", "compute_dtype", "batch_size")
         return (
             all(getattr(result.config, name) == getattr(config, name) for name in fields)
@@ -152,7 +153,7 @@ def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
     counts = {r.config.dataset: r.line["train_examples"] + r.config.holdout for r in earlier}
     count = (TRAIN_IMAGES | counts).get(config.dataset, TRAIN_IMAGES["mnist"]) - config.holdout
     images = count // config.batch_size * config.batch_size * config.epochs * len(config.seeds)
-    rates = [result.line["images_per_second"] for result in earlier if alike(result)]
+    rates = [result.line["images_per_second"] for result in earlier if is_similar(result)]
     if rates:
         return Estimate(images / float(np.median(rates)), measured=True)
     platform = "cpu" if jax.default_backend() == "cpu" else "accelerator"
@@ -165,42 +166,41 @@ def run(
     root: str | Path,
     folder: str | Path,
     table: str,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
-    """Trains and evaluates jobs one after the other and appends their results.
+    """Trains and evaluates jobs in sequence and appends their results.
 
-    A job that was begun is continued. One that another process is at is left to it, and one whose
-    results are there by the time of its turn is skipped: the same command may run several times
-    side by side. Several processes that were joined train each job together; the first reads,
-    writes and says.
+    Interrupted jobs are resumed. Jobs that another process is running, or has finished in the
+    meantime, are skipped: the same command may run several times in parallel. With several joined
+    processes all of them train each job; only the primary one reads and writes files and reports.
 
     Args:
       jobs: see :func:`plan`.
       root: folder of the workdirs.
       folder: folder of the results.
       table: name of the results' file in it.
-      say: called with what goes on.
+      report: called with progress messages.
 
     Raises:
-      ConfigError, DataError: at the first job that cannot run at all.
-      TrainingError: jobs failed in training; raised once the others are done.
+      ConfigError, DataError: at the first job that cannot run.
+      TrainingError: training failed in some jobs; raised once the others are done.
     """
     failures = []
     for number, job in enumerate(jobs, 1):
         title = f"[{number} of {len(jobs)}] {job}"
         try:
-            _run_job(job, title, root, Path(folder) / f"{table}.jsonl", say)
+            _run_job(job, title, root, Path(folder) / f"{table}.jsonl", report)
         except TrainingError as error:
             failures.append(f"{job}: {error}")
-            say(f"failed: {error}")
+            report(f"failed: {error}")
     if failures:
         raise TrainingError(f"{len(failures)} of {len(jobs)} failed; {'; '.join(failures)}")
 
 
 def _run_job(
-    job: Job, title: str, root: str | Path, path: Path, say: Callable[[str], None]
+    job: Job, title: str, root: str | Path, path: Path, report: Callable[[str], None]
 ) -> None:
-    """Trains a job, unless it is done by now or another process is at it."""
+    """Trains a job, unless another process has finished it or is running it."""
     workdir = job.workdir(root)
     folder = Workdir(workdir)
     with contextlib.ExitStack() as stack:
@@ -209,13 +209,13 @@ def _run_job(
             try:
                 stack.enter_context(folder.lock())
             except WorkdirBusyError:
-                say(f"{title}: another process is at it, in {workdir}")
+                report(f"{title}: already running in another process, in {workdir}")
                 return False
             done = results.read(path.parent, quiet=True)
             if not missing(job.config, done):
-                say(f"{title}: done by now")
+                report(f"{title}: finished in the meantime")
                 return False
-            say(f"{title}: {estimate(job, done)} from its start, in {workdir}")
+            report(f"{title}: {estimate(job, done)} from its start, in {workdir}")
             return True
 
         if not processes.run_on_primary(begin):
@@ -235,23 +235,22 @@ def test_also(
     folders: Mapping[str, Any],
     root: str | Path,
     path: Path,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
-    """Tests networks, trained on one data set, on another one too, and appends their results anew.
+    """Evaluates trained networks on another data set too, and appends the extended results.
 
-    A result that has it already is left alone, and so is one whose workdir is not here, which is
-    said.
+    Skips results that include that data set already, and those whose workdir does not exist.
 
     Args:
       wanted: results of finished runs.
-      dataset: whose test split they are tested on.
-      folders: where it is: data_dir, manual_dir, cache_dir.
+      dataset: the data set whose test split is used.
+      folders: its data_dir, manual_dir and cache_dir.
       root: folder of the workdirs.
       path: the results' file.
-      say: called with what goes on.
+      report: called with progress messages.
 
     Raises:
-      ConfigError, DataError: the data cannot be had or does not fit.
+      ConfigError, DataError: the data cannot be loaded, or does not fit the network.
     """
     summaries: dict[Path, dict[str, Any]] = {}
     for result in wanted:
@@ -260,7 +259,7 @@ def test_also(
             continue
         workdir, title = Path(root, line.get("workdir", "?")), f"{line['row']}, seed {seed}"
         if not processes.run_on_primary(functools.partial(_is_finished, workdir)):
-            say(f"{title}: not tested on {dataset}, its folder {workdir} is not here")
+            report(f"{title}: not tested on {dataset}, its folder {workdir} does not exist")
             continue
         if workdir not in summaries:
             summaries[workdir] = evaluate_workdir_on(workdir, {"dataset": dataset, **folders})
@@ -273,7 +272,7 @@ def test_also(
         also = {**line.get("also_tested", {}), dataset: found}
         if processes.is_primary():
             results.append(path, [{**line, "also_tested": also}])
-        say(f"{title}: {found['test_error_percent']:.2f} % on {dataset}")
+        report(f"{title}: {found['test_error_percent']:.2f} % on {dataset}")
 
 
 def _is_finished(workdir: Path) -> bool:
@@ -281,24 +280,27 @@ def _is_finished(workdir: Path) -> bool:
 
 
 def measure_poses(
-    wanted: Sequence[Result], settings: Mapping[str, Any], path: Path, say: Callable[[str], None]
+    wanted: Sequence[Result],
+    settings: Mapping[str, Any],
+    path: Path,
+    report: Callable[[str], None],
 ) -> None:
-    """Reads the poses of networks whose weights come with the package, and appends results anew.
+    """Measures the poses of networks whose weights come with the package; appends the results.
 
-    Results keep all that they have, their test error too; what they say of poses is of the weights
-    as they are stored: ``poses_of`` says which, and over how many passes. Others are left alone.
+    The results keep everything else, including the test error; the new ``poses_of`` says which
+    weights were measured, and over how many passes. Results without such weights are skipped.
 
     Args:
       wanted: results of finished runs.
-      settings: fields of Config: where the data is, test_passes.
+      settings: fields of Config: data folders, test_passes.
       path: the results' file.
-      say: called with what goes on.
+      report: called with progress messages.
 
     Raises:
-      ConfigError, DataError: the data cannot be had, or other settings are given.
+      ConfigError, DataError: the data cannot be loaded, or other settings are given.
     """
     if other := sorted(set(settings) - {*Config.FOLDER_FIELDS, "test_passes"}):
-        raise ConfigError(f"--pretrained: {other[0]} is that of the weights, which are as they are")
+        raise ConfigError(f"with --pretrained, {other[0]} is given by the weights; do not set it")
     configs = {name: pretrained.describe(name)["config"] for name in pretrained.available()}
     names = {identity(Config.from_stored(config)): name for name, config in configs.items()}
     for result in wanted:
@@ -306,8 +308,9 @@ def measure_poses(
         if name is None or result.config.variant == "cnn":
             continue
         summary = evaluate_pretrained(name, settings)
-        found = {key: summary[key][0] for key in results.OF_POSES if key in summary}
+        found = {key: summary[key][0] for key in results.POSE_KEYS if key in summary}
         origin = {"weights": name, "test_passes": summary["test_passes"], **environment()}
         results.append(path, [{**result.line, **found, "poses_of": origin}])
         values = ", ".join(f"{key} {value:.2f}" for key, value in found.items())
-        say(f"{result.line['row']}, seed {result.config.seeds[0]}, as stored: {values}")
+        title = f"{result.line['row']}, seed {result.config.seeds[0]}"
+        report(f"{title}, with stored weights: {values}")

@@ -1,4 +1,4 @@
-"""The paper's figures; all but the first half of Figure 1 from the networks of Table 1."""
+"""The paper's figures. All but the first half of Figure 1 use the networks of Table 1."""
 
 from pathlib import Path
 
@@ -16,20 +16,20 @@ from stn_jax.training.evaluation import angles_of, predict
 
 NETWORKS = ("stn-c1", "stn-sl1")
 TITLES = {"rotation": "rotated digits", "translation": "translated digits"}
-# Figure 2 shows these classes, each distorted so many times.
-CLASSES, TURNS = slice(2, 6), 3
+# Figure 2 shows these classes, with this many distortions of each.
+CLASSES, REPEATS = slice(2, 6), 3
 
-# The equivariance of a network is measured on so many test digits, with so wide a margin of ground.
-DIGITS, GROUND = 100, 14
+# Equivariance is measured on this many test digits, padded by a margin of this many pixels.
+DIGITS, MARGIN = 100, 14
 MEASURED = ("cnn", *NETWORKS)
 
 _ROWS = {row.name: row for row in TABLES["table1"].rows}
 
 
 def figure1(trained: Networks, path: Path) -> None:
-    """Draws the W that is no M (paper, Figure 1), and how equivariant trained networks are.
+    """Draws the W and the M (paper, Figure 1), and the equivariance of trained networks.
 
-    The second picture, ``equivariance.png`` in the same folder, has a panel for rotations,
+    The second figure, ``equivariance.png`` in the same folder, has panels for rotations,
     translations and scalings, and a line each for the CNN, STN-C1 and STN-SL1 of rotated digits.
 
     Args:
@@ -37,14 +37,14 @@ def figure1(trained: Networks, path: Path) -> None:
       path: the PNG of the W to write.
 
     Raises:
-      ConfigError: a network is not to be had.
-      DataError: the data cannot be had.
+      ConfigError: a network is not available.
+      DataError: the data cannot be loaded.
     """
     figures.w_and_m(path)
     results = {}
     for variant in MEASURED:
         run, params = trained.open(_ROWS[f"rotation/{variant}"])
-        digits = np.pad(run.test.images[:DIGITS], ((0, 0), (GROUND,) * 2, (GROUND,) * 2, (0, 0)))
+        digits = np.pad(run.test.images[:DIGITS], ((0, 0), (MARGIN,) * 2, (MARGIN,) * 2, (0, 0)))
         digits = (digits / np.float32(255) - run.data.mean) / run.data.deviation
         families = (
             rotations(np.arange(15, 91, 15)),
@@ -68,16 +68,16 @@ def figure1(trained: Networks, path: Path) -> None:
 def figure2(trained: Networks, path: Path) -> None:
     """Draws distorted digits, and how STN-C1 and STN-SL1 align them (paper, Figure 2).
 
-    For STN-C1, which warps a feature map, it is the input that is shown, warped alike. A task whose
-    networks are not to be had is left out, which is said.
+    STN-C1 warps a feature map; shown is the input under the same transform. A task whose networks
+    are not available is left out, with a message.
 
     Args:
       trained: the networks.
       path: the PNG to write.
 
     Raises:
-      ConfigError: the networks of no task are to be had.
-      DataError: the data cannot be had.
+      ConfigError: no task's networks are available.
+      DataError: the data cannot be loaded.
     """
     blocks = []
     missing: list[ConfigError] = []
@@ -90,8 +90,8 @@ def figure2(trained: Networks, path: Path) -> None:
         strips: list[figures.Strip] = []
         for variant, (run, params) in zip(NETWORKS, opened, strict=True):
             images = first_of_each_class(run.test.labels, run.test.images)[CLASSES]
-            pair = render_samples(run, jax.tree.map(lambda x: x[0], params), images, TURNS)
-            # [TURNS, classes, ...] to a row in which the turns of a digit are neighbours.
+            pair = render_samples(run, jax.tree.map(lambda x: x[0], params), images, REPEATS)
+            # [REPEATS, classes, ...] to a row with a digit's distortions side by side.
             before, after = (x.swapaxes(0, 1).reshape(-1, *x.shape[2:]) for x in pair)
             strips = strips or [figures.Strip("input", before)]
             strips.append(figures.Strip(variant.upper(), after))
@@ -111,6 +111,6 @@ def figure3(trained: Networks, path: Path) -> None:
     panels = []
     for variant in NETWORKS:
         run, params = trained.open(_ROWS[f"rotation/{variant}"])
-        angles = angles_of(predict(run, params), 0, run.seen_shape()[:2])
+        angles = angles_of(predict(run, params), 0, run.input_shape()[:2])
         panels.append(figures.Angles(variant.upper(), *angles))
     figures.angle_plot(panels, path)

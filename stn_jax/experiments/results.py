@@ -1,4 +1,4 @@
-"""Results on disk: a JSON object a line, a line for each seed of each row."""
+"""Results on disk: JSON lines, one for each seed of each row."""
 
 import dataclasses
 import fcntl
@@ -17,17 +17,17 @@ from stn_jax.training import processes
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.workdir import Workdir
 
-# What a line has of its own, where the result has it; first what there is to say of poses.
-OF_POSES = (
+# A result's fields with a value for each seed, which lines have if the result does.
+POSE_KEYS = (
     "window_share",
     *(
         name
         for component in POSE_COMPONENTS.values()
-        for name in (*component.slopes, *component.spreads)
+        for name in (*component.slope_keys, *component.rms_keys)
     ),
 )
-_BY_SEED = ("position_error_percent", *OF_POSES)
-# What every line has, and of which types.
+_BY_SEED = ("position_error_percent", *POSE_KEYS)
+# Required fields of a line and their types.
 _NUMBER: tuple[type, ...] = (int, float)
 _FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("row", "device", "evaluated_on"), (str,)),
@@ -46,11 +46,11 @@ _ALSO_TESTED: dict[str, tuple[type, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one seed of one row.
+    """The result of one seed of one row.
 
     Attributes:
-      config: what was trained; ``seeds`` is the one seed.
-      line: all that the file says of it.
+      config: the configuration; ``seeds`` is the one seed.
+      line: the line of the file.
     """
 
     config: Config
@@ -61,41 +61,41 @@ class Result:
 
     @property
     def device(self) -> str:
-        """The kind of device, and how many where there were several."""
+        """The kind of device, with the number of devices if there were several."""
         devices = self.line["devices"]
         return self.line["device"] if devices == 1 else f"{devices} x {self.line['device']}"
 
 
 def identity(config: Config) -> Hashable:
-    """What makes a run this run and no other: equal for equal runs.
+    """A key that is equal for two configurations if their runs have equal results.
 
-    All fields that shape the training, the seeds, and over how many passes the error is taken; but
-    not the device, nor folders, nor how often something is logged.
+    It has all fields that affect the training, the seeds and the number of test passes; but not the
+    device, folders or logging intervals.
     """
-    apart = Config.RUNTIME_FIELDS - {"test_passes"}
-    return tuple(item for item in sorted(config.to_dict().items()) if item[0] not in apart)
+    ignored = Config.RUNTIME_FIELDS - {"test_passes"}
+    return tuple(item for item in sorted(config.to_dict().items()) if item[0] not in ignored)
 
 
 def of(config: Config, results: Iterable[Result]) -> list[Result]:
-    """The results of a configuration of one seed, one for each device that it was trained on."""
+    """The results of a one-seed configuration, one for each kind of device."""
     return [result for result in results if identity(result.config) == identity(config)]
 
 
 def lines_of(
     row: str, workdir: str | Path, root: str | Path, result: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The lines for a finished run: one for each of its seeds.
+    """The lines for a finished run, one for each of its seeds.
 
     Args:
       row: the row's name.
       workdir: the run's folder.
-      root: the folder of a table's workdirs, which lines do not repeat: it is one machine's.
-      result: what its result.json holds.
+      root: folder of the table's workdirs; lines store paths relative to it.
+      result: the contents of its result.json.
     """
     rates = [line["images_per_second"] for line in Workdir(workdir).metrics()]
     shared = {
         "trained_together": result["seeds"],
-        # Of all the seeds that were trained together.
+        # The sum over all seeds in the program.
         "images_per_second": float(np.median(rates)) if rates else None,
     }
     copied = (
@@ -117,9 +117,9 @@ def lines_of(
 
 
 def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Adds lines to a file, in one write and one process at a time, so that they do not mix.
+    """Appends lines to a file, in a single write under a lock, so that processes do not mix them.
 
-    What a process left unfinished when it was killed is closed by a line break.
+    An incomplete line, left by a killed process, is terminated first.
 
     Raises:
       ConfigError: the file cannot be written.
@@ -143,11 +143,10 @@ def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def read(folder: str | Path, *, quiet: bool = False) -> list[Result]:
-    """All results in a folder's ``*.jsonl``; none where there is no such folder.
+    """All results in a folder's ``*.jsonl``; none if the folder does not exist.
 
-    Lines that are not whole, or not of this version's fields, are left out and, unless quiet,
-    reported on stderr. Of several lines for the same run on the same kind of device the last
-    counts.
+    Incomplete lines and those with unknown fields are skipped and, unless quiet, reported on
+    stderr. Of several lines for the same run on the same kind of device, the last one is used.
     """
     results: dict[Hashable, Result] = {}
     for path in sorted(Path(folder).glob("*.jsonl")):
@@ -156,8 +155,8 @@ def read(folder: str | Path, *, quiet: bool = False) -> list[Result]:
     return list(results.values())
 
 
-def read_together(folder: str | Path, *, quiet: bool = False) -> list[Result]:
-    """:func:`read` as the first of the processes that were joined reads it, for all of them."""
+def read_on_primary(folder: str | Path, *, quiet: bool = False) -> list[Result]:
+    """:func:`read` in the primary process; its results are broadcast to all processes."""
     lines = processes.broadcast_from_primary(
         lambda: [result.line for result in read(folder, quiet=quiet)]
     )
@@ -165,7 +164,7 @@ def read_together(folder: str | Path, *, quiet: bool = False) -> list[Result]:
 
 
 def _check(line: dict[str, Any]) -> None:
-    """ConfigError where a line lacks what tables are made of, or holds something else there."""
+    """Raises ConfigError if a required field is missing or of another type."""
     optional = {name: line[name] for name in _BY_SEED if name in line}
     also = line.get("also_tested", {})
     parts: list[tuple[str, Any, Mapping[str, tuple[type, ...]]]] = [
@@ -179,15 +178,13 @@ def _check(line: dict[str, Any]) -> None:
     for where, values, kinds in parts:
         for name, kind in kinds.items():
             if type(values) is not dict or name not in values:
-                raise ConfigError(f"it is not a whole result: {where}{name} is missing")
+                raise ConfigError(f"not a complete result: {where}{name} is missing")
             if type(values[name]) not in kind:
-                raise ConfigError(
-                    f"it is not a whole result: {where}{name} is {values[name]!r:.60}"
-                )
+                raise ConfigError(f"not a complete result: {where}{name} is {values[name]!r:.60}")
     if line["config"].get("seeds") != [line["seed"]]:
-        raise ConfigError(f"it is not a whole result: seed is {line['seed']}, its config's another")
+        raise ConfigError(f"not a complete result: seed is {line['seed']}, but not in its config")
     if line["seed"] not in line["trained_together"]:
-        raise ConfigError("it is not a whole result: seed is not among trained_together")
+        raise ConfigError("not a complete result: seed is not among trained_together")
 
 
 def _read_file(path: Path, quiet: bool) -> Iterable[Result]:
@@ -200,8 +197,8 @@ def _read_file(path: Path, quiet: bool) -> Iterable[Result]:
             result = Result(Config.from_stored(line["config"]), line)
             _check(line)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            why = error if isinstance(error, ConfigError) else "it is not a whole result"
+            reason = error if isinstance(error, ConfigError) else "not a complete result"
             if not quiet:
-                print(f"{path}, line {number} is left out: {why}", file=sys.stderr, flush=True)
+                print(f"{path}, line {number} is skipped: {reason}", file=sys.stderr, flush=True)
         else:
             yield result

@@ -1,4 +1,4 @@
-"""Results as Markdown. Every figure comes from a line of the results, none is typed."""
+"""Results as Markdown. Every number comes from a line of the results; none is typed in."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -19,15 +19,16 @@ HEADER = """\
 # Results
 
 Written by `python -m stn_jax.experiments table1 --render` from the lines of `{folder}/`; do not
-edit. A test error is the mean over passes over the test set, each freshly distorted; ours is the
-mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of the predicted
-against the applied pose, by orthogonal regression: angles of rotated digits, positions of
-translated ones (x, then y, each with an intercept of its own), scales (base-2 logarithms) of scaled
-ones. Spread: of the pose to which digits of a class are brought, root mean square; within a digit:
-of one digit's, distorted anew in each pass, which leaves out how differently digits of a class are
-drawn. A perfect aligner has slope -1 and nothing within a digit. Window: the side of what the
-transformer shows, in those of the whole image, median. Digits: the share of wrong answers among a
-house number's five positions, "no digit" included.
+edit. A test error is the mean over several passes over the test set, each with new distortions;
+ours is the mean over n seeds, with the half-width of its 95 % interval (Student's t). Slope: of the
+predicted against the applied pose, by orthogonal regression: angles of rotated digits, translations
+of translated ones (x, then y, each with its own intercept), scales (base-2 logarithms) of scaled
+ones. Within-class RMS (the paper's "std"): the root mean square deviation of aligned digits' poses
+from their class's mean; within-digit RMS: the same for a single digit under different distortions,
+which excludes differences between the digits of a class. A perfect aligner has slope -1 and a
+within-digit RMS of 0. Window: the side of the transformer's sampling window as a fraction of the
+image's, median. Digits: the percentage of wrong predictions among a house number's five positions,
+"no digit" included.
 """
 
 
@@ -44,7 +45,7 @@ def write(path: Path, results: Sequence[Result], folder: str | Path) -> None:
     Args:
       path: the file.
       results: see :func:`stn_jax.experiments.results.read`.
-      folder: what the file says that they are from.
+      folder: folder of the results, as named in the file.
 
     Raises:
       ConfigError: the file cannot be written.
@@ -74,14 +75,14 @@ def _kind(dataset: str) -> str:
 
 
 def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
-    """A table of the results on one data set, and below it what they were made with.
+    """A table of the results on one data set, followed by their provenance.
 
-    A row has a line for each way in which it was trained (epochs, device, other settings) and, on
-    the paper's data set, one that says so where it was not.
+    A row has a line for each way it was trained (epochs, device, other settings); on the paper's
+    data set, a row that was not trained has a line that says so.
     """
     by_row = {row.name: _of(row, results, dataset) for row in table.rows}
     used = [result for found in by_row.values() for result in found]
-    # What all were trained with is said once.
+    # Settings common to all rows go below the table.
     settings = [_settings(row, r.config) for row in table.rows for r in by_row[row.name]]
     first = settings[0] if settings else {}
     shared = [(k, v) for k, v in first.items() if all(each.get(k) == v for each in settings)]
@@ -100,15 +101,16 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
     text = [columns, ["---"] * len(columns)]
     text += [[line.get(name, "") for name in columns] for line in lines]
     rendered = "".join(f"| {' | '.join(cells)} |\n" for cells in text)
-    said = _words(shared, "All with {}. ")
-    return rendered + (f"\n{said}{_made_with(used)}\n" if used else "")
+    common = _words(shared, "All with {}. ")
+    return rendered + (f"\n{common}{_provenance(used)}\n" if used else "")
 
 
 _COLUMNS = (
     *("network", "paper", "paper (real images)", "ours", "ours (synthetic)", "digits"),
-    *("on other data", "n", "epochs", "slope", "spread", "within a digit", "window"),
+    *("on other data", "n", "epochs", "slope", "within-class RMS", "within-digit RMS", "window"),
     *("training", "device"),
 )
+_RMS_COLUMNS = ("within-class RMS", "within-digit RMS")
 
 
 def _of(row: Row, results: Iterable[Result], dataset: str) -> list[Result]:
@@ -122,7 +124,7 @@ def _of(row: Row, results: Iterable[Result], dataset: str) -> list[Result]:
 
 
 def _grouped(results: Iterable[Result]) -> list[list[Result]]:
-    """Results that differ in nothing but the seed, together; those of most epochs first."""
+    """Groups of results that differ only in the seed, those with most epochs first."""
     groups: dict[object, list[Result]] = {}
     for result in results:
         config = dataclasses.replace(result.config, seeds=(0,))
@@ -151,12 +153,12 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
     if all("window_share" in each for each in lines):
         line["window"] = _mean(each["window_share"] for each in lines)
     for component in POSE_COMPONENTS.values():
-        if all(slope in each for each in lines for slope in component.slopes):
-            means = [_mean(each[slope] for each in lines) for slope in component.slopes]
+        if all(slope in each for each in lines for slope in component.slope_keys):
+            means = [_mean(each[slope] for each in lines) for slope in component.slope_keys]
             line["slope"] = ", ".join(means)
-        for column, spread in zip(("spread", "within a digit"), component.spreads, strict=True):
-            if all(spread in each for each in lines):
-                mean = _mean((each[spread] for each in lines), component.decimals)
+        for column, key in zip(_RMS_COLUMNS, component.rms_keys, strict=True):
+            if all(key in each for each in lines):
+                mean = _mean((each[key] for each in lines), component.decimals)
                 line[column] = mean + component.symbol
     return line
 
@@ -175,21 +177,21 @@ def _also(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _settings(row: Row, config: Config) -> dict[str, Any]:
-    """What differs from the row's own configuration and has no column: {"width": 0.5}."""
-    own, shown = row.config().to_dict(), {"seeds", "epochs", "dataset", "test_passes"}
+    """Fields that differ from the row's configuration and have no column: {"width": 0.5}."""
+    own, columns = row.config().to_dict(), {"seeds", "epochs", "dataset", "test_passes"}
     values = config.to_dict()
-    hidden = Config.RUNTIME_FIELDS | shown
+    hidden = Config.RUNTIME_FIELDS | columns
     return {n: values[n] for n in own if own[n] != values[n] and n not in hidden}
 
 
 def _words(settings: Sequence[tuple[str, Any]], form: str) -> str:
-    """Settings as one writes them, "width 0.5, dropout 0.0", within a form; "" for none."""
+    """Formats settings, "width 0.5, dropout 0.0", and inserts them into a form; "" for none."""
     words = ", ".join(f"{name} {value}" for name, value in settings)
     return form.format(words) if words else ""
 
 
 def _training(lines: Sequence[dict[str, Any]]) -> str:
-    """Time of a training: "29 min", or "12 min for 3" where seeds were trained together."""
+    """Duration of a training: "29 min", or "12 min for 3" for several seeds in one program."""
     by_count: dict[int, list[float]] = {}
     for line in lines:
         by_count.setdefault(len(line["trained_together"]), []).append(line["seconds"])
@@ -201,9 +203,9 @@ def _training(lines: Sequence[dict[str, Any]]) -> str:
     return ", ".join(times)
 
 
-def _made_with(results: Sequence[Result]) -> str:
+def _provenance(results: Sequence[Result]) -> str:
     lines = [result.line for result in results]
-    said = {
+    evaluations = {
         f"Trained on {line['train_examples']:,} examples; passes over the "
         f"{line['evaluated_on']} of {line['test_examples']:,}: {line['test_passes']}."
         for line in lines
@@ -216,7 +218,7 @@ def _made_with(results: Sequence[Result]) -> str:
     }
     commits = {line["commit"] or "unknown" for line in lines}
     return (
-        f"{' '.join(sorted(said))} Made with {'; '.join(sorted(versions))}; "
+        f"{' '.join(sorted(evaluations))} Made with {'; '.join(sorted(versions))}; "
         f"commit {', '.join(sorted(commits))}."
     )
 

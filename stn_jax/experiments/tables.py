@@ -1,4 +1,4 @@
-"""The tables: which networks are trained on what, and the paper's test errors."""
+"""The tables: networks, tasks and the paper's test errors."""
 
 import dataclasses
 import fnmatch
@@ -8,8 +8,8 @@ from typing import Any
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.config_files import named_config
 
-# The fields of Config that say which row a run belongs to. Runs of a row that differ in others
-# (epochs, learning rate, ...) are told apart within the row.
+# The fields of Config that assign a run to a row. Runs that differ in others (epochs, learning
+# rate, ...) are separate lines of a row.
 NETWORK = ("task", "variant", "iterations", "transform")
 
 
@@ -18,10 +18,10 @@ class Row:
     """A network on a task.
 
     Attributes:
-      name: what ``--rows`` calls it, a task and a network.
-      overrides: the fields of Config that make it.
-      paper: the test error in percent that the paper reports; None where it reports none.
-      defaults: fields of Config that are the row's own where no settings say otherwise.
+      name: its name in ``--rows``, a task and a network.
+      overrides: the fields of Config that define it.
+      paper: the paper's test error in percent; None if it reports none.
+      defaults: other fields of Config, which settings may override.
     """
 
     name: str
@@ -30,24 +30,24 @@ class Row:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def config(self, settings: Mapping[str, Any] | None = None) -> Config:
-        """The row's configuration under further settings; ConfigError where they contradict."""
+        """The row's configuration with further settings. ConfigError: they contradict the row."""
         settings = settings or {}
         if fixed := sorted({*NETWORK, *self.overrides} & set(settings)):
             raise ConfigError(
-                f"--config.{fixed[0]} is what the rows of a table differ in; choose with --rows"
+                f"--config.{fixed[0]} is set by the rows of a table; choose with --rows"
             )
         return Config(**{"figures": False, **self.defaults, **self.overrides, **settings})
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows that belong together.
+    """A table of rows.
 
     Attributes:
       title: its heading.
-      about: what the reader should know, a sentence or two.
+      about: a description of a sentence or two.
       rows: in the order in which they are trained and shown.
-      dataset: what the paper's figures are for.
+      dataset: the data set of the paper's numbers.
     """
 
     title: str
@@ -65,14 +65,14 @@ class Table:
         for pattern in patterns:
             if not fnmatch.filter(names, pattern):
                 raise ConfigError(
-                    f"no row is called {pattern!r}; expected one or more of {', '.join(names)}, "
+                    f"no row is named {pattern!r}; expected one or more of {', '.join(names)}, "
                     "or a pattern such as rotation/* or */cnn"
                 )
         return [row for row in self.rows if any(fnmatch.fnmatch(row.name, p) for p in patterns)]
 
 
-# What a network without a transformer has no use for.
-_OF_TRANSFORMERS = ("localization_rate", "localization_decay", "theta_clip")
+# Fields without effect on a network without a transformer.
+_TRANSFORMER_FIELDS = ("localization_rate", "localization_decay", "theta_clip")
 
 TASKS = {
     "rotation": "rotated_mnist",
@@ -81,15 +81,15 @@ TASKS = {
 }
 
 
-def _own(config: str, variant: str) -> dict[str, Any]:
-    """The fields that a row has from a config file: all but what its table varies."""
-    left_out = {"task", "variant", *(_OF_TRANSFORMERS if variant == "cnn" else ())}
-    return {key: value for key, value in named_config(config).items() if key not in left_out}
+def _defaults(config: str, variant: str) -> dict[str, Any]:
+    """A row's defaults from a config file: all its fields except those that the table varies."""
+    excluded = {"task", "variant", *(_TRANSFORMER_FIELDS if variant == "cnn" else ())}
+    return {key: value for key, value in named_config(config).items() if key not in excluded}
 
 
 def _row(task: str, network: str, paper: float | None = None, **overrides: Any) -> Row:
     name = TASKS[task]
-    defaults = _own(name, overrides["variant"])
+    defaults = _defaults(name, overrides["variant"])
     return Row(f"{task}/{network}", {"task": name, **overrides}, paper, defaults)
 
 
@@ -123,7 +123,7 @@ _UNREPORTED: dict[str, float | None] = dict.fromkeys(("cnn", "stn-c0", "stn-c1",
 TABLES = {
     "table1": Table(
         "Table 1: rotated and translated MNIST",
-        "The paper's figures are from 640 epochs (arXiv 2001.05858, Table 1).",
+        "The paper's numbers are from 640 epochs (arXiv 2001.05858, Table 1).",
         (
             *_rows("rotation", {"cnn": 1.71, "stn-c0": 1.08, "stn-c1": 1.32, "stn-sl1": 0.98}),
             *_rows("translation", {"cnn": 1.72, "stn-c0": 1.08, "stn-c1": 1.15, "stn-sl1": 1.10}),
@@ -131,14 +131,14 @@ TABLES = {
     ),
     "table2": Table(
         "Table 2: SVHN, whole house numbers",
-        "The paper's figures are from the published training, 400,000 steps of 128 images (arXiv "
-        "2001.05858, Table 2). An image counts as right only where all of its digits are.",
+        "The paper's numbers are from the published training, 400,000 steps of 128 images (arXiv "
+        "2001.05858, Table 2). An image is correct only if all of its digits are.",
         _svhn_rows("svhn", "svhn", _SVHN_PAPER),
         "svhn_numbers",
     ),
     "svhn_cropped": Table(
         "SVHN, single digits",
-        "The networks of Table 2 on the 32x32 digits of TFDS's own svhn_cropped, one digit each; "
+        "The networks of Table 2 on the 32x32 images of TFDS's svhn_cropped, one digit each; "
         "trained on its 73,257 training digits, without the extra ones.",
         _svhn_rows("digits", "svhn_cropped", dict.fromkeys(_SVHN_PAPER)),
         "svhn_cropped",
@@ -149,14 +149,15 @@ TABLES = {
         _rows("scaling", _UNREPORTED),
     ),
     "deeper": Table(
-        "A localization network with layers of its own",
-        "STN-DL1 looks as deep as STN-SL1, but shares no layers with the classifier "
-        "(arXiv 2004.11678).",
+        "Localization networks without shared layers",
+        "STN-DL1's localization network is as deep as STN-SL1's, but shares no layers with the "
+        "classifier (arXiv 2004.11678).",
         tuple(row for task in TASKS for row in _rows(task, {"stn-dl1": None})),
     ),
     "iterated": Table(
-        "Looking more than once",
-        "The same transformer one to three times, composing its transforms (arXiv 2004.11678).",
+        "Iterated transformers",
+        "The same transformer for one to three iterations, composing its transforms (arXiv "
+        "2004.11678).",
         tuple(
             _row(task, f"{variant}-x{iterations}", variant=variant, iterations=iterations)
             for task in ("rotation", "translation")
@@ -166,8 +167,8 @@ TABLES = {
     ),
     "families": Table(
         "Other families of transforms",
-        "STN-C0 on rotated digits with families of more and of fewer parameters "
-        "(Jaderberg et al. 2015, Table 1).",
+        "STN-C0 on rotated digits with families of more and fewer parameters (Jaderberg et al. "
+        "2015, Table 1).",
         tuple(
             _row("rotation", f"stn-c0-{transform}", variant="stn-c0", transform=transform)
             for transform in ("rotation", "affine", "projective", "tps")

@@ -1,4 +1,4 @@
-"""The networks that a table's runs have left behind, or that come with the package."""
+"""Sources of trained networks: a table's runs, or the weights that come with the package."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from stn_jax import pretrained
 from stn_jax.experiments.results import identity
 from stn_jax.experiments.tables import Row
 from stn_jax.training.config import Config, ConfigError
-from stn_jax.training.restore import load, of_seed, open_pretrained
+from stn_jax.training.restore import load, open_pretrained, select_seed
 from stn_jax.training.run import Run
 
 
 class Networks(Protocol):
-    """Where a row's trained network is had from."""
+    """A source of trained networks."""
 
     def open(self, row: Row) -> tuple[Run, Any]:
-        """A row's network: a run of one seed, and its parameters, leading with ``[1]``.
+        """A row's network: a run of one seed, and its parameters with leading axis ``[1]``.
 
         Raises:
-          ConfigError: it is not to be had.
-          DataError: the data cannot be had.
+          ConfigError: the network is not available.
+          DataError: the data cannot be loaded.
         """
 
 
@@ -30,7 +30,7 @@ class Packaged:
     """Networks whose weights come with the package.
 
     Attributes:
-      folders: where the data is: data_dir, manual_dir, cache_dir.
+      folders: data_dir, manual_dir and cache_dir.
     """
 
     folders: Mapping[str, Any]
@@ -49,13 +49,13 @@ class Packaged:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """Trained networks: where, and which.
+    """Networks from a table's workdirs.
 
     Attributes:
       root: folder of the workdirs.
-      settings: fields of Config beside the rows' own, with which they were trained. Where data is
-        looked for is the workdir's own affair unless these say.
-      seeds: of each row the first of these that is trained.
+      settings: the fields of Config that overrode the rows' defaults in training. Data folders
+        given here override those of the workdir.
+      seeds: for each row, the first of these that has been trained is used.
     """
 
     root: str | Path
@@ -63,9 +63,9 @@ class Trained:
     seeds: tuple[int, ...]
 
     def workdir(self, row: Row) -> tuple[Path, int]:
-        """The folder in which a row's network was trained to the end, and its seed.
+        """The workdir of a row's finished training, and its seed.
 
-        It may have been trained there alone or together with other seeds.
+        The run may include other seeds.
 
         Raises:
           ConfigError: there is none.
@@ -75,15 +75,15 @@ class Trained:
             config = row.config({**self.settings, "seeds": (seed,)})
             for path in paths:
                 found = Config.load(path.parent)
-                alone = dataclasses.replace(found, seeds=(seed,))
-                if seed in found.seeds and identity(alone) == identity(config):
+                one_seed = dataclasses.replace(found, seeds=(seed,))
+                if seed in found.seeds and identity(one_seed) == identity(config):
                     return path.parent, seed
         config = row.config(self.settings)
         wanted = f"seed {' or '.join(map(str, self.seeds))}"
         raise ConfigError(
             f"{self.root} holds no finished training of {row.name} with {wanted}, "
             f"{config.epochs} epochs of {config.dataset} and these settings; train it first, or "
-            "say which there is with --workdir, --seeds, --epochs, --dataset"
+            "choose an existing one with --workdir, --seeds, --epochs, --dataset"
         )
 
     def open(self, row: Row) -> tuple[Run, Any]:
@@ -92,4 +92,4 @@ class Trained:
             name: self.settings[name] for name in Config.FOLDER_FIELDS if name in self.settings
         }
         path, seed = self.workdir(row)
-        return of_seed(*load(path, folders), seed)
+        return select_seed(*load(path, folders), seed)

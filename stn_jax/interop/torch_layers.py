@@ -208,14 +208,14 @@ class Network(nn.Module):
         head: nn.Module,
         transformer: SpatialTransformer | None,
         warp_depth: int,
-        look_depth: int,
+        localization_depth: int,
     ):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.head = head
         self.transformer = transformer
         self.warp_depth = warp_depth
-        self.look_depth = look_depth
+        self.localization_depth = localization_depth
 
     def forward(
         self, images: torch.Tensor, return_details: bool = False
@@ -224,7 +224,9 @@ class Network(nn.Module):
         x = self._run(images, 0, self.warp_depth)
         theta = None
         if self.transformer is not None:
-            x, theta = self.transformer(x, lambda y: self._run(y, self.warp_depth, self.look_depth))
+            x, theta = self.transformer(
+                x, lambda y: self._run(y, self.warp_depth, self.localization_depth)
+            )
         logits = self.head(self._run(x, self.warp_depth, len(self.blocks)))
         return (logits, (theta, x)) if return_details else logits
 

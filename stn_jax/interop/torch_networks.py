@@ -69,7 +69,7 @@ def create(
     kind, depth = match[1], int(match[2] or 0)
     images = image_shape or recipe.image_shape
     warp_depth = depth if kind == "c" else 0
-    look_depth = 0 if kind == "dl" else depth
+    localization_depth = 0 if kind == "dl" else depth
 
     looked_at, blocks = _blocks(task, images, depth, width)
     warped = looked_at if kind == "c" else images
@@ -92,7 +92,7 @@ def create(
         padding_mode=padding_mode or recipe.padding_mode,
         align_corners=align_corners,
     )
-    return Network([*blocks[:warp_depth], *rest], head, transformer, warp_depth, look_depth)
+    return Network([*blocks[:warp_depth], *rest], head, transformer, warp_depth, localization_depth)
 
 
 def _blocks(

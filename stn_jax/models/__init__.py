@@ -1,9 +1,10 @@
-"""Flax (Linen) modules: classifiers, localization networks, transformers, and networks of them."""
+"""Flax (Linen) modules: classifiers, localization networks, transformers and whole networks."""
 
 from stn_jax.models.blocks import ConvBlock, Head
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
 from stn_jax.models.networks import Intermediates, Network, Variant, create_model
+from stn_jax.models.normalization import Normalize
 from stn_jax.models.transformer import SpatialTransformer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Head",
     "Intermediates",
     "Network",
+    "Normalize",
     "SpatialTransformer",
     "Variant",
     "create_model",

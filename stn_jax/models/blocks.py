@@ -1,4 +1,4 @@
-"""What classifiers are lists of: any module that is called as ``block(x, train)``."""
+"""Building blocks of classifiers; any module that is called as ``block(x, train)`` is one."""
 
 import math
 from typing import Any
@@ -12,13 +12,13 @@ from stn_jax.models.layers import conv_general_dilated, max_pool
 
 
 class ConvBlock(nn.Module):
-    """Convolution, max-pooling by 2 if asked for, ReLU, dropout.
+    """Convolution, optional max-pooling by 2, ReLU, dropout.
 
     Attributes:
       features: number of output channels.
       kernel_size: side of the square kernel.
       padding: "VALID" or "SAME".
-      pool: whether the map is halved by a 2x2 maximum.
+      pool: whether to max-pool by 2.
       dropout: fraction of the outputs that training sets to 0.
       dtype: type to compute in; parameters stay float32.
     """
@@ -57,24 +57,24 @@ class ConvBlock(nn.Module):
         return Dropout(self.dropout)(nn.relu(x), train)
 
 
-def flattened(x: jax.Array) -> jax.Array:
-    """``[B, ...]`` to ``[B, n]``. ValueError where there is nothing in an example."""
+def flatten(x: jax.Array) -> jax.Array:
+    """``[B, ...]`` to ``[B, n]``. Raises ValueError if n is 0."""
     if 0 in x.shape[1:]:
         raise ValueError(f"a map of shape {x.shape} holds no values; use larger images")
-    # Not -1, which an empty batch leaves open.
+    # Not -1, which is ambiguous for an empty batch.
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 class Head(nn.Module):
-    """The end of a classifier: dense layers with ReLU and dropout, then logits.
+    """A classifier's head: dense layers with ReLU and dropout, then logits.
 
     Attributes:
       classes: number of classes.
-      positions: None for one answer an image; a number for that many answers side by side (the
-        digits of a house number).
+      positions: None for one label per image; otherwise the number of labels (the digits of a house
+        number).
       hidden: widths of the dense layers before the last.
       dropout: fraction of each hidden layer that training sets to 0.
-      dtype: type to compute in; parameters stay float32, and the logits are no narrower.
+      dtype: type to compute in; parameters stay float32, and logits are at least float32.
     """
 
     classes: int
@@ -86,7 +86,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """``[B, ...]`` to ``[B, classes]`` or ``[B, positions, classes]``."""
-        x = flattened(x)
+        x = flatten(x)
         for i, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
             x = Dropout(self.dropout)(x, train)

@@ -6,13 +6,13 @@ from stn_jax.models.blocks import ConvBlock, Head
 
 
 class Classifier(NamedTuple):
-    """A list of blocks and a head. Depth X of a network means: after X of the blocks."""
+    """A list of blocks and a head. Depth X of a network is the map after X blocks."""
 
     blocks: tuple[ConvBlock, ...]
     head: Head
 
     def with_dropout(self, factor: float) -> "Classifier":
-        """The same with other shares dropped, by a factor on each."""
+        """The same classifier with all dropout rates multiplied by a factor."""
         return Classifier(
             tuple(block.clone(dropout=factor * block.dropout) for block in self.blocks),
             self.head.clone(dropout=factor * self.head.dropout),
@@ -43,8 +43,8 @@ def svhn(
     """The classifier for SVHN (Jaderberg et al. 2015, Appendix A.3): eight blocks.
 
     Args:
-      classes: number of classes; 11 with whole numbers (10 digits and "no digit").
-      positions: digits of a number, each with its own logits; None for single digits.
+      classes: number of classes; 11 for house numbers (10 digits and "no digit").
+      positions: number of digits, each with its own logits; None for single digits.
       width: factor on the number of channels and units of every layer.
       dtype: type to compute in.
     """

@@ -1,4 +1,4 @@
-"""Dropout whose masks are an example's own, so that they do not depend on the batch around it."""
+"""Dropout with a separate random mask for each example, whatever batch it is in."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,14 +11,14 @@ from jax.sharding import PartitionSpec
 
 
 class Dropout(nn.Module):
-    """Sets values to 0 in training and scales the others up, so that the mean stays.
+    """Sets values to 0 in training and scales the others up, so that the mean is unchanged.
 
-    As :class:`flax.linen.Dropout`, but the mask of an example is drawn by a key of its own, from
-    the layer's key and the example's number. A batch that is taken in parts has the masks that the
-    whole batch would have (see :func:`numbered`).
+    As :class:`flax.linen.Dropout`, but each example's mask comes from a key of its own, derived
+    from the layer's key and the example's number. Microbatches thus get the same masks as the whole
+    batch (see :func:`numbered`).
 
     Attributes:
-      rate: the fraction of the values that is set to 0.
+      rate: the fraction of the values that are set to 0.
     """
 
     rate: float
@@ -37,7 +37,7 @@ class Dropout(nn.Module):
         key, keep = self.make_rng("dropout"), 1 - self.rate
         numbers, sharding = self.numbers(x.shape[0]), jax.typeof(x).sharding
         explicit = any(axis is not None for axis in sharding.spec)
-        if explicit:  # on a mesh of explicit axes; elsewhere the compiler sees to it
+        if explicit:  # on a mesh with explicit axes; otherwise the compiler handles it
             numbers = jax.sharding.reshard(numbers, PartitionSpec(sharding.spec[0]))
 
         def mask(number: jax.Array) -> jax.Array:
@@ -49,7 +49,7 @@ class Dropout(nn.Module):
 
 
 def numbered(numbers: jax.Array) -> AbstractContextManager[None]:
-    """A context in which the examples of a batch have these numbers ``[B]`` for dropout.
+    """A context in which dropout uses these numbers ``[B]`` for a batch's examples.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -68,7 +68,7 @@ def numbered(numbers: jax.Array) -> AbstractContextManager[None]:
         kwargs: Mapping[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
-        of_numbers = isinstance(context.module, Dropout) and context.method_name == "numbers"
-        return numbers if of_numbers else method(*args, **kwargs)
+        replaced = isinstance(context.module, Dropout) and context.method_name == "numbers"
+        return numbers if replaced else method(*args, **kwargs)
 
     return nn.intercept_methods(intercept)

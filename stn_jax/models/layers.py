@@ -1,14 +1,13 @@
-"""Convolution and pooling: what XLA does well on accelerators, and faster forms of it on CPU.
+"""Convolution and pooling: XLA's operations on accelerators, faster implementations on CPU.
 
-On CPU the gradients of XLA's convolution and of its window maximum run an order of magnitude
-below what the machine's matrix products reach (see docs/performance.md). There a convolution is
-written as products of windows, or of their Fourier transforms (:mod:`stn_jax.models.cpu`), with the
-same parameters and, to float rounding, the same results. The form is chosen when a program is
-lowered, for the platform that it is lowered for. Pooling is elementwise operations everywhere.
+On CPU the gradients of XLA's convolution and window maximum reach a tenth of the speed of its
+matrix products (see docs/performance.md). There, both call native kernels; without these, a
+convolution is computed as matrix products of windows or of their Fourier transforms, and pooling
+consists of elementwise operations (:mod:`stn_jax.models.cpu`), with the same parameters and the
+same results up to rounding. The implementation is chosen when a program is lowered, for the
+platform it is lowered for. On accelerators pooling consists of elementwise operations, too.
 """
 
-import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Maximum over windows of size x size that do not overlap; what remains at the edge is cut.
+    """Maximum over non-overlapping windows of size x size; a remainder at the edge is dropped.
 
     Args:
       x: ``[B, H, W, C]``.
@@ -35,14 +34,9 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """
     if force_implementation.value == "lax":
         window = (1, size, size, 1)
-        # A constant, not an array: by it XLA's gradient knows a maximum from other reductions.
+        # A Python constant: JAX recognizes a maximum, and its gradient, by the initial value.
         return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
-    height, width = (side // size * size for side in x.shape[1:3])
-    corners = [
-        x[:, i:height:size, j:width:size] for i, j in itertools.product(range(size), repeat=2)
-    ]
-    # The comparison with NaN keeps NaN alive.
-    return functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), corners)
+    return cpu.max_pool(x, size)
 
 
 def conv_general_dilated(
@@ -58,7 +52,7 @@ def conv_general_dilated(
       lhs: input ``[B, H, W, C_in]``.
       rhs: kernel ``[h, w, C_in, C_out]``.
       window_strides, padding, **options: as in ``lax.conv_general_dilated``. Plain convolutions
-        (stride 1, not dilated, one group, channels last) take the fast way.
+        (stride 1, no dilation, one group, channels last) use the faster implementation.
 
     Returns:
       ``[B, H_out, W_out, C_out]``.

@@ -1,4 +1,4 @@
-"""Localization networks: from an image or feature map to a vector that a pose is read from."""
+"""Localization networks: from an image or feature map to a vector of pose features."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from stn_jax.models.blocks import flattened
+from stn_jax.models.blocks import flatten
 from stn_jax.models.layers import conv_general_dilated, max_pool
 
 
@@ -24,7 +24,7 @@ class DenseLocalization(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """``[B, ...]`` to ``[B, widths[-1]]``."""
-        x = flattened(x)
+        x = flatten(x)
         for i, width in enumerate(self.widths):
             x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
         return x
@@ -33,13 +33,13 @@ class DenseLocalization(nn.Module):
 class ConvLocalization(nn.Module):
     """Convolutions, each with max-pooling by 2 and ReLU; then dense layers.
 
-    A pooling is left out where its result would be smaller than the kernel, so that one network
-    fits images and the smaller maps of deeper layers.
+    Pooling is skipped if its result would be smaller than the kernel, so that one network handles
+    images and the smaller maps of deeper layers.
 
     Attributes:
       features: number of channels of each convolution.
       kernel_size: side of the square kernels.
-      pools: how many of the convolutions are followed by a pooling, the first ones.
+      pools: the first this many convolutions are followed by pooling.
       widths: number of units of each dense layer.
       dtype: type to compute in.
       padding: of the convolutions: "VALID" or "SAME".

@@ -1,4 +1,4 @@
-"""Networks: a classifier, and where in it a spatial transformer sits."""
+"""Networks: classifiers with a spatial transformer, and the study's networks by name."""
 
 import dataclasses
 import functools
@@ -13,51 +13,51 @@ from flax import linen as nn
 from stn_jax.models import classifiers
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
-from stn_jax.models.submodules import call, call_in_turn
+from stn_jax.models.submodules import call, call_sequence
 from stn_jax.models.transformer import SpatialTransformer
 from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
 
 
 class Intermediates(NamedTuple):
-    """What a network did on the way to its logits."""
+    """Intermediate results of a network's forward pass."""
 
-    # [B, 2, 3], from warped to unwarped positions, or what the family of transforms has in its
-    # place (projective: [B, 3, 3]; tps: [B, K, K, 2]); None: no transformer
+    # [B, 2, 3], maps output to input coordinates; other shapes for other families of transforms
+    # (projective: [B, 3, 3]; tps: [B, K, K, 2]); None without a transformer
     theta: jax.Array | None
-    warped: jax.Array  # [B, H', W', C]: what the transformer gave; without one, the input
+    warped: jax.Array  # [B, H', W', C]: the transformer's output; without one, the input
 
 
 class Stack(nn.Module):
-    """Blocks, one after the other, and a last module behind them."""
+    """Blocks in sequence, followed by a last module."""
 
     blocks: Sequence[nn.Module]
     last: nn.Module
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return call(self.last, call_in_turn(self.blocks, x, train), train)
+        return call(self.last, call_sequence(self.blocks, x, train), train)
 
 
 class Network(nn.Module):
-    """A classifier with, perhaps, a spatial transformer in it.
+    """A classifier, optionally with a spatial transformer.
 
-    What is warped is the map after ``warp_depth`` blocks (0: the input). What the localization
-    network looks at is the map after ``look_depth`` blocks, computed by the classifier's own
+    The transformer warps the map after ``warp_depth`` blocks (0: the input). The localization
+    network reads the map after ``localization_depth`` blocks, computed by the classifier's own
     layers, which are thereby shared: STN-CX is (X, X), STN-SLX is (0, X).
 
     Attributes:
-      blocks: modules from map to map, called as ``block(x, train=...)`` or, where they have no such
-        argument, ``block(x)``.
-      head: module called alike, from the last map to logits.
+      blocks: modules from map to map, called as ``block(x, train=...)``, or ``block(x)`` if they
+        take no such argument.
+      head: module called in the same way, from the last map to logits.
       transformer: None for a plain classifier.
-      warp_depth, look_depth: see above.
+      warp_depth, localization_depth: see above.
     """
 
     blocks: Sequence[nn.Module]
     head: nn.Module
     transformer: SpatialTransformer | None = None
     warp_depth: int = 0
-    look_depth: int = 0
+    localization_depth: int = 0
 
     # With positional flags, so that nn.remat can be told that they are static.
     def __call__(
@@ -65,22 +65,22 @@ class Network(nn.Module):
     ) -> jax.Array | tuple[jax.Array, Intermediates]:
         """Classifies a batch.
 
-        ``nn.remat`` and ``nn.jit`` take static arguments by their positions, of which ``self`` is
-        0: ``nn.remat(Network, static_argnums=(2, 3))`` makes modules that are called with both
-        flags, as ``network(images, True, False)``.
+        ``nn.remat`` and ``nn.jit`` take static arguments by position, where ``self`` is 0: modules
+        of ``nn.remat(Network, static_argnums=(2, 3))`` are called with both flags, as
+        ``network(images, True, False)``.
 
         Args:
-          images: ``[B, H, W, C]``, normalised.
+          images: ``[B, H, W, C]``, normalized.
           train: whether dropout is on (it then needs ``rngs={"dropout": key}``).
-          return_details: whether to return what the transformer did as well.
+          return_details: whether to return the intermediate results too.
 
         Returns:
-          Logits ``[B, classes]`` (``[B, positions, classes]`` for house numbers) in float32 or,
-          with return_details, these and :class:`Intermediates`.
+          Logits ``[B, classes]`` (``[B, positions, classes]`` for house numbers) in float32; with
+          return_details, logits and :class:`Intermediates`.
 
         Raises:
           TypeError: the images are not floating point.
-          ValueError: they have not four axes, or the depths do not fit the blocks.
+          ValueError: they do not have four axes, or a depth is out of range.
         """
         if images.ndim != 4:
             raise ValueError(
@@ -88,21 +88,25 @@ class Network(nn.Module):
             )
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise TypeError(
-                f"images has type {images.dtype}; expected floating point: normalise it first"
+                f"images has type {images.dtype}; expected floating point: normalize it first"
             )
-        if not 0 <= self.warp_depth <= self.look_depth <= len(self.blocks):
+        if not 0 <= self.warp_depth <= self.localization_depth <= len(self.blocks):
             raise ValueError(
-                f"warp_depth is {self.warp_depth} and look_depth {self.look_depth}; expected "
-                f"0 <= warp_depth <= look_depth <= {len(self.blocks)}, the number of blocks"
+                f"warp_depth is {self.warp_depth} and localization_depth "
+                f"{self.localization_depth}; expected 0 <= warp_depth <= localization_depth <= "
+                f"{len(self.blocks)}, the number of blocks"
             )
-        x = call_in_turn(self.blocks[: self.warp_depth], images, train)
+        x = call_sequence(self.blocks[: self.warp_depth], images, train)
         theta = None
         if self.transformer is not None:
-            shared = self.blocks[self.warp_depth : self.look_depth]
+            shared = self.blocks[self.warp_depth : self.localization_depth]
             x, theta = self.transformer(
-                x, features=lambda y: call_in_turn(shared, y, train), return_theta=True, train=train
+                x,
+                features=lambda y: call_sequence(shared, y, train),
+                return_theta=True,
+                train=train,
             )
-        logits = call(self.head, call_in_turn(self.blocks[self.warp_depth :], x, train), train)
+        logits = call(self.head, call_sequence(self.blocks[self.warp_depth :], x, train), train)
         return (logits, Intermediates(theta, x)) if return_details else logits
 
 
@@ -111,9 +115,10 @@ class Variant:
     """A network of the study by its name: "cnn", or "stn-" with a kind and a depth.
 
     Attributes:
-      kind: None (no transformer), "c" (warps the map that it looks at), "sl" (looks at shared
-        layers, warps the input) or "dl" (looks at layers of its own, warps the input).
-      depth: number of blocks before what the localization network looks at.
+      kind: None (no transformer), "c" (the localization network reads the map that is warped), "sl"
+        (it reads shared layers' features, the input is warped) or "dl" (it has separate layers of
+        its own, the input is warped).
+      depth: number of blocks before the localization network's input.
     """
 
     kind: str | None
@@ -121,7 +126,7 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> "Variant":
-        """Reads "cnn", "stn-c0", "stn-sl1", "stn-dl2", ...; ValueError for anything else."""
+        """Parses "cnn", "stn-c0", "stn-sl1", "stn-dl2", ...; ValueError for anything else."""
         match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d{1,3})", str(name))
         if match is None:
             raise ValueError(
@@ -133,7 +138,7 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class _Recipe:
-    """What a task asks of its networks (paper, Sections 3.1 and 3.2; the authors' code)."""
+    """The network settings of a task (paper, Sections 3.1 and 3.2; the authors' code)."""
 
     classifier: Callable[..., Classifier]
     localization: Callable[[int, Any], nn.Module]
@@ -191,7 +196,7 @@ def create_model(
     width: float = 1.0,
     dropout: float = 1.0,
     iterations: int = 1,
-    window: float = 1.0,
+    crop_fraction: float = 1.0,
     mode: str = "bilinear",
     padding_mode: str | None = None,
     align_corners: bool = True,
@@ -199,6 +204,7 @@ def create_model(
     localization: nn.Module | None = None,
     transform: Transform | str = "affine",
     dtype: Any = None,
+    window: float | None = None,
 ) -> Network:
     """Makes one of the study's networks.
 
@@ -207,28 +213,29 @@ def create_model(
         "svhn_cropped" (single digits).
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX" for any depth X up to the number of blocks
         (2 for MNIST, 8 for SVHN).
-      recipe: "published", the networks of the authors' code; or "legacy", what this package made
-        before: on scaled_mnist the warped array had half the input's sides and the localization
-        network at depth 0 did not halve its input; on svhn and svhn_cropped the one at depth 0
-        had convolutions without padding. All other networks are the same.
-      classes: number of classes; the task's own where None.
+      recipe: "published", the networks of the authors' code; or "legacy", those of earlier versions
+        of this package: on scaled_mnist the warped array had half the input's sides and the
+        localization network at depth 0 did not halve its input; on svhn and svhn_cropped the one at
+        depth 0 had convolutions without padding. All other networks are the same.
+      classes: number of classes; None: the task's own.
       width: factor on the classifier's channels and units.
-      dropout: factor on the shares that it drops in training (0.5 in most layers for SVHN, 0 for
-        MNIST); narrow networks do better with less.
-      iterations: how many times the transformer looks.
-      window: what share of each side, in the middle, the warped array shows before the transformer
-        has learned to look elsewhere. See :class:`SpatialTransformer`.
+      dropout: factor on the classifier's dropout rates (0.5 in most layers for SVHN, 0 for MNIST);
+        narrow networks do better with less.
+      iterations: number of iterations of the transformer.
+      crop_fraction: central fraction of each side that the untrained transformer shows, see
+        :class:`SpatialTransformer`.
       mode, padding_mode, align_corners: of the warp. The defaults are the study's: bilinear,
         "border" for MNIST and "zeros" for SVHN, corners aligned.
-      downsample: the warped array's sides are divided by this; the task's own where None.
-      localization: a localization network in place of the task's own, from ``[B, H, W, C]`` to
-        ``[B, n]``; it is told ``train=`` where it has such an argument.
-      transform: what the transformer may do: "rotation", "attention", "similarity", "affine" (the
+      downsample: the warped array's sides are divided by this; None: the task's own.
+      localization: replaces the task's localization network; maps ``[B, H, W, C]`` to ``[B, n]``,
+        and is passed ``train=`` if it takes that argument.
+      transform: family of transforms: "rotation", "attention", "similarity", "affine" (the
         study's), "projective" or "tps", or an object of :mod:`stn_jax.warp.transforms`.
       dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
+      window: earlier name of crop_fraction, as in stored weights.
 
     Returns:
-      A :class:`Network`; ``model.apply(variables, images)`` gives logits.
+      A :class:`Network`; ``model.apply(variables, images)`` returns logits.
 
     Raises:
       ValueError: task, variant, recipe or transform is unknown, width or dropout is out of range,
@@ -253,10 +260,10 @@ def create_model(
         raise ValueError(f"width is {width}; expected a factor of more than 0 and at most 100")
     if not 0 <= dropout < 2:
         raise ValueError(f"dropout is {dropout}; expected a factor from 0 to less than 2")
-    made = _RECIPES[recipe][task]
+    settings = _RECIPES[recipe][task]
     kind, depth = dataclasses.astuple(Variant.parse(variant))
-    counted = {} if classes is None else {"classes": classes}
-    classifier = made.classifier(width=width, dtype=dtype, **counted)
+    class_options = {} if classes is None else {"classes": classes}
+    classifier = settings.classifier(width=width, dtype=dtype, **class_options)
     blocks, head = classifier.with_dropout(dropout)
     if depth > len(blocks):
         raise ValueError(
@@ -265,25 +272,25 @@ def create_model(
         )
     if kind is None:
         return Network(blocks, head)
-    localization = localization or made.localization(depth, dtype)
+    localization = localization or settings.localization(depth, dtype)
     if kind == "dl" and depth:
-        # A network that looks at layers of its own is one with a deeper localization network.
+        # Separate layers are equivalent to a deeper localization network.
         localization = Stack(tuple(block.clone() for block in blocks[:depth]), localization)
     transformer = SpatialTransformer(
         localization,
-        downsample=made.downsample if downsample is None else downsample,
+        downsample=settings.downsample if downsample is None else downsample,
         iterations=iterations,
-        window=window,
+        crop_fraction=crop_fraction if window is None else window,
         mode=mode,
-        padding_mode=padding_mode or made.padding_mode,
+        padding_mode=padding_mode or settings.padding_mode,
         align_corners=align_corners,
         transform=transform,
     )
-    transformer.family()  # refuses what does not fit together now, not at the first call
+    transformer.family()  # raises errors about incompatible options early
     return Network(
         blocks,
         head,
         transformer,
         warp_depth=depth if kind == "c" else 0,
-        look_depth=0 if kind == "dl" else depth,
+        localization_depth=0 if kind == "dl" else depth,
     )

@@ -1,6 +1,7 @@
 """From images as they are stored to what a network was trained on."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,9 +45,12 @@ class Normalize:
         return (images.astype(jnp.float32) - mean) / deviation
 
     @classmethod
-    def of(cls, stored: Any, shape: Any) -> "Normalize":
-        """From JSON: an object with mean and deviation, and a list of three sizes."""
-        mean, deviation = (np.asarray(stored[name], np.float32) for name in ("mean", "deviation"))
+    def of(cls, stored: Mapping[str, Any], shape: Sequence[int]) -> "Normalize":
+        """From what is stored of a network: mean and deviation (0 and 1 if not stated), a shape."""
+        mean, deviation = (
+            np.asarray(stored.get(name, default), np.float32)
+            for name, default in (("mean", 0), ("deviation", 1))
+        )
         height, width, channels = map(int, shape)
         return cls(mean, deviation, (height, width, channels))
 

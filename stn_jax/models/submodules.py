@@ -1,4 +1,4 @@
-"""Calls of modules that may or may not know whether the network is being trained."""
+"""Calls of submodules that may or may not take a ``train`` argument."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from flax import linen as nn
 
 
 def call(module: Callable[..., Any], x: jax.Array, train: bool, **options: Any) -> Any:
-    """``module(x, train, **options)``, or without ``train`` where it has no such argument.
+    """``module(x, train, **options)``, or without ``train`` if the module does not take it.
 
-    By position where that is the second one, so that a module made by ``nn.remat(...,
+    ``train`` is passed by position if it is the second argument, so that modules of ``nn.remat(...,
     static_argnums=2)`` can be part of a network.
     """
     parameters = _parameters(module)
@@ -23,17 +23,17 @@ def call(module: Callable[..., Any], x: jax.Array, train: bool, **options: Any) 
     return module(x, train=train, **options)
 
 
-def call_in_turn(modules: Sequence[Callable[..., Any]], x: jax.Array, train: bool) -> jax.Array:
-    """One module after the other, each by :func:`call`."""
+def call_sequence(modules: Sequence[Callable[..., Any]], x: jax.Array, train: bool) -> jax.Array:
+    """Calls modules in sequence, each by :func:`call`."""
     for module in modules:
         x = call(module, x, train)
     return x
 
 
 def _parameters(module: Callable[..., Any]) -> list[inspect.Parameter]:
-    if isinstance(module, nn.Sequential):  # hands its arguments to the first layer
+    if isinstance(module, nn.Sequential):  # passes its arguments to the first layer
         return _parameters(module.layers[0]) if module.layers else []
     try:
         return list(inspect.signature(module).parameters.values())
-    except (TypeError, ValueError):  # a function that is not written in Python
+    except (TypeError, ValueError):  # not a Python function
         return []

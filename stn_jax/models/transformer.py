@@ -1,4 +1,4 @@
-"""The spatial transformer: look, decide on a pose, warp."""
+"""The spatial transformer: a localization network predicts a transform, the input is warped."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,41 +15,42 @@ from stn_jax.warp.transforms import Transform
 class SpatialTransformer(nn.Module):
     """A spatial transformer (Jaderberg et al. 2015, Section 3), starting at the identity.
 
-    The localization network turns what it looks at into a vector; a dense layer of zero weights
-    and zero bias turns that into the parameters of a transform, 0 for the identity; the input is
-    warped by it. With several iterations the same localization network looks at the
-    warped input again and its transforms compose; the *input* is resampled each time, so nothing
-    is blurred twice (Lin and Lucey 2017; Jansson et al., arXiv 2004.11678).
+    The localization network maps its input to a vector; a dense layer with zero weights and zero
+    bias maps that to the parameters of a transform, 0 for the identity; the input is warped by it.
+    With several iterations the same localization network is applied to the warped input again and
+    its transforms are composed; the *input* is resampled each time, so that interpolation does not
+    blur repeatedly (Lin and Lucey 2017; Jansson et al., arXiv 2004.11678).
 
     Attributes:
-      localization: module from ``[B, H, W, C]`` to a vector ``[B, n]``; it is told ``train=`` where
-        it has such an argument.
-      shape: the output's spatial shape; the input's own where None.
-      downsample: the output's sides are the input's divided by this (where shape is None).
-      iterations: how many times the localization network looks.
-      window: the output shows the middle of the transformed image, this share of each side: with
-        downsample=2 a window of 0.5 starts with the image's own resolution, and one of 1 with the
-        whole image, shrunk. Other than 1 it is no longer the identity that it starts at.
+      localization: module from ``[B, H, W, C]`` to a vector ``[B, n]``; it is passed ``train=`` if
+        it takes that argument.
+      shape: the output's spatial shape; None: the input's.
+      downsample: the output's sides are the input's divided by this (if shape is None).
+      iterations: how many times the localization network is applied.
+      crop_fraction: the output shows the central part of the transformed image, this fraction of
+        each side. With downsample=2, a crop_fraction of 0.5 starts at the image's own resolution,
+        and 1 at the whole image, shrunk. Training starts at the identity only if it is 1.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
-      transform: what the transformer may do: "rotation", "attention", "similarity", "affine",
-        "projective", "tps" (only "affine" for volumes), or a family of one's own settings; see
+      transform: family of transforms: "rotation", "attention", "similarity", "affine",
+        "projective", "tps" (only "affine" for volumes), or an object of
         :mod:`stn_jax.warp.transforms`.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from flax import linen as nn
       >>> from stn_jax import SpatialTransformer
-      >>> look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(32), nn.relu])
+      >>> localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(32), nn.relu])
+      >>> transformer = SpatialTransformer(localization)
       >>> images = jnp.ones((8, 28, 28, 1))
-      >>> aligned, variables = SpatialTransformer(look).init_with_output(jax.random.key(0), images)
+      >>> aligned, variables = transformer.init_with_output(jax.random.key(0), images)
       >>> aligned.shape
       (8, 28, 28, 1)
 
-      The same in two steps, each a method that ``nn.remat``, ``nn.jit`` and ``module.apply`` can
-      take alone (see :meth:`predict` and :meth:`warp`):
+      The same in two steps, as methods that ``nn.remat``, ``nn.jit`` and ``module.apply`` can use
+      separately (see :meth:`predict` and :meth:`warp`):
 
-      >>> theta = SpatialTransformer(look).apply(variables, images, method="predict")
-      >>> SpatialTransformer(look).apply(variables, images, theta, method="warp").shape
+      >>> theta = transformer.apply(variables, images, method="predict")
+      >>> transformer.apply(variables, images, theta, method="warp").shape
       (8, 28, 28, 1)
     """
 
@@ -57,21 +58,21 @@ class SpatialTransformer(nn.Module):
     shape: Sequence[int] | None = None
     downsample: int = 1
     iterations: int = 1
-    window: float = 1.0
+    crop_fraction: float = 1.0
     mode: str = "bilinear"
     padding_mode: str = "zeros"
     align_corners: bool = False
     transform: Transform | str = "affine"
 
-    def family(self, rank: int = 2) -> Transform:
-        """The family of transforms, for images (rank 2) or volumes (rank 3).
+    def family(self, num_spatial_dims: int = 2) -> Transform:
+        """The family of transforms, for images (2 spatial dimensions) or volumes (3).
 
         Raises:
-          TypeError, ValueError: as :func:`stn_jax.warp.transforms.resolve`; ValueError also where
-            several iterations, or a window, are asked of a family that does not compose.
+          TypeError, ValueError: as :func:`stn_jax.warp.transforms.resolve`; ValueError also if
+            iterations or crop_fraction is not 1 and the family's transforms do not compose.
         """
-        family = transforms.resolve(self.transform, rank)
-        for name in ("iterations", "window"):
+        family = transforms.resolve(self.transform, num_spatial_dims)
+        for name in ("iterations", "crop_fraction"):
             if (value := getattr(self, name)) != 1 and not family.composable:
                 raise ValueError(
                     f"transform is {self.transform!r}, which does not compose, and {name} is "
@@ -83,11 +84,11 @@ class SpatialTransformer(nn.Module):
     def parameters(
         self, x: jax.Array, family: Transform, train: bool = False, **localization_options: Any
     ) -> jax.Array:
-        """The parameters of the transform that one look at ``[B, ...]`` asks for, ``[B, n]``."""
+        """The transform's parameters ``[B, n]``, predicted from features ``[B, ...]``."""
         vector = call(self.localization, x, train, **localization_options)
         if vector.ndim != 2 or vector.shape[1] == 0:
             raise ValueError(
-                f"the localization network gave an array of shape {vector.shape} for one of "
+                f"the localization network returned shape {vector.shape} for an input of shape "
                 f"{x.shape}; expected a vector for each image, [B, n]"
             )
         # Half precision is too coarse for poses.
@@ -102,39 +103,39 @@ class SpatialTransformer(nn.Module):
         num_spatial_dims: int = 2,
         **localization_options: Any,
     ) -> jax.Array:
-        """Looks once, and says how to warp.
+        """Predicts the transform in a single iteration.
 
-        ``warp(image, predict(image))`` is ``__call__(image)``, and with another x, computed as one
-        likes, what ``features`` is for there.
+        ``warp(image, predict(image))`` equals ``__call__(image)``, and ``warp(image,
+        predict(features(image)))`` equals ``__call__(image, features)``.
 
         Args:
-          x: what the localization network looks at, ``[B, ...]``.
-          train: passed to the localization network, where it has such an argument.
+          x: input of the localization network, ``[B, ...]``.
+          train: passed to the localization network if it takes that argument.
           num_spatial_dims: 2 for images, 3 for volumes.
           **localization_options: passed to the localization network.
 
         Returns:
-          theta, as :meth:`__call__` gives it.
+          theta, as :meth:`__call__` returns it.
 
         Raises:
-          ValueError: there are several iterations, in which the images have to be warped between
-            the looks; or an attribute is out of range.
+          ValueError: there are several iterations, which need the image to be warped in between;
+            or an attribute is out of range.
         """
         if self.iterations != 1:
             raise ValueError(
-                f"iterations is {self.iterations}, and predict looks once; expected 1: call the "
-                "module itself for more"
+                f"iterations is {self.iterations}; predict expects 1: call the module itself for "
+                "more"
             )
         family = self.family(num_spatial_dims)
         theta = family.theta(self.parameters(x, family, train, **localization_options))
         return self._cropped(theta, family)
 
     def warp(self, image: jax.Array, theta: jax.Array) -> jax.Array:
-        """Warps a batch by transforms that are known.
+        """Warps a batch by given transforms.
 
         Args:
           image: ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes.
-          theta: as :meth:`predict` gives it.
+          theta: as :meth:`predict` returns it.
 
         Returns:
           ``[B, *shape, C]``, in the image's type.
@@ -156,30 +157,30 @@ class SpatialTransformer(nn.Module):
         """Warps a batch.
 
         Args:
-          image: ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes: what is warped.
-          features: function from an image to what the localization network looks at; the image
-            itself where None. Where a closure will not do, as in ``nn.remat``: :meth:`predict`.
-          return_theta: whether the transform comes back too.
-          train: passed to the localization network, where it has such an argument.
+          image: array to warp, ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes.
+          features: function from an image to the localization network's input; None: the image
+            itself. Use :meth:`predict` where a closure cannot be passed, as with ``nn.remat``.
+          return_theta: whether to return the transform too.
+          train: passed to the localization network if it takes that argument.
           **localization_options: passed to the localization network.
 
         Returns:
-          The warped batch ``[B, *shape, C]`` in the image's type or, with return_theta, it and
-          theta in float32: ``[B, 2, 3]`` (``[B, 3, 4]`` for volumes), ``[B, 3, 3]`` where the
-          transform is projective, and for thin-plate splines ``[B, K, K, 2]``, where the control
-          points look.
+          The warped batch ``[B, *shape, C]`` in the image's type; with return_theta, a pair of it
+          and theta in float32: ``[B, 2, 3]`` (``[B, 3, 4]`` for volumes), ``[B, 3, 3]`` for
+          projective transforms, and for thin-plate splines ``[B, K, K, 2]``, the input coordinates
+          of the control points.
 
         Raises:
-          ValueError: the image has not four or five axes, or an attribute is out of range or does
-            not fit the others.
+          ValueError: the image does not have four or five axes, or an attribute is out of range or
+            incompatible with another.
         """
         shape = self._output_shape(image)
         family = self.family(image.ndim - 2)
         steps: list[jax.Array] = []
         view = image
         for i in range(self.iterations):
-            seen = view if features is None else features(view)
-            parameters = self.parameters(seen, family, train, **localization_options)
+            x = view if features is None else features(view)
+            parameters = self.parameters(x, family, train, **localization_options)
             steps.append(family.theta(parameters))
             theta = family.compose(*steps)
             if i < self.iterations - 1:
@@ -189,7 +190,7 @@ class SpatialTransformer(nn.Module):
         return (warped, theta) if return_theta else warped
 
     def _cropped(self, theta: jax.Array, family: Transform) -> jax.Array:
-        return theta if self.window == 1 else family.windowed(theta, self.window)
+        return theta if self.crop_fraction == 1 else family.cropped(theta, self.crop_fraction)
 
     def _sample(self, image: jax.Array, theta: jax.Array, shape: Sequence[int]) -> jax.Array:
         return self.family(image.ndim - 2).warp(
@@ -202,7 +203,7 @@ class SpatialTransformer(nn.Module):
         )
 
     def _output_shape(self, image: jax.Array) -> tuple[int, ...]:
-        """The output's spatial shape for an image. ValueError where there is none."""
+        """The output's spatial shape. Raises ValueError if an attribute is out of range."""
         if image.ndim not in (4, 5):
             raise ValueError(
                 f"image has shape {image.shape}; expected [B, H, W, C] or [B, D, H, W, C]"
@@ -210,8 +211,10 @@ class SpatialTransformer(nn.Module):
         for name in ("downsample", "iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 < self.window < float("inf"):
-            raise ValueError(f"window is {self.window}; expected a share of a side, such as 0.5")
+        if not 0 < self.crop_fraction < float("inf"):
+            raise ValueError(
+                f"crop_fraction is {self.crop_fraction}; expected a fraction of a side, such as 0.5"
+            )
         sides = image.shape[1:-1]
         if 0 in sides:
             raise ValueError(f"image has shape {image.shape}; expected sides of 1 or more")
@@ -224,7 +227,7 @@ class SpatialTransformer(nn.Module):
         shape = tuple(side // self.downsample for side in sides)
         if 0 in shape:
             raise ValueError(
-                f"downsample is {self.downsample}, which leaves nothing of an image of "
-                f"{'x'.join(map(str, sides))}; expected no more than {min(sides)}"
+                f"downsample is {self.downsample}, too much for an image of "
+                f"{'x'.join(map(str, sides))}; expected at most {min(sides)}"
             )
         return shape

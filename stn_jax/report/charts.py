@@ -1,17 +1,23 @@
 """Charts as inline SVG: they take the colours and fonts of the page that they stand in.
 
-An SVG here is a string without outer references. Its colours are CSS variables (``--text``,
-``--muted``, ``--line``, ``--accent``), so that it reads in light and dark.
+An SVG here is Markup without outer references, in which texts are escaped. Its colours are CSS
+variables (``--text``, ``--muted``, ``--line``, ``--accent``), so that it reads in light and dark.
 """
 
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 Points = Sequence[tuple[float, float]]
+BOX = {"left": 44, "top": 8, "width": 306, "height": 150}  # of a frame of 360 by 190
+
+_SVG = Markup('<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>')
+_PATH = Markup('<path class="{}" d="M{}"/>')
+_TEXT = Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>')
 
 
 def png(picture: np.ndarray) -> str:
@@ -30,7 +36,7 @@ def png(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def lines(series: Sequence[Points], *, label: str, log: bool = False) -> str:
+def lines(series: Sequence[Points], *, label: str, log: bool = False) -> Markup:
     """A chart of one or more series of (x, y) over an axis that begins at 0.
 
     Args:
@@ -47,7 +53,7 @@ def lines(series: Sequence[Points], *, label: str, log: bool = False) -> str:
     ]
     points = [point for each in finite for point in each]
     if not points:
-        return '<p class="muted">no finite values</p>'
+        return Markup('<p class="muted">no finite values</p>')
     x_end = max(x for x, _ in points) or 1.0
     ys = [y for _, y in points]
     log = log and min(ys) > 0
@@ -67,20 +73,57 @@ def lines(series: Sequence[Points], *, label: str, log: bool = False) -> str:
     parts = []
     for mark in marks:
         _, y = place(0, mark)
-        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{width - right}"/>')
-        parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" class="end">{number(mark)}</text>')
+        parts.append(_PATH.format("grid", f"{left} {y:.1f}H{width - right}"))
+        parts.append(_TEXT.format(left - 5, y + 4, "end", number(mark)))
     for mark in _ticks(0, x_end):
         if mark <= x_end:
             x, _ = place(mark, marks[0])
-            parts.append(f'<text x="{x:.1f}" y="{height - 8}" class="mid">{number(mark)}</text>')
+            parts.append(_TEXT.format(x, height - 8, "mid", number(mark)))
     for each in finite:
-        path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in each)
         if len(each) == 1:
-            x, y = place(*each[0])
-            parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+            dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3"/>')
+            parts.append(dot.format(*place(*each[0])))
         elif each:
-            parts.append(f'<path class="curve" d="M{path}"/>')
-    return _svg(width, height, label, parts)
+            parts.append(_PATH.format("curve", _joined(place(*point) for point in each)))
+    return _SVG.format(width, height, label, Markup().join(parts))
+
+
+def frame(
+    values: np.ndarray,
+    extent: tuple[float, float],
+    ideal: np.ndarray | None,
+    *,
+    label: str,
+    decimals: int,
+) -> Markup:
+    """The frame of a chart, ``BOX``, in which the page's script draws a curve and a mark.
+
+    Args:
+      values: ``[F]``, rising, evenly spaced: along the x axis.
+      extent: of the y axis.
+      ideal: None, or ``[F]``: drawn as a dotted line.
+      label: says what it shows to those who do not see it.
+      decimals: of the numbers at the y axis, or more where these would not tell them apart.
+    """
+    left, top, width, height = BOX.values()
+    low, high = extent
+    decimals = max(decimals, math.ceil(-math.log10((high - low) / 4)))
+    parts = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y, x = top + (1 - share) * height, left + share * width
+        parts.append(_PATH.format("grid", f"{left} {y}h{width}"))
+        parts.append(
+            _TEXT.format(left - 5, y + 4, "end", f"{low + share * (high - low):.{decimals}f}")
+        )
+        value = values[0] + share * (values[-1] - values[0])
+        parts.append(_TEXT.format(x, top + height + 16, "mid", f"{value:.3g}"))
+    if ideal is not None:
+        across = left + width * np.linspace(0, 1, len(ideal))
+        up = top + height * (high - ideal) / (high - low)
+        parts.append(_PATH.format("ideal", _joined(zip(across, up, strict=True))))
+    parts.append(Markup('<path id="trace-curve" class="curve" d=""/>'))
+    parts.append(Markup('<circle id="trace-mark" class="dot" r="5"/>'))
+    return _SVG.format(360, 190, label, Markup().join(parts))
 
 
 def density(
@@ -91,7 +134,7 @@ def density(
     line: tuple[float, float],
     labels: tuple[str, str],
     label: str,
-) -> str:
+) -> Markup:
     """How often pairs of angles come up, as shades, with a line through them.
 
     Args:
@@ -113,30 +156,30 @@ def density(
     def place(a: float, b: float) -> tuple[float, float]:
         return left + (a + limit) / (2 * limit) * size, top + (limit - b) / (2 * limit) * size
 
-    def stroke(name: str, slope: float, intercept: float) -> str:
+    def stroke(name: str, slope: float, intercept: float) -> Markup:
         # Cut where it leaves the frame.
         ends = [a for a in np.linspace(-90, 90, 721) if abs(slope * a + intercept) <= limit]
         if not ends:
-            return ""
-        points = [place(a, slope * a + intercept) for a in (ends[0], ends[-1])]
-        path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
-        return f'<path class="{name}" d="M{path}"/>'
+            return Markup()
+        return _PATH.format(
+            name, _joined(place(a, slope * a + intercept) for a in (ends[0], ends[-1]))
+        )
 
+    box = left, top, size, size
     parts = [
-        f'<rect class="frame" x="{left}" y="{top}" width="{size}" height="{size}"/>',
-        f'<image x="{left}" y="{top}" width="{size}" height="{size}" href="{png(ink)}"/>',
+        Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>').format(*box),
+        Markup('<image x="{}" y="{}" width="{}" height="{}" href="{}"/>').format(*box, png(ink)),
         stroke("ideal", -1.0, 0.0),
         stroke("fit", *line),
     ]
     for mark in (-90, -45, 0, 45, 90):
         across, down = place(mark, mark)
-        parts.append(f'<text x="{across:.1f}" y="{top + size + 15}" class="mid">{mark}</text>')
-        parts.append(f'<text x="{left - 5}" y="{down + 4:.1f}" class="end">{mark}</text>')
-    middle = left + size / 2
-    parts.append(f'<text x="{middle}" y="{top + size + 33}" class="mid">{labels[0]}</text>')
-    up = f"translate(12 {top + size / 2}) rotate(-90)"
-    parts.append(f'<text transform="{up}" class="mid">{labels[1]}</text>')
-    return _svg(left + size + 12, top + size + bottom, label, parts)
+        parts.append(_TEXT.format(across, top + size + 15, "mid", mark))
+        parts.append(_TEXT.format(left - 5, down + 4, "end", mark))
+    parts.append(_TEXT.format(left + size / 2, top + size + 33, "mid", labels[0]))
+    upright = Markup('<text transform="translate(12 {:g}) rotate(-90)" class="mid">{}</text>')
+    parts.append(upright.format(top + size / 2, labels[1]))
+    return _SVG.format(left + size + 12, top + size + bottom, label, Markup().join(parts))
 
 
 def number(value: float) -> str:
@@ -148,11 +191,9 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
-    )
+def _joined(points: Iterable[tuple[float, float]]) -> str:
+    """Points as a path has them, a line from each to the next."""
+    return "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:

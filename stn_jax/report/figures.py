@@ -1,4 +1,4 @@
-"""Pictures of what a network does to its input."""
+"""Figures drawn with matplotlib: aligned images, angles, equivariance."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from stn_jax.warp import affine_transform
 
 
 class Strip(NamedTuple):
-    """A row of pictures and what stands before it."""
+    """A row of images with a label on its left."""
 
     label: str
     pictures: np.ndarray  # [columns, H, W, C] in [0, 1]; one or three channels
@@ -29,16 +29,16 @@ class Angles(NamedTuple):
     title: str
     applied: np.ndarray  # [N]
     predicted: np.ndarray  # [N]
-    labels: np.ndarray  # [N], classes, for the spread
+    labels: np.ndarray  # [N], classes, for the within-class RMS
 
 
 def gallery(images: np.ndarray, aligned: np.ndarray, path: Path, title: str) -> None:
-    """Draws rows of inputs, each above what the transformer made of it.
+    """Draws rows of input images, each above a row of the transformer's outputs.
 
     Args:
       images, aligned: ``[rows, columns, H, W, C]`` in [0, 1]; one or three channels.
       path: the PNG to write.
-      title: printed above.
+      title: the figure's title.
     """
     rows = []
     for before, after in zip(images, aligned, strict=True):
@@ -47,10 +47,10 @@ def gallery(images: np.ndarray, aligned: np.ndarray, path: Path, title: str) -> 
 
 
 def strips(blocks: Sequence[tuple[str, Sequence[Strip]]], path: Path) -> None:
-    """Draws rows of pictures, in blocks one above the other, each with a title.
+    """Draws rows of images in blocks, one above the other, each with a title.
 
     Args:
-      blocks: titles and rows.
+      blocks: title and rows of each block.
       path: the PNG to write.
     """
     heights = [0.92 * len(rows) + 0.5 for _, rows in blocks]
@@ -71,10 +71,10 @@ def strips(blocks: Sequence[tuple[str, Sequence[Strip]]], path: Path) -> None:
 
 
 def angle_plot(panels: Sequence[Angles], path: Path) -> None:
-    """Draws predicted against applied angle as a histogram, with the line nearest to it.
+    """Draws predicted against applied angles as 2D histograms with fitted lines.
 
     Args:
-      panels: networks, drawn side by side.
+      panels: one for each network, drawn side by side.
       path: the PNG to write.
     """
     figure = Figure(figsize=(4.7 * len(panels) + 0.7, 4.8), layout="constrained")
@@ -92,8 +92,8 @@ def angle_plot(panels: Sequence[Angles], path: Path) -> None:
         axis.plot(ends, -ends, "k:", linewidth=1, label="slope -1")
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
         axis.set(xlabel="applied angle (degrees)")
-        off = within_class_rms(applied, predicted, labels)
-        axis.set_title(f"{title}\nspread {off:.1f} degrees", fontsize=10)
+        rms = within_class_rms(applied, predicted, labels)
+        axis.set_title(f"{title}\nwithin-class RMS {rms:.1f} degrees", fontsize=10)
         axis.legend(loc="upper right", fontsize=8)
     axes[0].set_ylabel("predicted angle (degrees)")
     figure.colorbar(mesh, ax=axes, label="test images")
@@ -101,15 +101,15 @@ def angle_plot(panels: Sequence[Angles], path: Path) -> None:
 
 
 def w_and_m(path: Path, side: int = 64) -> None:
-    """Draws Figure 1 of arXiv 2001.05858: a W turned by 180 degrees is an M, its maps are not.
+    """Draws Figure 1 of arXiv 2001.05858: rotating feature maps cannot align them.
 
-    Rows: the W and its maps under a bank of edge filters; the M and its maps; both turned back.
-    The turned-back image is the W; the turned-back maps have the edges of the W, in channels that
-    stand for the opposite direction.
+    Rows: a W and its feature maps (of edge filters); the W rotated by 180 degrees, an M, and its
+    maps; both rotated back. The image is then the W again; the maps have its edges in the channels
+    of the opposite direction.
 
     Args:
       path: the PNG to write.
-      side: of the image, in pixels.
+      side: side of the image, in pixels.
     """
     image, theta = letter_w(side)[None], rotations([180.0]).thetas[0]
     features: dict[str, Callable] = {"image": lambda x: x}
@@ -118,12 +118,12 @@ def w_and_m(path: Path, side: int = 64) -> None:
     sides = compare(features, image, theta)
     turned = affine_transform(image, theta)
     maps = [each.maps for each in sides.values()]
-    of_turned = [of(turned) for of in features.values()]
+    turned_maps = [feature(turned) for feature in features.values()]
     returned = [each.returned for each in sides.values()]
     rows = {
-        "as it is\n$f$ and $\\Gamma f$": maps,
-        "turned by 180\N{DEGREE SIGN}\n$T_g f$ and $\\Gamma T_g f$": of_turned,
-        "turned back\n$T_g^{-1}T_g f$ and $T_g^{-1}\\Gamma T_g f$": returned,
+        "original\n$f$ and $\\Gamma f$": maps,
+        "rotated by 180\N{DEGREE SIGN}\n$T_g f$ and $\\Gamma T_g f$": turned_maps,
+        "rotated back\n$T_g^{-1}T_g f$ and $T_g^{-1}\\Gamma T_g f$": returned,
     }
     inks = ["white", "#4da3ff", "#ffb000", "#ff5c77", "#3ecf8e"]
     brightest = [1] + 4 * [max(float(each.max()) for each in maps[1:])]
@@ -139,7 +139,7 @@ def w_and_m(path: Path, side: int = 64) -> None:
         first.set_title(name, fontsize=10)
         last.set_xlabel(f"relative error {each.error[0]:.2f}", fontsize=9)
     figure.suptitle(
-        "Turned back, the image is what it was; its feature maps are not: "
+        "Rotated back, the image is restored; its feature maps are not: "
         r"$T_g^{-1}\,\Gamma\,T_g f \neq \Gamma f$"
     )
     _save(figure, path)
@@ -148,16 +148,16 @@ def w_and_m(path: Path, side: int = 64) -> None:
 def equivariance_plot(
     results: Mapping[str, Mapping[str, EquivarianceError]], path: Path, title: str
 ) -> None:
-    """Draws by depth how far the maps of transformed images, warped back, are from the maps.
+    """Draws the equivariance error of feature maps by depth.
 
-    A panel for each family of transformations, a line for each network: the median over
-    transformations and images, with the middle 80 % as a bar; dotted, what two interpolations
-    alone do to the maps. Depths where no position counts are left out.
+    One panel for each family of transformations, one line for each network: the median over
+    transformations and images, with the middle 80 % as a bar; dotted, the error caused by two
+    interpolations alone. Depths without valid positions are left out.
 
     Args:
       results: by network and by the family's name; all networks have the same families.
       path: the PNG to write.
-      title: printed above.
+      title: the figure's title.
     """
     families = list(next(iter(results.values())))
     figure = Figure(figsize=(3.6 * len(families) + 0.6, 3.9), layout="constrained")
@@ -166,10 +166,10 @@ def equivariance_plot(
         for i, (network, by_family) in enumerate(results.items()):
             result = by_family[family]
             # Side by side, so that bars do not cover each other.
-            places = np.arange(len(result.depths)) + 0.08 * (i - (len(results) - 1) / 2)
+            x = np.arange(len(result.depths)) + 0.08 * (i - (len(results) - 1) / 2)
             low, middle, high = _quantiles(result.error)
             axis.errorbar(
-                places,
+                x,
                 middle,
                 (middle - low, high - middle),
                 color=f"C{i}",
@@ -178,7 +178,7 @@ def equivariance_plot(
                 label=network,
             )
             interpolation = _quantiles(result.resampling)[1]
-            axis.plot(places, interpolation, ":", color=f"C{i}", marker=".", zorder=1)
+            axis.plot(x, interpolation, ":", color=f"C{i}", marker=".", zorder=1)
         axis.set(title=family, xlabel="depth")
         depths = max((each[family].depths for each in results.values()), key=len)
         axis.set_xticks(range(len(depths)), depths)
@@ -192,7 +192,7 @@ def equivariance_plot(
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
-    """Tenth, median and ninetieth percentile ``[3, D]`` of ``[D, ...]``; NaN where all are NaN."""
+    """The 10th, 50th and 90th percentiles ``[3, D]`` of ``[D, ...]``; NaN where all are NaN."""
     by_depth = [each[np.isfinite(each)] for each in values]
     return np.transpose(
         [np.quantile(each, (0.1, 0.5, 0.9)) if each.size else [np.nan] * 3 for each in by_depth]
@@ -200,14 +200,14 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 
 
 class Source(Protocol):
-    """Where a picture comes from: a :class:`stn_jax.data.photographs.Reading`, for one."""
+    """The source of an image, such as a :class:`stn_jax.data.photographs.Reading`."""
 
     @property
     def box(self) -> tuple[float, float, float, float]: ...  # left, top, right, bottom in pixels
     @property
     def thumbnail(self) -> np.ndarray: ...  # [h, w, 3], uint8
     @property
-    def shape(self) -> tuple[int, int]: ...  # the whole's, in pixels
+    def shape(self) -> tuple[int, int]: ...  # of the whole file's image, in pixels
 
 
 def pictures(
@@ -219,37 +219,37 @@ def pictures(
     *,
     sources: Sequence[Source],
 ) -> None:
-    """Draws a user's pictures, what the network was given of each, and what was made of that.
+    """Draws a user's images, the network's inputs and the transformer's outputs, side by side.
 
     Args:
       images, aligned: ``[N, H, W, C]`` in [0, 1]; one or three channels.
-      captions: one for each.
+      captions: one for each image.
       path: the PNG to write.
-      outlines: ``[N, points, 2]``, lines to draw over the images, such as around what the
-        transformer looked at: (x, y), from -1 to 1 between the image's outer edges.
-      sources: what the images were read from.
+      outlines: ``[N, points, 2]``, lines to draw over the inputs, such as the outlines of the
+        transformer's sampling grids: (x, y), from -1 to 1 between the image's outer edges.
+      sources: the files' images.
     """
     figure = Figure(figsize=(6.6, 2.4 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), 3, squeeze=False)
     for row, (caption, source) in enumerate(zip(captions, sources, strict=True)):
-        file, seen, made = axes[row]
+        file, before, after = axes[row]
         height, width = source.shape
         left, top, right, bottom = source.box
         file.imshow(source.thumbnail, extent=(0, width, height, 0))
         file.plot(
             [left, right, right, left, left], [top, top, bottom, bottom, top], color="tab:orange"
         )
-        _show(seen, images[row])
-        _show(made, aligned[row])
-        names = ("the picture", "what the network was given", "aligned")
+        _show(before, images[row])
+        _show(after, aligned[row])
+        names = ("the image file", "the network's input", "aligned")
         for axis, name in zip(axes[row], names, strict=True):
             axis.set(xticks=[], yticks=[])
             axis.set_xlabel(name, fontsize=8)
         if outlines is not None:
             size = np.array(images.shape[2:0:-1])
             x, y = ((outlines[row] + 1) / 2 * size - 0.5).T
-            seen.plot(x, y, color="tab:orange", scalex=False, scaley=False)
-        # A file's name may hold a dollar, and bytes that the locale does not know.
+            before.plot(x, y, color="tab:orange", scalex=False, scaley=False)
+        # A file name may hold a dollar sign, and bytes that the locale cannot decode.
         caption = caption.encode(errors="surrogateescape").decode(errors="replace")
         caption = "\n".join(textwrap.wrap(caption, 90))
         file.set_title(caption, fontsize=8, loc="left", parse_math=False)
@@ -257,7 +257,7 @@ def pictures(
 
 
 def _show(axis: Axes, picture: np.ndarray) -> None:
-    """Draws a picture ``[H, W, C]`` in [0, 1], of one or three channels, pixel by pixel."""
+    """Draws an image ``[H, W, C]`` in [0, 1], with one or three channels, pixel by pixel."""
     shown = picture[..., 0] if picture.shape[-1] == 1 else picture
     axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 

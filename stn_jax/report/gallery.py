@@ -1,4 +1,4 @@
-"""Test images as a network saw them, above what its transformer made of them."""
+"""Galleries of test images: network inputs and the transformer's outputs."""
 
 import functools
 from typing import Any
@@ -19,7 +19,7 @@ class DrawFigures(Hooks):
     """Draws the first seed's gallery and angle plot at the end of a training."""
 
     def draw(self, run: Run, params: Any, predictions: Predictions, workdir: Workdir) -> None:
-        """Writes ``gallery.png`` and ``angles.png``; says so where matplotlib is missing."""
+        """Writes ``gallery.png`` and ``angles.png``; prints a note if matplotlib is missing."""
         if predictions.theta is None:
             return
         try:
@@ -31,7 +31,7 @@ class DrawFigures(Hooks):
         title = _title(run)
         figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
         if run.task.aligns == "angle":
-            panel = figures.Angles(title, *angles_of(predictions, 0, run.seen_shape()[:2]))
+            panel = figures.Angles(title, *angles_of(predictions, 0, run.input_shape()[:2]))
             figures.angle_plot([panel], workdir.figures / "angles.png")
 
 
@@ -42,13 +42,14 @@ def _title(run: Run) -> str:
 
 
 def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Test images as a network saw them, and what its transformer made of them.
+    """Test images as network inputs, and the transformer's outputs.
 
-    Where the task distorts, one of each class in several distortions, else many different ones.
+    If the task distorts images: one of each class with several distortions; otherwise many
+    different images.
 
     Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
+      run: the trained run.
+      params: parameters of one seed.
 
     Returns:
       Two arrays ``[rows, columns, H, W, C]`` in [0, 1].
@@ -56,7 +57,8 @@ def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
     if run.task.distorts:
         return render_samples(run, params, first_of_each_class(run.test.labels, run.test.images))
     rows = [
-        render_samples(run, params, run.test.images[i : i + 10], turns=1) for i in range(0, 40, 10)
+        render_samples(run, params, run.test.images[i : i + 10], repeats=1)
+        for i in range(0, 40, 10)
     ]
     rows = [row for row in rows if row[0].shape[1] == 10] or rows[:1]
     before, after = (np.concatenate(each) for each in zip(*rows, strict=True))
@@ -64,29 +66,29 @@ def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
-    """One image of each of the first classes: ``[columns, H, W, C]``."""
+    """The first image of each class, for up to ``columns`` classes: ``[columns, H, W, C]``."""
     classes = np.unique(labels)[:columns]
     return images[[int(np.flatnonzero(labels == c)[0]) for c in classes]]
 
 
-def render_samples(run: Run, params: Any, images: np.ndarray, turns: int = 4) -> tuple[Any, Any]:
-    """Several distortions of each image, the same for all networks, and what one makes of them.
+def render_samples(run: Run, params: Any, images: np.ndarray, repeats: int = 4) -> tuple[Any, Any]:
+    """Distorts each image several times, the same for all networks, and aligns the results.
 
     Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
+      run: the trained run.
+      params: parameters of one seed.
       images: ``[N, H, W, C]``, uint8.
-      turns: how many distortions of each.
+      repeats: number of distortions of each image.
 
     Returns:
-      Two arrays ``[turns, N, H', W', C]`` in [0, 1].
+      Distorted and aligned images, two arrays ``[repeats, N, H', W', C]`` in [0, 1].
     """
     count = len(images)
-    keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(turns * count))
-    tiled = np.concatenate([images] * turns)
-    show = functools.partial(distorted_batch, run.task, train=False)
-    seen, _ = jax.jit(show)(run.data, keys, tiled)
-    _, details = run.apply(params, seen)
-    pair = run.denormalize(seen), run.aligned(seen, details)
-    first, second = (x.reshape(turns, count, *x.shape[1:]) for x in pair)
-    return first, second
+    keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(repeats * count))
+    tiled = np.concatenate([images] * repeats)
+    distort = functools.partial(distorted_batch, run.task, train=False)
+    inputs, _ = jax.jit(distort)(run.data, keys, tiled)
+    _, details = run.apply(params, inputs)
+    pair = run.denormalize(inputs), run.aligned(inputs, details)
+    before, after = (x.reshape(repeats, count, *x.shape[1:]) for x in pair)
+    return before, after

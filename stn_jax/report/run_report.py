@@ -1,4 +1,4 @@
-"""A workdir as one HTML page: what was trained, how well, and what it makes of digits."""
+"""The HTML report of a run: configuration, training curves, test results and examples."""
 
 from pathlib import Path
 from typing import Any
@@ -35,26 +35,24 @@ _NOT_CURVES = ("step", "epoch", "seconds", "images_per_second")
 
 
 def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[dict, Path]:
-    """Evaluates a run's newest checkpoint and writes what there is to know as one HTML page.
-
-    The page needs no network and no other file.
+    """Evaluates a run's newest checkpoint and writes a self-contained HTML report.
 
     Args:
       workdir: the run's folder.
-      path: the file to write; ``report.html`` in the run's folder where None.
+      path: the file to write; None: ``report.html`` in the run's folder.
 
     Returns:
-      The figures of :func:`stn_jax.training.evaluation.summarize`, and the file's path.
+      The result of :func:`stn_jax.training.evaluation.summarize`, and the file's path.
 
     Raises:
-      ConfigError, DataError: as :func:`stn_jax.training.restore.load`, and where the file cannot
-        be written.
+      ConfigError, DataError: as :func:`stn_jax.training.restore.load`, or the file cannot be
+        written.
     """
     run, state = load(workdir)
     folder = Workdir(workdir)
     path = folder.path / "report.html" if path is None else Path(path)
     try:
-        # Opened first: whether it can be written is known before the work.
+        # Opened first, to find out whether it can be written before the evaluation.
         with atomic_write(path) as file:
             predictions = predict(run, state["params"])
             found = report(run, state["params"], int(state["step"]), predictions, folder.metrics())
@@ -67,44 +65,44 @@ def write_report(workdir: str | Path, path: str | Path | None = None) -> tuple[d
 def report(
     run: Run, params: Any, step: int, predictions: Predictions, lines: list[dict[str, Any]]
 ) -> page.Report:
-    """What the page of a run says.
+    """The contents of a run's report.
 
     Args:
-      run: what was trained.
-      params: its parameters, with the leading axis of seeds.
-      step: how far it was trained.
-      predictions: what it says of the test set.
-      lines: those of metrics.jsonl.
+      run: the trained run.
+      params: its parameters, with a leading axis of seeds.
+      step: the number of steps it was trained for.
+      predictions: its predictions for the test set.
+      lines: the lines of metrics.jsonl.
     """
     config = run.config
     own = jax.tree.map(lambda x: x[0], params)
-    moves = predictions.theta is not None
+    has_transformer = predictions.theta is not None
     classes = run.model.head.classes
     summary = summarize(run, predictions)
     on = "held-out training examples" if config.holdout else "test set"
     names = [str(c) for c in range(classes)]
-    labels, said_labels = predictions.labels, predictions.classes
+    labels, predicted = predictions.labels, predictions.classes
     if run.task.positions:
         names[house_numbers.NONE] = "none"
-        said_labels = said_labels.reshape(*said_labels.shape[:2], -1)
+        predicted = predicted.reshape(*predicted.shape[:2], -1)
     return page.Report(
         title=f"{config.variant} on {config.task} ({config.dataset})",
         about=(
             f"Step {step:,} of {run.total_steps:,}. Evaluated on the {on}: "
             f"{summary['test_examples']:,} examples, passes: {summary['test_passes']}"
-            f"{', each freshly distorted' if run.task.distorts else ''}. Pictures, angles and "
+            f"{', each with new distortions' if run.task.distorts else ''}. Images, angles and "
             f"hardest images: seed {config.seeds[0]}."
         ),
         tiles=_tiles(run, own, predictions, summary, lines),
         sweep=sweep(run, own),
         curves=_curves(lines),
-        gallery=gallery(run, own) if moves else None,
+        gallery=gallery(run, own) if has_transformer else None,
         angles=(
-            page.Angles(*angles_of(predictions, 0, run.seen_shape()[:2]))
-            if moves and run.task.aligns == "angle"
+            page.Angles(*angles_of(predictions, 0, run.input_shape()[:2]))
+            if has_transformer and run.task.aligns == "angle"
             else None
         ),
-        confusion=mistakes.confusion(labels.ravel(), said_labels, classes),
+        confusion=mistakes.confusion(labels.ravel(), predicted, classes),
         hardest=_hardest(run, own, predictions),
         config=config.to_dict() | {"seeds": list(config.seeds)},
         defaults=Config().to_dict() | {"seeds": [0]},
@@ -132,12 +130,17 @@ def _tiles(
     if run.task.aligns:
         component = POSE_COMPONENTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
-        spread, within = component.spreads
+        within_class, within_example = component.rms_keys
         distance = f"{{:.{component.decimals}f}}{component.symbol}"
         for name, keys, form, note in (
-            (f"Slope of {component.name}s", component.slopes, "{:.2f}", "a perfect aligner: -1"),
-            ("Spread of poses", (spread,), distance, "of a class, however it is drawn"),
-            ("Within a digit", (within,), distance, "a perfect aligner: 0"),
+            (
+                f"Slope of {component.name}s",
+                component.slope_keys,
+                "{:.2f}",
+                "a perfect aligner: -1",
+            ),
+            ("Within-class RMS", (within_class,), distance, "of the poses of aligned digits"),
+            ("Within-digit RMS", (within_example,), distance, "a perfect aligner: 0"),
         ):
             if all(key in summary for key in keys):
                 value = ", ".join(form.format(np.mean(summary[key])) for key in keys)
@@ -145,13 +148,13 @@ def _tiles(
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"
-    together = f", {seeds} seeds together" if seeds > 1 else ""
-    tiles.append(page.Tile("Training", seconds, f"{run.config.epochs} epochs{together}"))
+    all_seeds = f", {seeds} seeds in one program" if seeds > 1 else ""
+    tiles.append(page.Tile("Training", seconds, f"{run.config.epochs} epochs{all_seeds}"))
     return tiles
 
 
 def _curves(lines: list[dict[str, Any]]) -> list[page.Curve]:
-    """All that metrics.jsonl holds, by epoch: a line a seed where it has a value for each."""
+    """The metrics of metrics.jsonl by epoch; one line per seed if there is a value for each."""
     curves = []
     names = dict.fromkeys(name for line in lines for name in line if name not in _NOT_CURVES)
     for name in names:
@@ -177,7 +180,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]:
-    """The first seed's hardest test images, as they were when it was wrong most surely."""
+    """The first seed's hardest test images, in the pass with the most confident mistake."""
     classes, confidence = predictions.classes[0], predictions.confidence[0]
     wrong = predictions.wrong[0]
     which = mistakes.hardest(wrong, confidence, HARDEST)
@@ -186,25 +189,25 @@ def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]
     passes = np.where(wrong, confidence, -1)[:, which].argmax(0)
 
     @jax.jit
-    def look(images: jax.Array) -> tuple[Any, ...]:
-        # The keys that the evaluation took.
+    def distort_and_align(images: jax.Array) -> tuple[Any, ...]:
+        # The same keys as in the evaluation.
         by_pass = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(TEST_KEY), passes)
         keys = jax.vmap(jax.random.fold_in)(by_pass, jnp.asarray(which))
-        seen, _ = distorted_batch(run.task, run.data, keys, images, train=False)
-        return seen, run.apply(params, seen)[1]
+        inputs, _ = distorted_batch(run.task, run.data, keys, images, train=False)
+        return inputs, run.apply(params, inputs)[1]
 
-    seen, details = look(jnp.asarray(run.test.images[which]))
-    after = run.aligned(seen, details) if predictions.theta is not None else None
-    before = run.denormalize(seen)
+    inputs, details = distort_and_align(jnp.asarray(run.test.images[which]))
+    after = run.aligned(inputs, details) if predictions.theta is not None else None
+    before = run.denormalize(inputs)
     cases = []
     for i, (index, at) in enumerate(zip(which, passes, strict=True)):
-        often = int(wrong[:, index].sum())
-        sure = 100 * confidence[at, index]
+        count = int(wrong[:, index].sum())
+        percent = 100 * confidence[at, index]
         cases.append(
             page.Hard(
                 f"{run.task.format_label(predictions.labels[index])} read as "
-                f"{run.task.format_label(classes[at, index])} ({sure:.0f} %)",
-                f"wrong {often} of {len(wrong)} times; image {index}",
+                f"{run.task.format_label(classes[at, index])} ({percent:.0f} %)",
+                f"wrong {count} of {len(wrong)} times; image {index}",
                 before[i],
                 None if after is None else after[i],
             )

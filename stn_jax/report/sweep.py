@@ -1,4 +1,4 @@
-"""A distortion run from end to end, and what a network makes of each step of it."""
+"""Sweeps of a distortion's parameter over its range, with the network's output at each value."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,36 +12,36 @@ from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data.distortions import example_keys
 from stn_jax.report import page
 from stn_jax.report.gallery import first_of_each_class
-from stn_jax.training.evaluation import TEST_KEY, answers
+from stn_jax.training.evaluation import TEST_KEY, predict_classes
 from stn_jax.training.run import Run
 from stn_jax.warp import affine, affine_transform
 
-_FEW = 6  # frames of photographs are large
+_MAX_EXAMPLES = 6  # of photographs, whose frames are large
 
 
 @dataclasses.dataclass(frozen=True)
 class _Distortion:
-    """One parameter of a task's distortion, run from end to end on an image in the middle."""
+    """One parameter of a task's distortion, swept over its range for a centered image."""
 
     title: str
     applied: str
     undone: str
     chart: str
     unit: str
-    values: Callable[[int, int], np.ndarray]  # of the image's side and the canvas's
-    theta: Callable[[jax.Array, int], jax.Array]  # of the values and the canvas's side
+    values: Callable[[int, int], np.ndarray]  # from the image's side and the canvas's
+    theta: Callable[[jax.Array, int], jax.Array]  # from the values and the canvas's side
     read: Callable[[jax.Array, int], jax.Array]  # from the network's thetas
-    ideal: Callable[[np.ndarray], np.ndarray] | None  # what a perfect aligner would do
+    ideal: Callable[[np.ndarray], np.ndarray] | None  # the prediction of a perfect aligner
     decimals: int = 0
     signed: bool = True
 
 
-_TURN = _Distortion(
-    title="Turn a digit",
-    applied="Turned by",
-    undone="The network turned it by",
+_ROTATE = _Distortion(
+    title="Rotate a digit",
+    applied="Rotated by",
+    undone="The network rotated it by",
     chart=(
-        "Up: the network's angle; across: the angle applied, in degrees. "
+        "Vertical: the network's angle; horizontal: the angle applied, in degrees. "
         "Dotted: a perfect aligner, up to a constant"
     ),
     unit="\N{DEGREE SIGN}",
@@ -53,10 +53,10 @@ _TURN = _Distortion(
 _SHIFT = _Distortion(
     title="Move a digit",
     applied="Moved to the right by",
-    undone="The network's window is centred at",
+    undone="The network's sampling window is centered at",
     chart=(
-        "Up: the centre of the network's window; across: the digit's, in pixels from the middle. "
-        "Dotted: a perfect aligner, up to a constant"
+        "Vertical: the center of the network's sampling window; horizontal: the digit's, in pixels "
+        "from the image's center. Dotted: a perfect aligner, up to a constant"
     ),
     unit=" pixels",
     values=lambda side, canvas: np.arange(-((canvas - side) // 2), (canvas - side) // 2 + 1.0),
@@ -71,8 +71,11 @@ _SHIFT = _Distortion(
 _SCALE = _Distortion(
     title="Scale a digit",
     applied="Scaled by",
-    undone="The side of the network's window, as a share of the image's:",
-    chart="Up: the side of the network's window, as a share; across: the digit's scale",
+    undone="The side of the network's sampling window, as a fraction of the image's:",
+    chart=(
+        "Vertical: the side of the network's sampling window, as a fraction of the image's; "
+        "horizontal: the digit's scale"
+    ),
     unit="",
     values=lambda side, canvas: 2 ** np.linspace(-1, 2, 61),
     theta=lambda values, canvas: affine.scaling(jnp.stack([1 / values, 1 / values], -1)),
@@ -81,49 +84,49 @@ _SCALE = _Distortion(
     decimals=2,
     signed=False,
 )
-# Nothing asks a network for house numbers to undo a turn.
-_TURN_NUMBER = dataclasses.replace(
-    _TURN,
-    title="Turn a number",
-    chart="Up: the network's angle; across: the angle applied, in degrees",
+# House numbers are not rotated in training, so there is no ideal.
+_ROTATE_NUMBER = dataclasses.replace(
+    _ROTATE,
+    title="Rotate a number",
+    chart="Vertical: the network's angle; horizontal: the angle applied, in degrees",
     ideal=None,
 )
-_DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE, "svhn": _TURN_NUMBER}
+_DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE, "svhn": _ROTATE_NUMBER}
 
 
 def sweep(run: Run, params: Any) -> page.Sweep:
-    """A digit of each class, and what a network makes of it while the distortion runs.
+    """A digit of each class and the network's output at each value of the distortion.
 
-    Rotated digits turn from -90 to 90 degrees, translated ones move through the canvas, scaled ones
-    grow, without clutter; the images of any other task turn.
+    Translated digits move across the canvas, scaled ones grow, without clutter; the images of all
+    other tasks are rotated from -90 to 90 degrees.
 
     Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
+      run: the trained run.
+      params: parameters of one seed.
     """
-    how = _DISTORTIONS.get(run.task.name, _TURN)
+    distortion = _DISTORTIONS.get(run.task.name, _ROTATE)
     digits, labels = _examples(run)
-    side, canvas = digits.shape[2], run.seen_shape()[1]
-    values = how.values(side, canvas)
-    # Put in the canvas's middle, then distorted there.
+    side, canvas = digits.shape[2], run.input_shape()[1]
+    values = distortion.values(side, canvas)
+    # Centered on the canvas, then distorted.
     thetas = affine.compose(
-        affine.scaling(canvas / side), how.theta(jnp.asarray(values, jnp.float32), canvas)
+        affine.scaling(canvas / side), distortion.theta(jnp.asarray(values, jnp.float32), canvas)
     )
 
     @jax.jit
     def frames(image: jax.Array) -> tuple[Any, ...]:
         images = affine_transform(image, thetas, (canvas, canvas))
-        seen = (images - run.data.mean) / run.data.deviation
-        logits, details = run.apply(params, seen)
+        inputs = (images - run.data.mean) / run.data.deviation
+        logits, details = run.apply(params, inputs)
         pose = run.pose(details)
-        read = None if pose is None else how.read(pose, canvas)
-        return seen, details, read, *answers(logits)
+        read = None if pose is None else distortion.read(pose, canvas)
+        return inputs, details, read, *predict_classes(logits)
 
     columns: list[list[Any]] = []
     for digit in digits:
-        seen, details, *rest = frames(jnp.asarray(digit))
-        after = None if rest[0] is None else run.aligned(seen, details)
-        columns.append([run.denormalize(seen), after, *rest])
+        images, details, *rest = frames(jnp.asarray(digit))
+        after = None if rest[0] is None else run.aligned(images, details)
+        columns.append([run.denormalize(images), after, *rest])
     inputs, after, read, classes, confidence = (
         None if each[0] is None else np.stack(each) for each in zip(*columns, strict=True)
     )
@@ -131,11 +134,11 @@ def sweep(run: Run, params: Any) -> page.Sweep:
     assert classes is not None
     assert confidence is not None
     return page.Sweep(
-        how.title,
-        how.applied,
-        how.undone,
-        how.chart,
-        how.unit,
+        distortion.title,
+        distortion.applied,
+        distortion.undone,
+        distortion.chart,
+        distortion.unit,
         values,
         [run.task.format_label(label) for label in labels],
         inputs,
@@ -143,9 +146,9 @@ def sweep(run: Run, params: Any) -> page.Sweep:
         read,
         [[run.task.format_label(each) for each in frame] for frame in classes],
         confidence,
-        None if how.ideal is None else how.ideal(values),
-        how.decimals,
-        how.signed,
+        None if distortion.ideal is None else distortion.ideal(values),
+        distortion.decimals,
+        distortion.signed,
     )
 
 
@@ -155,6 +158,6 @@ def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:
     if run.task.distorts:
         chosen = first_of_each_class(labels, np.arange(len(labels)))
         return images[chosen] / np.float32(255), labels[chosen]
-    keys = example_keys(jax.random.key(TEST_KEY), jnp.arange(len(images[:_FEW])))
-    shown = jax.jit(run.task.shown(False))(keys, images[:_FEW], run.data.images)
-    return np.asarray(shown.images), labels[:_FEW]
+    keys = example_keys(jax.random.key(TEST_KEY), jnp.arange(len(images[:_MAX_EXAMPLES])))
+    rendered = jax.jit(run.task.transform(False))(keys, images[:_MAX_EXAMPLES], run.data.images)
+    return np.asarray(rendered.images), labels[:_MAX_EXAMPLES]

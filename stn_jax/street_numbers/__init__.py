@@ -5,9 +5,9 @@
     train = street.make("train", 10_000, seed=0)  # uint8 arrays for a trainer
 
 Lengths, digits, sizes and slopes are distributed as in SVHN (``svhn_statistics.py``), the digits
-are those of a hundred open fonts (``fonts.txt``, ``atlas.py``), and all else is made up to look
-alike (``scene.py``, ``camera.py``). What is measured on such images is synthetic, and is to be
-called so.
+are from a hundred open fonts (``fonts.txt``, ``atlas.py``), and everything else is modeled to look
+similar (``scene.py``, ``camera.py``). Results on these images are synthetic, and must be labeled
+as such.
 """
 
 from stn_jax.extras import extra

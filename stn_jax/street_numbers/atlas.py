@@ -1,15 +1,15 @@
-"""The digits of many fonts as signed distances, ready to be drawn at any size and weight.
+"""The digits of many fonts as signed distance fields, for drawing at any size and weight.
 
 A glyph is stored as the distance from its outline (Green 2007, *Improved alpha-tested magnification
-for vector textures and special effects*, SIGGRAPH courses), which interpolates to sharp edges from
-few samples and makes bold, outlined and raised digits a matter of arithmetic.
+for vector textures and special effects*, SIGGRAPH courses). Distances interpolate to sharp edges
+from few samples, and bold, outlined and raised digits are simple arithmetic on them.
 
-``fonts.txt`` beside this file lists the fonts, the Debian packages that have them, and their
-licences; ``python -m tools.draw_atlas`` makes ``atlas.npz`` of them.
+``fonts.txt`` lists the fonts, their Debian packages and licenses; ``python -m tools.draw_atlas``
+makes ``atlas.npz``.
 
 Convention
-    Lengths are in heights of a font's tallest digit. A cell is ``CELL`` samples wide and high, of
-    which a height takes ``HEIGHT``; the middle of a digit's box is the middle of its cell.
+    Lengths are in heights of a font's tallest digit. A cell is ``CELL`` samples wide and high; the
+    tallest digit is ``HEIGHT`` samples high. Digits are centered in their cells.
 """
 
 import functools
@@ -31,7 +31,7 @@ class Font(NamedTuple):
 
     file: str
     package: str
-    licence: str
+    license: str
 
 
 class Atlas(NamedTuple):
@@ -39,11 +39,11 @@ class Atlas(NamedTuple):
 
     distance: np.ndarray  # [F, 10, CELL, CELL], float32, in heights: positive inside
     width: np.ndarray  # [F, 10], float32: of the digit's box
-    height: np.ndarray  # [F, 10], float32: likewise; 1 for the font's tallest
+    height: np.ndarray  # [F, 10], float32: of the digit's box; 1 for the font's tallest
 
 
 def fonts() -> list[Font]:
-    """The atlas's fonts, in its order."""
+    """The atlas's fonts, in order."""
     lines = FONTS.read_text(encoding="utf-8").splitlines()
     return [Font(*line.split(" | ")) for line in lines if line and not line.startswith("#")]
 
@@ -62,7 +62,7 @@ def load() -> Atlas:
 
 
 def save(path: pathlib.Path, atlas: Atlas) -> None:
-    """Writes an atlas; distances beyond ``REACH`` are cut, others rounded to ``LEVELS`` steps."""
+    """Writes an atlas; distances are clipped to ``REACH`` and rounded to ``LEVELS`` steps."""
     levels = np.rint((np.clip(atlas.distance / REACH, -1, 1) + 1) * (LEVELS / 2)).astype(np.uint8)
     differences = np.diff(levels, axis=-1, prepend=np.uint8(0))
     np.savez_compressed(path, levels=differences, width=atlas.width, height=atlas.height)

@@ -1,7 +1,7 @@
-"""What a camera, its compression and a resize make of a scene.
+"""Simulates a camera: blur, sensor noise, JPEG compression, and a final resize.
 
-The photograph is ``SIDE`` pixels wide and high at most; a smaller one takes part of that array,
-``pixels`` of it from ``origin`` on, and the scene goes on around it.
+The photograph is at most ``SIDE`` pixels wide and high; a smaller one is the part of that array
+with ``pixels`` pixels starting at ``origin``, and the scene continues around it.
 """
 
 import jax
@@ -16,7 +16,7 @@ from stn_jax.street_numbers.random_draws import RandomDraws
 from stn_jax.street_numbers.scene import GRAY
 from stn_jax.warp import affine, affine_transform
 
-# Quantisation of JPEG (ITU-T T.81, Tables K.1 and K.2), at quality 50.
+# JPEG's quantization tables (ITU-T T.81, Tables K.1 and K.2), for quality 50.
 _LUMINANCE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -45,7 +45,7 @@ _HIGHEST = lax.Precision.HIGHEST
 
 
 def expose(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> jax.Array:
-    """Blurs, each colour a little beside the others, and sharpens as cameras do.
+    """Blurs, with chromatic aberration, and sharpens as cameras do.
 
     Args:
       draws: random numbers.
@@ -53,14 +53,14 @@ def expose(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> jax
       config: strengths.
     """
     sigma = jnp.minimum(1.05 * jnp.exp(draws.normal(0.38)), 1.9) * jnp.exp(draws.normal(0.15, (2,)))
-    fringe = draws.normal(0.35, (2,))  # of blue against green, in pixels; red goes the other way
+    fringe = draws.normal(0.35, (2,))  # shift of blue against green, in pixels; red's is opposite
     sharpen = jnp.where(draws.happens(0.5), draws.uniform(0, 0.6), 0.0)
     index = jnp.arange(SIDE)
     apart = index[:, None] - index
 
     def kernel(axis: int) -> jax.Array:
         shift = config.blur * fringe[axis] * jnp.array([-0.6, 0.0, 1.0])[:, None, None]
-        # A lens focuses one colour best.
+        # A lens focuses one color best.
         wide = config.blur * sigma[axis] * jnp.array([1.05, 1.0, 1.35])[:, None, None]
         wide = jnp.maximum(wide, 1e-2)
 
@@ -77,19 +77,19 @@ def expose(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> jax
 def grain(
     draws: RandomDraws, key: jax.Array, image: jax.Array, config: GeneratorConfig
 ) -> jax.Array:
-    """Adds the sensor's noise: mostly of brightness, some of colour."""
+    """Adds sensor noise, mostly in brightness, some in color."""
     strength = config.noise * 0.009 * jnp.exp(draws.normal(0.6))
     key_light, key_color = jax.random.split(key)
     light = jax.random.normal(key_light, (SIDE, SIDE, 1))
-    # Coarser, as a colour filter's are.
+    # Coarser, as with a color filter array.
     color = jax.random.normal(key_color, (SIDE // 2, SIDE // 2, 3)).repeat(2, 0).repeat(2, 1)
     return image + strength * (light + 0.6 * color)
 
 
 def compress(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> jax.Array:
-    """Rounds as JPEG does, 8x8 blocks and half the resolution of colours; config scales steps."""
+    """Quantizes as JPEG does: 8x8 blocks, chroma at half resolution; config scales the steps."""
     quality = draws.uniform(55, 95)
-    # As in libjpeg, for qualities from 50 on: whole steps.
+    # As in libjpeg for qualities from 50: integer steps.
     percent = config.jpeg * (200 - 2 * quality)
     steps = jnp.maximum(jnp.floor(_STEPS * percent / 100 + 0.5), 1)
     ycc = jnp.einsum("yxc,dc->yxd", image, _TO_YCC, precision=_HIGHEST) * 255
@@ -103,11 +103,11 @@ def compress(draws: RandomDraws, image: jax.Array, config: GeneratorConfig) -> j
 
 
 def enlarge(image: jax.Array, origin: jax.Array, pixels: jax.Array) -> jax.Array:
-    """Resizes a part of an image to all of it, bilinearly.
+    """Resizes a part of an image to the full size, bilinearly.
 
     Args:
       image: ``[SIDE, SIDE, 3]``.
-      origin: ``[2]``, where the part begins: (x, y) in pixels from the corner.
+      origin: ``[2]``, top left corner of the part: (x, y) in pixels.
       pixels: ``[2]``, its width and height in pixels, at most ``SIDE``.
     """
     scale = pixels / SIDE

@@ -1,8 +1,8 @@
-"""Where the digits of a house number stand: their row, its slope, and how far a point is from them.
+"""The layout of a house number's digits: their row, its slope, and distances from the digits.
 
 Convention
     The number's frame: x along the row of digits, y downwards, in heights of a digit, from the
-    middle of the row. The view: the same as the camera sees it, x and y in the photograph.
+    center of the row. The view: the same as seen by the camera, x and y in the photograph.
 """
 
 from typing import NamedTuple
@@ -19,23 +19,23 @@ from stn_jax.warp import grid_sample
 
 OTHERS = 3  # parts of other numbers: left, right, and above or below
 SLOTS = POSITIONS + OTHERS
-AWAY = 1e3  # where digits stand that are not there
+AWAY = 1e3  # position of absent digits
 
 
 class Row(NamedTuple):
-    """The digits as they stand."""
+    """The layout of the digits."""
 
     font: jax.Array  # int32 []
     digit: jax.Array  # int32 [SLOTS]
-    middle: jax.Array  # [SLOTS, 2], number's frame
-    size: jax.Array  # [SLOTS, 2]: width and height of the ink, as the font has it
-    stretch: jax.Array  # []: how much wider the digits are than the font's
+    middle: jax.Array  # [SLOTS, 2], centers in the number's frame
+    size: jax.Array  # [SLOTS, 2]: width and height of the ink in the font
+    stretch: jax.Array  # []: horizontal stretch of the digits
     tilt: jax.Array  # [SLOTS], radians
     weight: jax.Array  # []: added on either side of a stroke, in heights
 
 
 def arrange(draws: RandomDraws, labels: jax.Array, config: GeneratorConfig) -> Row:
-    """Sets the digits of a number in a row, and parts of others around it.
+    """Arranges the digits of a number in a row, with parts of other numbers around it.
 
     Args:
       draws: random numbers.
@@ -50,10 +50,10 @@ def arrange(draws: RandomDraws, labels: jax.Array, config: GeneratorConfig) -> R
     height = jnp.asarray(glyphs.height)[font, digit]
     stretch = 0.8 * jnp.exp(draws.normal(0.2))
 
-    # Gaps are alike within a number, mostly. The boxes' are less than those of the ink.
+    # Gaps are mostly equal within a number. Gaps between boxes are smaller than between the ink.
     gap = draws.quantile(svhn_statistics.LEVELS, np.clip(svhn_statistics.GAP, -0.09, 0.9))
     gap = 0.09 + config.layout * (0.8 * gap + draws.normal(0.03, (POSITIONS,)))
-    # Typewriter spacing: a narrow digit stands in the middle of as much room as any other.
+    # Monospacing: narrow digits are centered in the same advance width as others.
     own = width[:POSITIONS]
     own = jnp.where(draws.happens(0.35 * config.layout), jnp.maximum(own, 0.5), own)
     advance = jnp.where(shown, own * stretch + jnp.maximum(gap, 0.02), 0)
@@ -63,7 +63,7 @@ def arrange(draws: RandomDraws, labels: jax.Array, config: GeneratorConfig) -> R
     tilt = draws.normal(0.035 * config.layout, (SLOTS,))
     tilt = tilt * jnp.where(draws.happens(0.25), 2.5, 0.5)
 
-    # Others: beside the row, or above or below it, and partly out of sight.
+    # Other numbers: beside the row, or above or below it, and partly outside the image.
     near = draws.uniform(0.05, 0.35, (OTHERS,))
     present = draws.happens(jnp.array([0.04, 0.04, 0.05]) * config.clutter, (OTHERS,))
     reach = end[-1] / 2 + width[POSITIONS:] / 2 * stretch + near
@@ -73,17 +73,17 @@ def arrange(draws: RandomDraws, labels: jax.Array, config: GeneratorConfig) -> R
 
     middle = jnp.stack([jnp.concatenate([x, other_x]), jnp.concatenate([y, other_y])], -1)
     middle = jnp.where(jnp.concatenate([shown, present])[:, None], middle, AWAY)
-    # Not so much that thin strokes vanish, or holes fill.
+    # Limited, so that thin strokes do not vanish and holes do not fill.
     weight = config.weight * jnp.clip(0.006 + draws.normal(0.012), -0.02, 0.035)
     return Row(font, digit, middle, jnp.stack([width, height], -1), stretch, tilt, weight)
 
 
 def slope(draws: RandomDraws, row: Row, config: GeneratorConfig) -> tuple[Row, jax.Array]:
-    """Slopes the row: what is not done by the digits' places is done by the view.
+    """Slopes the row, by the digits' positions or by the view.
 
     Returns:
-      The row, for some its digits on a diagonal or above each other; and the view, a homography
-      ``[3, 3]`` from the number's frame, whose origin it keeps.
+      The row, in some cases with its digits on a diagonal or above each other; and the view, a
+      homography ``[3, 3]`` from the number's frame that keeps its origin.
     """
     degrees = draws.quantile(svhn_statistics.LEVELS, np.clip(svhn_statistics.SLOPE, -90, 90))
     angle = jnp.deg2rad(degrees) * config.slope
@@ -91,7 +91,7 @@ def slope(draws: RandomDraws, row: Row, config: GeneratorConfig) -> tuple[Row, j
     diagonal = draws.happens(jnp.where(steepness > np.deg2rad(14), 0.6, 0.1))
     diagonal |= steepness > np.deg2rad(35)
 
-    # On a diagonal neighbours are as far apart as they must be, across or down.
+    # On a diagonal, neighbors are as far apart as they need to be, across or down.
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     apart = jnp.minimum(1 / jnp.maximum(cosine, 0.05), 1.75 / jnp.maximum(jnp.abs(sine), 0.05))
     along, lifted = row.middle[:POSITIONS, 0], row.middle[:POSITIONS, 1]
@@ -100,13 +100,13 @@ def slope(draws: RandomDraws, row: Row, config: GeneratorConfig) -> tuple[Row, j
     row = row._replace(middle=jnp.where(diagonal, moved, row.middle))
 
     angle = jnp.where(diagonal, 0.0, angle)
-    # Seen from the side a row slopes and its digits stay upright; a plate that hangs askew turns.
+    # Seen from the side, a row slopes while its digits stay upright; a crooked plate is rotated.
     turn = angle * jnp.where(draws.happens(0.35), 1.0, draws.uniform(0, 0.3))
     lift = jnp.tan(angle - turn)
     turn += draws.normal(0.02 * config.slope)
     slant = -config.shear * (draws.normal(0.07) + draws.happens(0.12) * draws.uniform(0, 0.25))
     sine, cosine = jnp.sin(turn), jnp.cos(turn)
-    # Rotation * lift * slant, multiplied by hand.
+    # The product rotation * lift * slant, see stn_jax.warp.products.
     upright = jnp.stack([slant, 1 + lift * slant])
     across = jnp.stack([jnp.ones(()), lift])
     columns = [
@@ -118,10 +118,10 @@ def slope(draws: RandomDraws, row: Row, config: GeneratorConfig) -> tuple[Row, j
 
 
 def corners(row: Row) -> tuple[jax.Array, jax.Array]:
-    """The corners of the digits' boxes and whether there is such a digit.
+    """The corners of the digits' boxes, and which digits are present.
 
     Returns:
-      ``[POSITIONS, 4, 2]``, number's frame, and bool ``[POSITIONS]``.
+      ``[POSITIONS, 4, 2]``, in the number's frame, and bool ``[POSITIONS]``.
     """
     half = (row.size[:POSITIONS] / 2 + row.weight) * jnp.stack([row.stretch, jnp.ones(())])
     x = half[:, :1] * np.array([-1.0, 1.0, -1.0, 1.0], np.float32)
@@ -135,23 +135,22 @@ def corners(row: Row) -> tuple[jax.Array, jax.Array]:
 def distance(row: Row, positions: jax.Array) -> jax.Array:
     """Signed distance from the digits' outlines, in heights, positive inside.
 
-    The digits lie side by side in one image; each position is looked up in the digit whose box is
-    nearest to it.
+    The digits are side by side in one image; each position samples the digit with the nearest box.
 
     Args:
       row: the digits.
-      positions: ``[..., H, W, 2]``, number's frame.
+      positions: ``[..., H, W, 2]``, in the number's frame.
 
     Returns:
-      ``[..., H, W]``; cut at ``atlas.REACH``.
+      ``[..., H, W]``; clipped to ``atlas.REACH``.
     """
     cells = jnp.asarray(atlas.load().distance)[row.font, row.digit]
     strip = cells.transpose(1, 0, 2).reshape(atlas.CELL, SLOTS * atlas.CELL, 1)
     half = atlas.CELL / 2 / atlas.HEIGHT
-    edge = half - 0.5 / atlas.HEIGHT  # not so near to the next cell that it shows
+    edge = half - 0.5 / atlas.HEIGHT  # far enough from the next cell not to interpolate with it
     nearest = jnp.full(positions.shape[:-1], jnp.inf)
     across = down = jnp.zeros(positions.shape[:-1])
-    for slot in range(SLOTS):  # one at a time: the compiler makes a single pass of it
+    for slot in range(SLOTS):  # the compiler fuses this loop into a single pass
         offset = positions - row.middle[slot]
         cosine, sine = jnp.cos(row.tilt[slot]), jnp.sin(row.tilt[slot])
         x = (offset[..., 0] * cosine + offset[..., 1] * sine) / row.stretch

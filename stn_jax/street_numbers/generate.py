@@ -1,4 +1,4 @@
-"""Draws house numbers: labels, a scene that shows them, and the camera's view of it."""
+"""Generates house numbers: labels, a scene with the digits, and the camera's view of it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +20,11 @@ from stn_jax.street_numbers.random_draws import RandomDraws
 from stn_jax.warp import affine, affine_transform, transforms
 
 NAME = "street_numbers"
-SPLITS = {"train": 235_754, "test": 13_068}  # as many as SVHN has, train and extra together
+SPLITS = {"train": 235_754, "test": 13_068}  # SVHN's sizes; train is SVHN's train and extra
 # Mean and standard deviation of red, green and blue, over 8,192 crops of make("train").
 MEAN = np.array([0.4590, 0.4697, 0.4957], np.float32)
 DEVIATION = np.array([0.2177, 0.2151, 0.2222], np.float32)
-# The same drawn once, to be kept: less of it, but no slower to train on than photographs.
+# The same, rendered once and cached: smaller, but as fast to train on as photographs.
 KEPT = "street_numbers/30k"
 KEPT_SPLITS = {"train": 30_000, "test": 2_000}
 VERSION = "1.0.0"
@@ -33,14 +33,14 @@ _PROJECTIVE = transforms.Projective()
 
 
 class Number(NamedTuple):
-    """A generated crop and what it shows."""
+    """A generated crop and its labels."""
 
     image: jax.Array  # [SIDE, SIDE, 3], float32 in [0, 1]
     labels: jax.Array  # [POSITIONS], int32: digits, then NONE
 
 
 def draw_labels(key: jax.Array) -> jax.Array:
-    """Draws a number as SVHN has them: its length, and the digit at each position given that.
+    """Draws a number with SVHN's statistics: its length, then the digits given the length.
 
     Returns:
       int32 ``[POSITIONS]``: digits, then ``NONE``.
@@ -57,9 +57,9 @@ def draw_labels(key: jax.Array) -> jax.Array:
 
 
 def draw(key: jax.Array, labels: jax.Array, config: GeneratorConfig = AS_IN_SVHN) -> jax.Array:
-    """Draws a crop that shows a number.
+    """Renders a crop of a house number.
 
-    A pure function for one key; ``jax.vmap`` makes a batch of it. Whatever is sampled is sampled by
+    A pure function of one key; use ``jax.vmap`` for batches. All sampling is done by
     :func:`stn_jax.warp.grid_sample` and :func:`stn_jax.warp.affine_transform`.
 
     Args:
@@ -82,7 +82,7 @@ def draw(key: jax.Array, labels: jax.Array, config: GeneratorConfig = AS_IN_SVHN
     draws = RandomDraws(key_layout, 64)
     row, view = digit_row.slope(draws, digit_row.arrange(draws, labels, config), config)
     low, high, pixels = _frame(draws, row, view, labels, config)
-    # JPEG's blocks begin anywhere.
+    # JPEG's blocks may start anywhere.
     origin = jnp.floor(draws.uniform(0, jnp.where(config.jpeg > 0, 8, 0), (2,)))
     origin = jnp.minimum(origin, jnp.floor(SIDE - pixels))
 
@@ -98,7 +98,7 @@ def draw(key: jax.Array, labels: jax.Array, config: GeneratorConfig = AS_IN_SVHN
         pixel=jnp.sqrt(jnp.prod((high - low) / pixels)),
         textures=_textures(key_texture),
     )
-    image = jnp.clip(scene.paint(canvas, row), 0, 1.1)  # a little more than white can be
+    image = jnp.clip(scene.paint(canvas, row), 0, 1.1)  # slightly overexposed white is allowed
     draws = RandomDraws(key_camera, 12)
     image = camera.expose(draws, image, config)
     image = jnp.clip(camera.grain(draws, key_noise, image, config), 0, 1)
@@ -107,7 +107,7 @@ def draw(key: jax.Array, labels: jax.Array, config: GeneratorConfig = AS_IN_SVHN
 
 
 def number(key: jax.Array, config: GeneratorConfig = AS_IN_SVHN) -> Number:
-    """Draws a number and a crop that shows it; ``jax.vmap`` makes a batch of it."""
+    """Draws a number and renders its crop; use ``jax.vmap`` for batches."""
     key_labels, key_image = jax.random.split(key)
     labels = draw_labels(key_labels)
     return Number(draw(key_image, labels, config), labels)
@@ -121,23 +121,23 @@ def make(
     batch_size: int = 256,
     config: GeneratorConfig = AS_IN_SVHN,
 ) -> Split:
-    """Makes a split of a synthetic data set in compiled batches.
+    """Generates a split of a synthetic data set in compiled batches.
 
-    What an example looks like depends on split, seed and its place alone: a longer split begins as
-    a shorter one does.
+    An example depends only on split, seed and its index: a longer split starts with the same
+    examples as a shorter one.
 
     Args:
       split: "train" or "test", which share no keys.
       count: number of examples.
-      seed: of both splits.
-      batch_size: how many are drawn at a time; memory grows with it.
+      seed: seed of both splits.
+      batch_size: examples rendered at a time; memory grows with it.
       config: strengths.
 
     Returns:
       Images uint8 ``[count, SIDE, SIDE, 3]`` and labels int32 ``[count, POSITIONS]``, read-only.
 
     Raises:
-      ValueError: split is another, or count or batch_size is less than 1.
+      ValueError: split is unknown, or count or batch_size is less than 1.
     """
     if count < 1 or batch_size < 1:
         raise ValueError(f"count is {count}, batch_size {batch_size}; expected at least 1")
@@ -148,13 +148,13 @@ def make(
 
 
 def keep(folder: Path) -> Path:
-    """Draws the data set ``street_numbers/30k`` and writes it to a folder of the cache.
+    """Renders the data set ``street_numbers/30k`` and writes it to a folder of the cache.
 
-    Its examples are those of :func:`make` with seed 0. Takes minutes on a CPU, and says how far it
-    is on stderr.
+    Its examples are those of :func:`make` with seed 0. It takes minutes on a CPU; progress is shown
+    on stderr.
 
     Args:
-      folder: the data set's, see :func:`stn_jax.data.cache.write`.
+      folder: the data set's folder, see :func:`stn_jax.data.cache.write`.
 
     Returns, Raises: as :func:`stn_jax.data.cache.write`.
     """
@@ -220,19 +220,19 @@ def _frame(
     labels: jax.Array,
     config: GeneratorConfig,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What is cut out of the view: its corners (low, high) and its pixels, each ``[2]``."""
-    boxes, there = digit_row.corners(row)
+    """The crop of the view: its corners (low, high) and its size in pixels, each ``[2]``."""
+    boxes, present = digit_row.corners(row)
     boxes = jnp.concatenate([boxes, jnp.ones((POSITIONS, 4, 1))], -1)
-    seen = jnp.einsum("ij,pkj->pki", view, boxes, precision=lax.Precision.HIGHEST)
-    seen = seen[..., :2] / seen[..., 2:]
-    tall = jnp.where(there, jnp.ptp(seen[..., 1], axis=1), 0).sum() / there.sum()
-    low = jnp.where(there[:, None, None], seen, jnp.inf).min((0, 1))
-    high = jnp.where(there[:, None, None], seen, -jnp.inf).max((0, 1))
-    # People drew the boxes: rather too large than too small.
+    corners = jnp.einsum("ij,pkj->pki", view, boxes, precision=lax.Precision.HIGHEST)
+    corners = corners[..., :2] / corners[..., 2:]
+    height = jnp.where(present, jnp.ptp(corners[..., 1], axis=1), 0).sum() / present.sum()
+    low = jnp.where(present[:, None, None], corners, jnp.inf).min((0, 1))
+    high = jnp.where(present[:, None, None], corners, -jnp.inf).max((0, 1))
+    # Boxes drawn by annotators tend to be too large rather than too small.
     loose = config.framing * (0.02 + draws.normal(0.035, (2, 2)))
     low, high = low - loose[0], high + loose[1]
 
-    # Grown, as far as there is photograph.
+    # Grown, within the photograph.
     margin = (GROWTH - 1) / 2 * (high - low)
     top = draws.quantile(svhn_statistics.LEVELS, svhn_statistics.TOP)
     bottom = draws.quantile(svhn_statistics.LEVELS, svhn_statistics.BOTTOM)
@@ -241,8 +241,8 @@ def _frame(
     high += margin * jnp.stack([1.0, 1 - cut[1]])
 
     heights = jnp.asarray(svhn_statistics.HEIGHT)[(labels != NONE).sum() - 1]
-    pixels = (high - low) * draws.quantile(svhn_statistics.LEVELS, heights) / tall
-    # A photograph of more pixels than the crop looks no better than one of as many.
+    pixels = (high - low) * draws.quantile(svhn_statistics.LEVELS, heights) / height
+    # A photograph with more pixels than the crop looks no better.
     pixels = SIDE * (jnp.clip(pixels / SIDE, 0, 1)) ** config.resolution
     return low, high, jnp.maximum(pixels, 8.0)
 
@@ -258,7 +258,7 @@ def _textures(key: jax.Array) -> jax.Array:
 
 
 def _inverse(view: jax.Array) -> jax.Array:
-    """The inverse of a homography that keeps the origin where it is."""
+    """The inverse of a homography that keeps the origin."""
     linear = affine.invert(view[:2])
     vanish = -(view[2, 0] * linear[0] + view[2, 1] * linear[1])
     return jnp.concatenate([linear, vanish[None].at[0, 2].set(1.0)])

@@ -1,4 +1,4 @@
-"""How strongly generated house numbers are distorted."""
+"""The strengths of the variations in generated house numbers."""
 
 import dataclasses
 import math
@@ -9,25 +9,25 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GeneratorConfig:
-    """Strengths: 1 is as in SVHN, 0 turns a thing off.
+    """Strengths of the variations: 1 is as in SVHN, 0 turns one off.
 
-    A tree of numbers for JAX: an argument of compiled functions that can change from call to call,
-    and be mapped over.
+    A JAX pytree of numbers: it can be passed to compiled functions without recompilation, and
+    mapped over.
 
     Attributes:
-      slope: of the row of digits, by a turned or sheared plate or digits on a diagonal.
+      slope: of the row of digits, by a rotated or sheared plate or digits on a diagonal.
       shear: slanted digits.
       perspective: digits larger on one side.
-      layout: digits out of line, tilted, loosely or unevenly spaced.
-      framing: boxes off the digits' outlines, and crops cut at the edge of a photograph.
+      layout: misaligned, tilted, loosely or unevenly spaced digits.
+      framing: inaccurate boxes, and crops truncated at the edge of a photograph.
       weight: strokes bolder or lighter than the font's.
       color: hues of digits and background.
       shading: gradients, shadows, raised digits.
       clutter: plates, frames, screws, boards, texture, parts of other digits.
-      resolution: few pixels, as many as SVHN's boxes have.
-      blur: out of focus, fringes of colour, sharpening.
-      noise: of the sensor.
-      jpeg: loss by compression.
+      resolution: low resolution, as in SVHN.
+      blur: defocus, chromatic aberration, sharpening.
+      noise: sensor noise.
+      jpeg: compression loss.
     """
 
     slope: float | jax.Array = 1.0
@@ -47,13 +47,13 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
-            # JAX puts other things into its trees, too.
+            # JAX also puts other objects into its pytrees.
             if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise ValueError(f"setting {name} is {value}; expected a number from 0 (off) on")
+                raise ValueError(f"{name} is {value}; expected a finite number, 0 (off) or more")
 
     @classmethod
     def off(cls, **strengths: float | jax.Array) -> "GeneratorConfig":
-        """All config at 0, but those that are named."""
+        """All strengths 0, except the given ones."""
         return cls(**{field.name: 0.0 for field in dataclasses.fields(cls)} | strengths)
 
 

@@ -1,4 +1,4 @@
-"""Many random numbers of different kinds from one key."""
+"""Random numbers of different distributions from one key."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from jax.typing import ArrayLike
 
 
 class RandomDraws:
-    """Hands out random numbers, drawn all at once: a draw of each its own would compile slowly.
+    """Provides random numbers that are drawn all at once, since many small draws compile slowly.
 
     Args:
       key: a key.
-      count: how many numbers there are; handing out more raises.
+      count: the number of random numbers; using more raises IndexError.
     """
 
     def __init__(self, key: jax.Array, count: int) -> None:
         self._uniform = jax.random.uniform(key, (count,))
-        # The same numbers as quantiles: each serves as the one or the other.
+        # The same numbers as quantiles: each is used in one form or the other.
         self._normal = jax.scipy.special.ndtri(jnp.clip(self._uniform, 1e-4, 1 - 1e-4))
         self._used = 0
 
@@ -36,11 +36,11 @@ class RandomDraws:
         return low + (high - low) * self._take(self._uniform, shape)
 
     def integer(self, count: int, shape: tuple[int, ...] = ()) -> jax.Array:
-        """A whole number from 0 to count - 1, int32."""
+        """An integer from 0 to count - 1, int32."""
         return jnp.minimum(self.uniform(0, count, shape).astype(jnp.int32), count - 1)
 
     def normal(self, deviation: ArrayLike = 1.0, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Normal about 0, cut at 3.7 deviations."""
+        """Normal with mean 0, clipped at 3.7 deviations."""
         return jnp.asarray(deviation) * self._take(self._normal, shape)
 
     def happens(self, probability: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -48,5 +48,5 @@ class RandomDraws:
         return self.uniform(shape=shape) < probability
 
     def quantile(self, levels: Sequence[float], values: ArrayLike | Sequence[float]) -> jax.Array:
-        """With these quantiles, and linear in between."""
+        """A number from a distribution with these quantiles, linear in between."""
         return jnp.interp(self.uniform(), jnp.asarray(levels), jnp.asarray(values))

@@ -1,4 +1,4 @@
-"""The wall with the house number on it: its paint, and the light on it.
+"""The scene: a wall with a house number, its colors, and the illumination.
 
 Convention
     As in :mod:`stn_jax.street_numbers.digit_row`.
@@ -17,23 +17,23 @@ from stn_jax.street_numbers.generator_config import GeneratorConfig
 from stn_jax.street_numbers.random_draws import RandomDraws
 
 GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # luminance of red, green and blue
-# Steps that leave the luminance as it is: towards orange from a violet blue (as paint and daylight
-# have it, not cyan), and towards green from both. One changes red less blue by 1, the other green.
+# Color steps that keep the luminance: from a violet blue (as in paint and daylight, not cyan)
+# towards orange, which changes red minus blue by 1; and towards green.
 WARM = np.array([0.336, -0.042, -0.664], np.float32)
 GREEN = np.array([-0.587, 0.413, -0.587], np.float32)
 
 
 class Paint(NamedTuple):
-    """Colours, ``[3]`` each, in [0, 1] or a little beyond."""
+    """Colors, ``[3]`` each, in [0, 1] or slightly beyond."""
 
     digits: jax.Array
-    ground: jax.Array  # what the digits are on
-    wall: jax.Array  # what is around a plate
-    rim: jax.Array  # of the plate
+    ground: jax.Array  # background of the digits
+    wall: jax.Array  # background of a plate
+    rim: jax.Array  # rim of the plate
 
 
 def mix(draws: RandomDraws, config: GeneratorConfig) -> Paint:
-    """Colours as in SVHN: half of the numbers light on dark, most of them nearly gray."""
+    """Colors as in SVHN: half of the numbers light on dark, most of them nearly gray."""
     light = draws.happens(0.5)
     ground = jnp.where(light, 0.31 + draws.normal(0.13), 0.66 + draws.normal(0.18))
     ground = jnp.clip(ground, 0.06, 0.97)
@@ -53,7 +53,7 @@ def mix(draws: RandomDraws, config: GeneratorConfig) -> Paint:
     hue = jnp.where(light, dark, bright)[draws.integer(5)]
     warm, green = hue * jnp.clip(ground, 0.2, 0.6) / 0.4 * draws.uniform(0.5, 1.1)
     vivid = draws.happens(0.13 * config.color) * (warm * WARM + green * GREEN)
-    # What light there is falls on all of it.
+    # The color of the light affects everything.
     cast = tint(-0.05, jnp.where(draws.happens(0.12), 2.0, 0.75))
 
     def lit(shade: jax.Array) -> jax.Array:
@@ -70,15 +70,15 @@ def mix(draws: RandomDraws, config: GeneratorConfig) -> Paint:
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """What a scene is painted on, and with.
+    """The inputs for painting a scene.
 
     Attributes:
       draws: random numbers.
       config: strengths.
-      positions: ``[H, W, 2]``, number's frame.
-      across: ``[H, W, 2]``: the same in the crop, from (-1, -1) to (1, 1).
-      pixel: ``[]``, a pixel's size in heights; edges are that soft.
-      textures: ``[H, W, 2]``: a coarse and a fine one, normal about 0.
+      positions: ``[H, W, 2]``, in the number's frame.
+      across: ``[H, W, 2]``: the same in the crop's coordinates, from (-1, -1) to (1, 1).
+      pixel: ``[]``, a pixel's size in heights, the width of soft edges.
+      textures: ``[H, W, 2]``: a coarse and a fine one, normal with mean 0.
     """
 
     draws: RandomDraws
@@ -89,16 +89,16 @@ class Canvas:
     textures: jax.Array
 
     def cover(self, signed: jax.Array, softness: ArrayLike = 0.0) -> jax.Array:
-        """How much of each pixel is inside, ``[H, W, 1]``, by its distance from the edge."""
+        """The coverage of each pixel, ``[H, W, 1]``, from its signed distance to the edge."""
         return jnp.clip(signed / (self.pixel + softness) + 0.5, 0, 1)[..., None]
 
     def maybe(self, probability: ArrayLike, value: ArrayLike) -> jax.Array:
-        """The value with this probability, else 0."""
+        """The value with this probability, otherwise 0."""
         return jnp.where(self.draws.happens(probability), value, 0.0)
 
 
 def paint(canvas: Canvas, row: Row) -> jax.Array:
-    """Paints what is seen at each position, ``[H, W, 3]``."""
+    """Paints the scene, ``[H, W, 3]``."""
     colors = mix(canvas.draws, canvas.config)
     boards = _boards(canvas)
     ground = colors.ground * jnp.where(canvas.draws.happens(0.4), boards, 1.0)
@@ -109,7 +109,7 @@ def paint(canvas: Canvas, row: Row) -> jax.Array:
 
 
 def _boards(canvas: Canvas) -> jax.Array:
-    """Boards or bricks: dark lines, and a shade that falls from each to the next; a factor."""
+    """Boards or bricks, as a factor: dark lines, and a gradient from each line to the next."""
     draws = canvas.draws
     period = draws.uniform(0.35, 1.6)
     along = jnp.where(draws.happens(0.3), canvas.positions[..., 0], canvas.positions[..., 1])
@@ -122,18 +122,18 @@ def _boards(canvas: Canvas) -> jax.Array:
 def _plate(
     canvas: Canvas, row: Row, ground: jax.Array, wall: jax.Array, rim: jax.Array
 ) -> jax.Array:
-    """For some a plate: a rectangle with round corners or an oval, a rim, screws, a shadow."""
+    """In some scenes a plate: a rounded rectangle or an oval, with a rim, screws, a shadow."""
     draws, config = canvas.draws, canvas.config
-    box, there = corners(row)
-    reach = jnp.where(there[:, None, None], jnp.abs(box), 0).max((0, 1))
+    box, present = corners(row)
+    reach = jnp.where(present[:, None, None], jnp.abs(box), 0).max((0, 1))
     half = reach + 0.06 + 0.22 * jnp.exp(draws.normal(0.6, (2,)))
-    place = canvas.positions - draws.normal(0.04, (2,))
+    position = canvas.positions - draws.normal(0.04, (2,))
     radius = jnp.minimum(half.min(), 0.02 + canvas.maybe(0.4, draws.uniform(0.05, 0.4)))
-    inner = jnp.abs(place) - (half - radius)
+    inner = jnp.abs(position) - (half - radius)
     outside = jnp.maximum(inner, 0)
     rectangle = radius - jnp.hypot(outside[..., 0], outside[..., 1])
     rectangle -= jnp.minimum(inner.max(-1), 0)
-    oval = place / (half * 1.25)
+    oval = position / (half * 1.25)
     oval = (1 - jnp.hypot(oval[..., 0], oval[..., 1])) * half.min()
     signed = jnp.where(draws.happens(0.06), oval, rectangle)
 
@@ -147,7 +147,7 @@ def _plate(
     plated = around * (1 - inside) + plate * inside
     scene = jnp.where(draws.happens(0.55 * config.clutter), plated, ground)
 
-    # Screws: left and right of the number, or in the corners.
+    # Screws, left and right of the number or in the corners.
     spot = (reach + jnp.array([0.18, 0.02])) * jnp.stack([1.0, canvas.maybe(0.5, 0.9)])
     apart = jnp.abs(canvas.positions) - spot
     dots = canvas.cover(0.055 - jnp.hypot(apart[..., 0], apart[..., 1]))
@@ -156,7 +156,7 @@ def _plate(
 
 
 def _end_of_wall(canvas: Canvas, scene: jax.Array, wall: jax.Array) -> jax.Array:
-    """For some a door frame, a gutter, a neighbour's wall: a band, or all beyond some line."""
+    """In some scenes a door frame, a gutter, a neighbor's wall: a band or a half-plane."""
     draws = canvas.draws
     turn = canvas.maybe(0.4, jnp.pi / 2) + canvas.maybe(0.5, jnp.pi) + draws.normal(0.08)
     beyond = canvas.across[..., 0] * jnp.cos(turn) + canvas.across[..., 1] * jnp.sin(turn)
@@ -167,7 +167,7 @@ def _end_of_wall(canvas: Canvas, scene: jax.Array, wall: jax.Array) -> jax.Array
 
 
 def _digits(canvas: Canvas, row: Row, scene: jax.Array, color: jax.Array) -> jax.Array:
-    """The digits: the shadow that they throw, outlines, light on the edges of raised ones, wear."""
+    """The digits, with shadows, outlines, lit edges of raised digits, and wear."""
     draws, config = canvas.draws, canvas.config
     x, y = canvas.positions[..., 0], canvas.positions[..., 1]
     light = jnp.stack([draws.normal(0.6), 0.7 + draws.normal(0.3)])
@@ -191,7 +191,7 @@ def _digits(canvas: Canvas, row: Row, scene: jax.Array, color: jax.Array) -> jax
 
 
 def _light(canvas: Canvas, scene: jax.Array) -> jax.Array:
-    """Texture, light that falls off, and for some the edge of a shadow, over all of it."""
+    """Texture and illumination of the whole scene: gradients, and sometimes a shadow's edge."""
     draws, config = canvas.draws, canvas.config
     coarse = config.clutter * 0.035 * jnp.exp(draws.normal(0.6))
     fine = config.clutter * 0.009 * jnp.exp(draws.normal(0.7))

@@ -1,13 +1,13 @@
-"""How SVHN's house numbers are distributed: counts and quantiles, the only thing taken from them.
+"""Statistics of SVHN's house numbers: counts and quantiles, the only data taken from SVHN.
 
-Taken from the labels and boxes of the 33,402 training images, of which one, with six digits, is
-left out. ``python -m tools.measure_svhn FILE`` measures them again.
+Measured on the labels and boxes of the 33,402 training images, except one with six digits, by
+``python -m tools.measure_svhn FILE``.
 """
 
-# What the quantiles below are quantiles at.
+# The levels of the quantiles below.
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
-# How often each digit, 0 to 9, stands at each position, for numbers of 1, 2, ... 5 digits.
+# Counts of the digits 0 to 9 at each position, for numbers of 1, 2, ... 5 digits.
 DIGITS = (
     ((54, 679, 683, 574, 622, 599, 527, 465, 480, 454),),
     (
@@ -43,12 +43,12 @@ HEIGHT = (
     (17.0, 17.1, 17.4, 17.8, 18.0, 30.0, 40.0, 45.6, 52.8, 58.6, 60.0),
 )
 
-# From the first digit to the last, in degrees, downwards positive.
+# Slope from the first digit to the last, in degrees, downwards positive.
 SLOPE = (-90.0, -38.2, -19.4, -12.2, -5.4, 0.0, 3.8, 8.7, 12.9, 24.8, 175.2)
 
-# Between neighbours' boxes, in heights of the digits.
+# Gap between neighboring boxes, in heights of the digits.
 GAP = (-1.929, -0.281, -0.15, -0.107, -0.053, 0.0, 0.047, 0.1, 0.143, 0.294, 2.976)
 
-# How much of the margin of 15 % is in the photograph, above and below.
+# Fraction of the 15 % margin that is within the photograph, above and below.
 TOP = (0.0, 0.13, 0.26, 0.35, 0.69, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 BOTTOM = (0.0, 0.0, 0.33, 0.56, 0.95, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)

@@ -1,4 +1,4 @@
-"""From a configuration to a run: the data, then the task, the network, and their devices."""
+"""Builds a run from a configuration: data, task, network and device placement."""
 
 import jax
 import jax.numpy as jnp
@@ -6,23 +6,23 @@ import jax.numpy as jnp
 from stn_jax.data import sources
 from stn_jax.data.tasks import Task, make_task
 from stn_jax.models import create_model
-from stn_jax.training.config import COUNTABLE, Config, ConfigError
+from stn_jax.training.config import MAX_COUNT, Config, ConfigError
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run, model_options
 from stn_jax.training.step import Data
 
 
-def assemble(config: Config, *, mesh: str | None = None, alone: bool = False) -> Run:
-    """Loads the data (see :func:`stn_jax.data.sources.load`) and makes the network.
+def assemble(config: Config, *, mesh: str | None = None, single_device: bool = False) -> Run:
+    """Loads the data (see :func:`stn_jax.data.sources.load`) and builds the network.
 
     Args:
-      config: what is to be trained, or was.
-      mesh: in place of the configuration's.
-      alone: on one device, in every process, whatever the configuration says.
+      config: the run's configuration.
+      mesh: overrides the configuration's mesh.
+      single_device: use one device in every process, whatever the configuration says.
 
     Raises:
       ConfigError: the configuration does not fit the data.
-      DataError: the data cannot be had.
+      DataError: the data cannot be loaded.
     """
     source = sources.load(
         config.dataset,
@@ -32,7 +32,7 @@ def assemble(config: Config, *, mesh: str | None = None, alone: bool = False) ->
     )
     train, test = _splits(config, source)
     task = task_of(config, source)
-    placement = None if alone else Placement.choose(config, mesh)
+    placement = None if single_device else Placement.choose(config, mesh)
     data = _on_devices(config, source, train, task, placement)
     options = model_options(config, source.num_classes)
     model = create_model(config.task, config.variant, **options)
@@ -40,7 +40,7 @@ def assemble(config: Config, *, mesh: str | None = None, alone: bool = False) ->
 
 
 def _splits(config: Config, source: sources.Source) -> tuple[sources.Split, sources.Split]:
-    """What is trained on, and what is evaluated on; ConfigError where there is too little."""
+    """The training and evaluation splits. ConfigError: there are too few images."""
     train, test = source.train, source.test
     if config.holdout:
         kept = len(train.images) - config.holdout
@@ -49,13 +49,12 @@ def _splits(config: Config, source: sources.Source) -> tuple[sources.Split, sour
     if config.batch_size > len(train.images):
         raise ConfigError(
             f"batch_size is {config.batch_size}, but {config.dataset} has {len(train.images)} "
-            f"training images ({config.holdout} held out); expected no more than that"
+            f"training images ({config.holdout} held out); expected at most that many"
         )
     steps = len(train.images) // config.batch_size * config.epochs
-    if steps > COUNTABLE:
+    if steps > MAX_COUNT:
         raise ConfigError(
-            f"epochs is {config.epochs}, which makes {steps} steps; expected no more than "
-            f"{COUNTABLE}"
+            f"epochs is {config.epochs}, which makes {steps} steps; expected at most {MAX_COUNT}"
         )
     return train, test
 
@@ -67,25 +66,25 @@ def _on_devices(
     task: Task,
     placement: Placement | None,
 ) -> Data:
-    """The training set on the run's devices, with what normalizes it."""
+    """The training set on the run's devices, with its normalization statistics."""
     if placement is None or placement.single:
-        # On CPU this takes the mapped file as it is, where jnp.asarray would copy it.
+        # On CPU this uses the memory-mapped file directly; jnp.asarray would copy it.
         images = jax.device_put(train.images)
         statistics = task.statistics(config.dataset, images, source.statistics)
         return Data(images, jnp.asarray(train.labels), *statistics)
-    # No device need have room for all images. What is measured on them is measured by the host, so
-    # that it is the same everywhere.
-    with jax.default_device(_host()):
+    # The whole training set may not fit on one device. The host computes the statistics, so that
+    # they are the same everywhere.
+    with jax.default_device(_cpu_device()):
         measured = task.statistics(config.dataset, train.images, source.statistics)
-    statistics = placement.put(jax.device_get(measured), placement.whole)
+    statistics = placement.put(jax.device_get(measured), placement.replicated)
     return Data(*placement.put_examples((train.images, train.labels)), *statistics)
 
 
 def task_of(config: Config, source: sources.Source) -> Task:
-    """The configuration's task on a data set.
+    """The configuration's task for a data set.
 
     Raises:
-      ConfigError: they do not fit together.
+      ConfigError: the task and the data set are incompatible.
     """
     task = make_task(config.task, config.recipe)
     found, expected = source.train.labels.shape[1:], (task.positions,) if task.positions else ()
@@ -100,13 +99,13 @@ def task_of(config: Config, source: sources.Source) -> Task:
     elif config.crop >= source.train.images.shape[1]:
         raise ConfigError(
             f"crop is {config.crop}, but the images of {config.dataset} have"
-            f" {source.train.images.shape[1]} pixels a side; expected less, or 0"
+            f" {source.train.images.shape[1]} pixels per side; expected less, or 0"
         )
     return task.cropped(config.crop) if config.crop else task
 
 
-def _host() -> jax.Device | None:
-    """The CPU as a device; None where JAX was told to do without."""
+def _cpu_device() -> jax.Device | None:
+    """The CPU device; None if JAX runs without its CPU backend."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -1,32 +1,28 @@
 """Checkpoints: a run's states on disk, whole or not at all, and checked before they are used.
 
-A checkpoint is a folder named by its step. In it, ``default/`` is what Orbax makes of the state,
-``log.json`` what was measured since the last line of metrics.jsonl, ``digests.json`` the SHA-256
-of every file. It is written under another name and renamed once all of it is on disk, so that a
-process can be killed at any moment.
+A checkpoint is one file, ``STEP.safetensors``: the state's arrays, named by their path in it, and
+as metadata what was measured since the last line of metrics.jsonl. It appears under its name once
+all of it is on disk, so that a process can be killed at any moment. Earlier versions wrote folders,
+see :mod:`stn_jax.training.orbax_checkpoints`.
 """
 
-import contextlib
-import errno
-import hashlib
-import json
-import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from stn_jax.files import UNFINISHED, make_folder, rename, sync_tree
+from stn_jax import tensor_file
+from stn_jax.files import UNFINISHED, rename
+from stn_jax.tensor_file import SUFFIX, DamagedFileError, leaves_by_name
+from stn_jax.training import orbax_checkpoints
 from stn_jax.training.step import State
 from stn_jax.training.workdir import WorkdirError
 
-_DIGESTS, _LOG, _STATE = "digests.json", "log.json", "default"
-_DOOMED, _DAMAGED = ".doomed", ".damaged"
+_DAMAGED = ".damaged"
 
 
 class Saved(NamedTuple):
@@ -37,50 +33,23 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run, by step; the newest ones are kept. To be used as a context.
+    """The checkpoints of a run, by step; the newest ones are kept.
 
-    States are for one device: see :meth:`stn_jax.training.run.Run.put` and ``fetch``.
+    States are for one device: see :meth:`stn_jax.training.run.Run.put` and ``fetch``. Each process
+    reads for itself, and waits for no other.
 
     Args:
       folder: of the checkpoints.
       keep: how many of them.
-
-    Raises:
-      WorkdirError: Orbax cannot open a folder of that name.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
-        # Orbax takes a second to import; those who train without checkpoints need not have it.
-        import orbax.checkpoint as ocp
-
         self.folder = folder.absolute()
         self.keep = keep
-        check_name(self.folder)
-        self._args = ocp.args
-        # Each process reads for itself, and the first alone writes: nobody waits for others.
-        me = jax.process_index()
-        alone: dict[str, Any] = {}
-        if jax.process_count() > 1:
-            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
-                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-            )
-        with _without_orbax_log():
-            self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler(**alone), **alone)
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with _without_orbax_log():
-            self._orbax.close()
 
     def steps(self) -> list[int]:
         """The steps of which there are checkpoints, rising."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        return sorted(int(name) for name in names if re.fullmatch(r"\d+", name))
+        return sorted({step for step, _ in self._stored()})
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step; None where there is none."""
@@ -97,24 +66,15 @@ class Checkpoints:
           WorkdirError: it cannot be written. The earlier checkpoints are as they were.
         """
         step = int(state["step"])
-        path, draft = self.folder / str(step), self.folder / f"{step}{UNFINISHED}"
         try:
-            self._discard(draft)
-            make_folder(draft)
-            _check_room(draft, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
-            with _without_orbax_log():
-                self._orbax.save(draft / _STATE, args=self._args.StandardSave(state))
-            (draft / _LOG).write_text(json.dumps(log))
-            (draft / _DIGESTS).write_text(json.dumps(_digests(draft), indent=2))
-            sync_tree(draft)
-            if path.exists():
-                self._discard(path)
-            rename(draft, path)
+            arrays = leaves_by_name(jax.device_get(state))
+            tensor_file.write(self.folder / f"{step}{SUFFIX}", arrays, {"log": log})
+            kept = self.steps()[-self.keep :]
+            for each, path in self._stored():
+                if each not in kept:
+                    _delete(path)
         except Exception as error:
-            shutil.rmtree(draft, ignore_errors=True)
             raise WorkdirError(self._not_written(step, error)) from error
-        for old in self.steps()[: -self.keep]:
-            self._discard(self.folder / str(old))
 
     def restore(self, like: Any, *, mend: bool = False) -> Saved | None:
         """Reads the newest checkpoint that is whole; says which are not.
@@ -128,68 +88,48 @@ class Checkpoints:
           What it holds, or None where there is no checkpoint.
 
         Raises:
-          WorkdirError: a checkpoint is whole, but not of this network, or cannot be read.
+          WorkdirError: a checkpoint is whole, but not of this network, or may not be read.
         """
         if mend:
             self._tidy()
-        for step in reversed(self.steps()):
-            path = self.folder / str(step)
-            damage = _damage(path)
-            if damage is None:
-                try:
-                    return self.read(step, like)
-                except OSError as error:
-                    raise WorkdirError(
-                        f"checkpoint {path} cannot be read: {error.strerror or error}"
-                    ) from error
-                except Exception as error:
-                    if (path / _DIGESTS).exists():
-                        raise WorkdirError(
-                            f"checkpoint {path} does not fit this network or this version: "
-                            f"{_last_line(error)}; train in a new workdir"
-                        ) from error
-                    damage = _last_line(error)
-            where = f"it is now {self._set_aside(path).name}" if mend else "it is left out"
-            print(f"checkpoint {path} is damaged ({damage}); {where}", file=sys.stderr, flush=True)
+        for _, path in self._stored():
+            try:
+                return _read(path, like)
+            except PermissionError as error:
+                raise WorkdirError(f"cannot read checkpoint {path}: {error.strerror}") from error
+            except (OSError, DamagedFileError) as error:
+                where = f"it is now {_set_aside(path).name}" if mend else "it is left out"
+                print(f"checkpoint {path} is damaged ({error}); {where}", file=sys.stderr)
+                sys.stderr.flush()
         return None
 
     def read(self, step: int, like: Any) -> Saved:
-        """Reads a checkpoint that is whole."""
-        path = self.folder / str(step)
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
-        )
-        with _without_orbax_log():
-            state = self._orbax.restore(path / _STATE, args=self._args.StandardRestore(abstract))
-        log = path / _LOG
-        return Saved(state, json.loads(log.read_text()) if log.exists() else None)
+        """Reads the checkpoint of a step, which is there and whole.
 
-    def _set_aside(self, path: Path) -> Path:
-        aside, number = path.with_name(path.name + _DAMAGED), 1
-        while aside.exists():
-            number += 1
-            aside = path.with_name(f"{path.name}{_DAMAGED}-{number}")
-        return rename(path, aside)
+        Raises:
+          WorkdirError: as :meth:`restore`.
+          OSError, DamagedFileError: it is not.
+        """
+        return _read(dict(reversed(self._stored()))[step], like)
+
+    def _stored(self) -> list[tuple[int, Path]]:
+        """Steps and checkpoints, newest first; of one step a file before a folder."""
+        try:
+            names = sorted(os.listdir(self.folder), reverse=True)
+        except FileNotFoundError:
+            return []
+        matches = [re.fullmatch(rf"([0-9]+)({re.escape(SUFFIX)})?", name) for name in names]
+        found = [(int(match[1]), self.folder / match[0]) for match in matches if match]
+        return sorted(found, key=lambda each: each[0], reverse=True)
 
     def _tidy(self) -> None:
-        """Deletes what killed processes have left."""
-        for pattern in (f"*{UNFINISHED}", f"*{_DOOMED}", "*.orbax-checkpoint-tmp*"):
+        """Deletes what killed processes have left; the last two are of earlier versions."""
+        for pattern in (f"*{UNFINISHED}", "*.doomed", "*.orbax-checkpoint-tmp*"):
             for path in self.folder.glob(pattern):
-                shutil.rmtree(path)
-
-    def _discard(self, path: Path) -> None:
-        """Deletes a folder; where that is cut off, what is left goes by another name."""
-        if path.exists():
-            doomed = path.with_name(f"{path.name}{_DOOMED}")
-            shutil.rmtree(doomed, ignore_errors=True)
-            shutil.rmtree(rename(path, doomed))
+                _delete(path)
 
     def _not_written(self, step: int, error: Exception) -> str:
-        # TensorStore puts the system's error code into its message.
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        number = int(code[1]) if code else getattr(error, "errno", None)
-        why = os.strerror(number) if number else _last_line(error)
+        why = getattr(error, "strerror", None) or str(error)
         last = self.latest_step()
         kept = "there is none from before" if last is None else f"the last is step {last}"
         return (
@@ -198,92 +138,39 @@ class Checkpoints:
         )
 
 
-# Bytes that a checkpoint takes beside its arrays.
-_MARGIN = 2**18
-
-
-def _check_room(folder: Path, size: int) -> None:
-    """OSError where so many bytes do not fit on the disk, while Orbax is not yet in the middle."""
-    allocate = getattr(os, "posix_fallocate", None)  # macOS has none
-    if allocate is None:
-        disk = os.statvfs(folder)
-        if disk.f_bavail * disk.f_frsize < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return
-    path = folder / "room"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        allocate(descriptor, 0, size)
-    finally:
-        os.close(descriptor)
-        path.unlink()
-
-
-def check_name(folder: Path) -> None:
-    """WorkdirError where Orbax, which takes UTF-8, cannot open a folder of that name."""
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
+def _read(path: Path, like: Any) -> Saved:
+    """Reads a checkpoint, as arrays on the first device of this process."""
+    arrays, metadata = (orbax_checkpoints if path.suffix != SUFFIX else tensor_file).read(path)
+    expected = {name: _kind(x) for name, x in leaves_by_name(like).items()}
+    found = {name: _kind(x) for name, x in arrays.items()}
+    if different := tensor_file.differences(found, expected):
         raise WorkdirError(
-            f"checkpoints cannot be kept in {folder}: under this locale Python reads names as "
-            f"{sys.getfilesystemencoding()}, and this one has other characters. Set PYTHONUTF8=1, "
-            "or a locale of UTF-8 such as LC_ALL=C.UTF-8"
-        ) from None
+            f"checkpoint {path} does not fit this network or this version: {different}; train in "
+            "a new workdir"
+        )
+    here = jax.local_devices()[0]
+    # Steps write their results over the state, and must not find NumPy's memory there.
+    leaves = [jax.device_put(arrays[name], here, may_alias=False) for name in expected]
+    return Saved(jax.tree.unflatten(jax.tree.structure(like), leaves), metadata["log"])
 
 
-class _NotOrbax(logging.Filter):
-    """Leaves out what Orbax says of its own work; what goes wrong it raises."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in Path(record.pathname).parts
+def _kind(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
 
 
-@contextlib.contextmanager
-def _without_orbax_log() -> Iterator[None]:
-    """Keeps Orbax's lines, and nobody else's, out of absl's log."""
-    logger, left_out = logging.getLogger("absl"), _NotOrbax()
-    logger.addFilter(left_out)
-    try:
-        yield
-    finally:
-        logger.removeFilter(left_out)
+def _set_aside(path: Path) -> Path:
+    aside, number = path.with_name(path.name + _DAMAGED), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}{_DAMAGED}-{number}")
+    return rename(path, aside)
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file, by its path in the folder."""
-    digests = {}
-    for path in _files(folder):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        digests[path.relative_to(folder).as_posix()] = digest
-    return digests
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None where they are as they were written."""
-    try:
-        expected = json.loads((folder / _DIGESTS).read_text())
-        found = _digests(folder)
-    except FileNotFoundError:
-        # Before there were digests, Orbax's own manager wrote the folder.
-        old = (folder / "_CHECKPOINT_METADATA").exists()
-        return None if old else f"{_DIGESTS} is missing"
-    except (OSError, ValueError) as error:
-        return f"{_DIGESTS} or another file cannot be read: {_last_line(error)}"
-    found.pop(_DIGESTS)
-    if not isinstance(expected, dict):
-        return f"{_DIGESTS} holds something else"
-    for name in sorted({*expected, *found}):
-        if name not in found:
-            return f"{name} is missing"
-        if found[name] != expected.get(name):
-            return f"{name} is not as it was written"
-    return None
+def _delete(path: Path) -> None:
+    """Deletes a checkpoint; where that is cut off, what is left of a folder has another name."""
+    if path.is_dir():
+        if path.suffix != UNFINISHED:
+            path = rename(path, path.with_name(f"{path.name}{UNFINISHED}"))
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

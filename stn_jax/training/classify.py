@@ -1,4 +1,4 @@
-"""What a network says of a user's own pictures, and how far that can be trusted."""
+"""Classifies a user's own images and flags predictions that may be wrong."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,23 +14,24 @@ from stn_jax.training.config import ConfigError
 from stn_jax.training.run import Run
 from stn_jax.warp import affine
 
-# An answer less likely than the first is not sure; a second one more likely than this fraction of
-# the first is close. Of the digits that are right, few are (docs/photographs.md).
-_SURE, _CLOSE = 0.6, 0.5
+# A prediction is doubtful if its probability is below _MIN_PROBABILITY, or if the runner-up's is
+# more than _MAX_RUNNER_UP of it. Few correct predictions are (docs/photographs.md).
+_MIN_PROBABILITY, _MAX_RUNNER_UP = 0.6, 0.5
 
 
-class Answer(NamedTuple):
-    """What a network says of a picture.
+class Classification(NamedTuple):
+    """A network's prediction for an image file.
 
     Attributes:
-      file: the picture's.
-      label: the digit, or the number, as one writes it.
-      probability: how likely the network takes it to be.
-      runner_up: the next likely label, and ``runner_up_probability``.
-      doubts: in words, why the answer may be wrong; empty where nothing speaks against it.
-      box: left, top, right, bottom of what was read, in pixels of the picture.
-      degrees: by how much the transformer turned it; None without a transformer.
-      zoom: how much larger it made a house number; None for digits.
+      file: path of the image.
+      label: the digit or house number, as text.
+      probability: the network's probability of that label.
+      runner_up: the second most likely label.
+      runner_up_probability: its probability.
+      doubts: reasons why the prediction may be wrong, as text; empty if there are none.
+      box: the region that was read: left, top, right, bottom in pixels of the image.
+      degrees: rotation applied by the transformer; None without a transformer.
+      zoom: magnification of a house number by the transformer; None for digits.
     """
 
     file: str
@@ -52,21 +53,21 @@ class Answer(NamedTuple):
         return line + (f"; doubtful: {'; '.join(self.doubts)}" if self.doubts else "")
 
 
-class Classified(NamedTuple):
-    """What a network says of pictures, and what there is to show of it.
+class ClassifiedImages(NamedTuple):
+    """Predictions for several images, and the arrays needed to draw them.
 
     Attributes:
-      answers: one for each picture.
-      readings: what was read from each.
-      seen: what the network was given, ``[N, H, W, C]`` in [0, 1].
-      aligned: what its transformer made of it, ``[N, H', W', C]`` in [0, 1].
-      outlines: corners of what the transformer shows, ``[N, 5, 2]`` as (x, y) in [-1, 1]; None
+      predictions: one for each image.
+      readings: the digit or number extracted from each file.
+      inputs: the network's inputs, ``[N, H, W, C]`` in [0, 1].
+      aligned: the transformer's outputs, ``[N, H', W', C]`` in [0, 1].
+      outlines: closed outlines of the sampled regions, ``[N, 5, 2]`` as (x, y) in [-1, 1]; None
         without a transformer.
     """
 
-    answers: list[Answer]
+    predictions: list[Classification]
     readings: list[Reading]
-    seen: np.ndarray
+    inputs: np.ndarray
     aligned: np.ndarray
     outlines: np.ndarray | None
 
@@ -77,101 +78,104 @@ def classify(
     files: Sequence[str | Path],
     name: str,
     box: Sequence[float] | None = None,
-) -> Classified:
+) -> ClassifiedImages:
     """Classifies a user's images of digits or house numbers.
 
     Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
-      files: image files, one digit in each; for task svhn one house number.
-      name: of the network, for messages.
-      box: where in a photograph the house number is: left, top, right, bottom in pixels.
+      run: the trained run.
+      params: parameters of one seed.
+      files: image files, each with one digit; for task svhn with one house number.
+      name: name of the network, for messages.
+      box: location of the house number in a photograph: left, top, right, bottom in pixels.
 
     Raises:
-      ConfigError: the network sees neither gray images nor house numbers, or the box is for
-        something else than one house number.
-      DataError: a file shows nothing, or is no image that can be read.
+      ConfigError: the network takes neither gray images nor house numbers, or a box is given for
+        anything but a single house number.
+      DataError: a file is not a readable image, or no digit is found in it.
     """
     if box is not None and (not run.task.positions or len(files) > 1):
         what = f"{len(files)} files" if run.task.positions else run.config.task
-        raise ConfigError(f"--box goes with one photograph and a run of task svhn; here: {what}")
-    readings = _readings(run, files, name, box)
-    given = _at_network_size(run, np.stack([reading.image for reading in readings]))
-    seen = (jnp.asarray(given, jnp.float32) / 255 - run.data.mean) / run.data.deviation
-    logits, details = run.apply(params, seen)
+        raise ConfigError(f"--box needs one photograph and a run of task svhn; found {what}")
+    readings = _read(run, files, name, box)
+    images = _pad_or_crop(run, np.stack([reading.image for reading in readings]))
+    inputs = (jnp.asarray(images, jnp.float32) / 255 - run.data.mean) / run.data.deviation
+    logits, details = run.apply(params, inputs)
     probability = np.asarray(jax.nn.softmax(logits))
     pose = run.pose(details)
-    answers = [
-        _answer(run, str(file), reading, probability[i], None if pose is None else pose[i])
+    predictions = [
+        _classification(run, str(file), reading, probability[i], None if pose is None else pose[i])
         for i, (file, reading) in enumerate(zip(files, readings, strict=True))
     ]
     outlines = None
     if pose is not None:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]], np.float32)
         outlines = corners @ np.asarray(pose)[..., :2].mT + np.asarray(pose)[:, None, :, 2]
-    return Classified(
-        answers, readings, run.denormalize(seen), run.aligned(seen, details), outlines
+    return ClassifiedImages(
+        predictions, readings, run.denormalize(inputs), run.aligned(inputs, details), outlines
     )
 
 
-def two_likeliest(probability: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """The likeliest labels of an image and those after them, with their probabilities.
+def top_two(probability: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """The most likely and the second most likely labels of an image.
 
     Args:
       probability: ``[positions, classes]``, two classes or more.
 
     Returns:
-      Labels ``[positions]`` and the probability of all of them, twice.
+      Two pairs: labels ``[positions]`` and their joint probability.
     """
     order = np.argsort(probability, axis=-1)
     ends = np.take_along_axis(probability, order[:, -2:], -1)
     first = order[:, -1]
-    # The second differs where that costs least.
-    costs = ends[:, 0] / np.maximum(ends[:, 1], np.finfo(np.float32).tiny)
-    where = int(costs.argmax())
+    # The second best changes the one position where the probability drops least.
+    ratios = ends[:, 0] / np.maximum(ends[:, 1], np.finfo(np.float32).tiny)
+    position = int(ratios.argmax())
     second = first.copy()
-    second[where] = order[where, -2]
-    sure = ends[:, 1].prod()
-    return [(first, float(sure)), (second, float(sure * costs[where]))]
+    second[position] = order[position, -2]
+    best = ends[:, 1].prod()
+    return [(first, float(best)), (second, float(best * ratios[position]))]
 
 
-def doubts_of(probability: np.ndarray, form: Callable[[np.ndarray], str]) -> tuple[str, ...]:
-    """What speaks against an answer, going by its probabilities alone: in words.
+def probability_doubts(
+    probability: np.ndarray, format_label: Callable[[np.ndarray], str]
+) -> tuple[str, ...]:
+    """Reasons to doubt a prediction, judged by its probabilities alone; as text.
 
     Args:
-      probability: as for :func:`two_likeliest`.
-      form: writes labels ``[positions]`` as a user does.
+      probability: as for :func:`top_two`.
+      format_label: formats labels ``[positions]`` as text.
     """
-    (first, sure), (second, close) = two_likeliest(probability)
-    if close > _CLOSE * sure:
-        return (f"{form(first)} and {form(second)} ({100 * close:.1f} %) are close",)
-    return ("the network is not sure",) if sure < _SURE else ()
+    (first, best), (second, next_best) = top_two(probability)
+    if next_best > _MAX_RUNNER_UP * best:
+        labels = f"{format_label(first)} and {format_label(second)}"
+        return (f"{labels} ({100 * next_best:.1f} %) are close",)
+    return ("the network is not sure",) if best < _MIN_PROBABILITY else ()
 
 
-def _answer(
+def _classification(
     run: Run, file: str, reading: Reading, probability: np.ndarray, pose: jax.Array | None
-) -> Answer:
+) -> Classification:
     by_position = probability.reshape(-1, probability.shape[-1])
 
-    def form(labels: np.ndarray) -> str:
+    def format_label(labels: np.ndarray) -> str:
         return run.task.format_label(labels if run.task.positions else labels[0])
 
-    (first, sure), (second, close) = two_likeliest(by_position)
-    shape = run.seen_shape()[:2]
-    return Answer(
+    (first, best), (second, next_best) = top_two(by_position)
+    shape = run.input_shape()[:2]
+    return Classification(
         file,
-        form(first),
-        sure,
-        form(second),
-        close,
-        reading.doubts + doubts_of(by_position, form),
+        format_label(first),
+        best,
+        format_label(second),
+        next_best,
+        reading.doubts + probability_doubts(by_position, format_label),
         reading.box,
         None if pose is None else float(POSE_COMPONENTS["angle"].predicted(pose, shape)),
         None if pose is None or not run.task.positions else 1 / float(affine.scale(pose)),
     )
 
 
-def _readings(
+def _read(
     run: Run, files: Sequence[str | Path], name: str, box: Sequence[float] | None
 ) -> list[Reading]:
     if run.task.positions:
@@ -179,18 +183,18 @@ def _readings(
     side, channels = run.data.images.shape[2:]
     if channels != 1:
         raise ConfigError(
-            f"{name} was trained on images of {channels} channels ({run.config.dataset}); "
-            "--image reads gray digits and house numbers: name a run on MNIST, on a data set "
-            "like it, or of task svhn"
+            f"{name} was trained on images with {channels} channels ({run.config.dataset}); "
+            "--image reads gray digits and house numbers: use a run on MNIST or a similar data "
+            "set, or of task svhn"
         )
     return [read_digit(file, side) for file in files]
 
 
-def _at_network_size(run: Run, images: np.ndarray) -> np.ndarray:
-    """Images in the middle of what the run's network sees, or their middle: ``[N, H, W, C]``."""
-    margin = run.seen_shape()[0] - images.shape[1]
+def _pad_or_crop(run: Run, images: np.ndarray) -> np.ndarray:
+    """Images centered in, or cropped to, the network's input shape: ``[N, H, W, C]``."""
+    margin = run.input_shape()[0] - images.shape[1]
     if margin < 0:
-        start, side = -margin // 2, run.seen_shape()[0]
+        start, side = -margin // 2, run.input_shape()[0]
         return images[:, start : start + side, start : start + side]
     before = margin // 2
     return np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))

@@ -1,4 +1,4 @@
-"""The configuration of a run: its fields, what they may be, and how they are read and compared."""
+"""The configuration of a run: its fields, and how they are checked, read and compared."""
 
 import dataclasses
 import json
@@ -11,90 +11,91 @@ from stn_jax.models import create_model
 from stn_jax.models.networks import RECIPES, Variant
 from stn_jax.training.config_checks import (
     CHOICES,
-    COUNTABLE,
+    MAX_COUNT,
     RANGES,
     ConfigError,
     check_choices,
     check_ranges,
+    coerce,
     mesh_axes,
     profiled_steps,
-    typed,
 )
 
-__all__ = ["COUNTABLE", "Config", "ConfigError", "mesh_axes"]
+__all__ = ["MAX_COUNT", "Config", "ConfigError", "mesh_axes"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is trained, on what, and how. Defaults: the study's networks, a modern short schedule.
+    """A run's settings. Defaults: the study's networks on a short, modern schedule.
 
     Attributes:
-      task: rotated_mnist, translated_mnist, scaled_mnist, svhn (whole house numbers; an image
-        counts as right where all digits are) or svhn_cropped (single digits).
+      task: rotated_mnist, translated_mnist, scaled_mnist, svhn (whole house numbers; an image is
+        correct only if all its digits are) or svhn_cropped (single digits).
       variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2 (svhn: to 8).
-      recipe: published, the networks and distortions of the authors' code; or legacy, what this
-        package had before on scaled_mnist and, for stn-c0, on svhn and svhn_cropped: see
-        create_model and stn_jax.data.tasks. What was stored without it is read as it was made.
-        Where both are the same it is published.
+      recipe: published, the networks and distortions of the authors' code; or legacy, those of
+        earlier versions of this package on scaled_mnist and, for stn-c0, on svhn and svhn_cropped:
+        see create_model and stn_jax.data.tasks. Stored configurations without a recipe are read
+        as legacy. Where the two are identical it is published.
       dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
         data set with square images: mnist, fashion_mnist, kmnist, svhn_cropped, ...; for task svhn
         svhn_numbers.
       data_dir: TFDS's folder of prepared data; "" for its default.
       manual_dir: folder with the data set's original files, so that nothing is downloaded.
       cache_dir: folder of the decoded arrays; "" for the default.
-      seeds: one network is trained for each, all in one program.
+      seeds: one network is trained for each seed, all in one program.
       epochs, batch_size: an epoch drops the examples that do not fill its last batch.
-      microbatch: how many of a batch's examples at once; the parts' gradients are averaged, which
-        takes the memory of one part and changes rounding alone. 0: all, but on one CPU without
-        theta_clip fewer (64 of 28x28 pixels, 32 of larger images), which is faster there. With
-        theta_clip each look costs parts a forward and half a backward pass more.
-      holdout: this many training examples, the last ones, are not trained on and take the test
-        set's place in the evaluation; to choose settings by.
+      microbatch: examples per microbatch; gradients are accumulated over a batch's microbatches,
+        which needs the memory of one and changes only rounding. 0: the whole batch, but on a
+        single CPU without theta_clip fewer (64 of 28x28 pixels, 32 of larger images), which is
+        faster there. With theta_clip and several microbatches, each iteration of the transformer
+        costs another forward and half a backward pass.
+      holdout: this many training examples, the last ones, are held out of training and evaluated
+        in place of the test set, for choosing settings.
       learning_rate: the schedule's peak.
-      localization_rate: the localization network's learning rate, as a multiple of the others'.
-      localization_optimizer: adam, or sgd as for all others, with which aligning takes many more
-        epochs (and a higher localization_rate).
-      localization_decay: share of the steps, the last ones, over which Adam's rate falls to a
-        hundredth, under schedule one_cycle.
+      localization_rate: the localization network's learning rate, as a multiple of learning_rate.
+      localization_optimizer: adam, or sgd as for all other parameters, which needs many more
+        epochs (and a higher localization_rate) to learn to align.
+      localization_decay: under schedule one_cycle, final fraction of the steps over which Adam's
+        rate falls to a hundredth.
       schedule: one_cycle (rises, then falls along a cosine), step (falls to a tenth several times,
-        at equal distances) or constant.
-      step_drops: how many times in schedule step; 2, after each third, in the paper on MNIST.
-      warmup: share of the steps in which one_cycle rises.
+        at equal intervals) or constant.
+      step_drops: number of drops of schedule step; the paper has 2 on MNIST, after each third.
+      warmup: fraction of the steps during which one_cycle rises.
       momentum: Nesterov momentum of SGD.
-      label_smoothing: share of the target's probability that is spread evenly over all classes. The
-        loss then keeps falling where digits are aligned better, also once all are classified right.
+      label_smoothing: fraction of the target's probability that is spread evenly over all classes.
+        Better alignment then lowers the loss even once all digits are classified correctly.
       weight_decay: L2 penalty on kernels.
-      clip_norm: gradients of a larger global norm are scaled down to it; 0 turns it off.
-      iterations: how many times the transformer looks.
-      window: what share of each side, in the middle, the warped array shows before the transformer
-        has learned to look elsewhere: 1, the whole, in the paper; 0.5 keeps the resolution where
-        the warped array's sides are half the input's (translated_mnist).
-      transform: what it may do: rotation, attention (scale and shift), similarity, affine,
+      clip_norm: gradients with a larger global norm are scaled down to it; 0 turns it off.
+      iterations: number of iterations of the transformer.
+      window: central fraction of each side that the untrained transformer shows (crop_fraction of
+        SpatialTransformer): 1, everything, in the paper; 0.5 keeps the resolution where the
+        warped array's sides are half the input's (translated_mnist).
+      transform: family of transforms: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
-      theta_clip: an image's gradient with respect to its transform is shortened to this many times
-        the mean norm of the whole batch's, so that few images do not drown the others; 0 turns it
-        off.
+      theta_clip: gradient clipping by ratio: an image's gradient with respect to its transform is
+        scaled down to this many times the mean norm over the batch, so that a few images do not
+        dominate; 0 turns it off.
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
-      crop: only for svhn and svhn_cropped, side of the random parts of images that are trained on
-        (54 of 64 in the literature), in the evaluation the middle; 0 for whole images.
+      crop: for svhn and svhn_cropped, side of the random crops used in training (54 of 64 in the
+        literature); evaluation uses the central crop. 0: whole images.
       width: factor on the classifier's channels.
-      dropout: factor on the shares dropped in SVHN's networks; MNIST's drop none.
-      compute_dtype: float32 or bfloat16; parameters and thetas are float32 always.
-      mesh: how devices share the work: batch (all take their part of each batch), seeds (of the
-        networks), or numbers of devices, such as batch=4 or seeds=2,batch=4.
-      steps_per_dispatch: training steps for each call of the device.
+      dropout: factor on the dropout rates of SVHN's networks; MNIST's have no dropout.
+      compute_dtype: float32 or bfloat16; parameters and thetas are always float32.
+      mesh: how devices divide the work: batch (each takes part of every batch), seeds (each takes
+        some of the networks), or numbers of devices, such as batch=4 or seeds=2,batch=4.
+      steps_per_dispatch: training steps per call of the compiled program.
       log_every: steps between lines of metrics.jsonl.
       checkpoint_every: epochs between checkpoints; 0 writes none.
-      keep_checkpoints: how many of the last checkpoints are kept.
-      keep_best: whether the state of the least error, as eval_every finds it, is kept in the
-        folder best of the workdir too; goes with holdout, so that it is not chosen by test images.
-      eval_every: epochs between evaluations during training, one pass over what is evaluated at
-        the end; 0 for none.
-      profile: steps to trace for XProf or Perfetto, as FIRST:LAST, such as 20:25; "" for none.
-        The trace lies in the folder profile of the workdir.
-      test_passes: passes over the test set, each freshly distorted.
-      test_batch_size: examples for each evaluation call; does not change results. On one CPU
-        fewer are taken, as in training.
+      keep_checkpoints: number of recent checkpoints to keep.
+      keep_best: whether to also keep the state with the lowest error measured by eval_every, in
+        the workdir's folder best; needs holdout, so that test images do not choose it.
+      eval_every: epochs between evaluations during training, one pass over the evaluation set
+        each; 0: none.
+      profile: steps to trace for XProf or Perfetto, as FIRST:LAST, such as 20:25; "": none. The
+        trace is written to the workdir's folder profile.
+      test_passes: passes over the test set, each with new distortions.
+      test_batch_size: examples per evaluation call; does not change results. On a single CPU
+        smaller batches are used, as in training.
       figures: whether to draw the gallery and the angle plot at the end.
       tensorboard: whether to write TensorBoard files too.
     """
@@ -147,9 +148,9 @@ class Config:
 
     # Fields that name folders of one machine; results do not repeat them.
     FOLDER_FIELDS = ("data_dir", "manual_dir", "cache_dir")
-    # Fields that the evaluation alone reads.
+    # Fields that only the evaluation reads.
     EVALUATION_FIELDS = ("test_passes", "test_batch_size", "figures")
-    # Fields that may change between a run and its continuation: they do not touch the training.
+    # Fields that may differ when a run is resumed: they do not affect the training.
     RUNTIME_FIELDS = frozenset(
         [
             *FOLDER_FIELDS,
@@ -161,17 +162,17 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, typed(field, getattr(self, field.name)))
+            object.__setattr__(self, field.name, coerce(field, getattr(self, field.name)))
         check_choices(self, {"task": tuple(TASKS), "recipe": RECIPES, **CHOICES})
         check_ranges(self, RANGES)
         mesh_axes(self.mesh)
-        self._check_together()
+        self._check_combinations()
         self._check_model()
         if not self.recipe_matters:
             object.__setattr__(self, "recipe", "published")
 
-    def _check_together(self) -> None:
-        """ConfigError where fields do not fit together."""
+    def _check_combinations(self) -> None:
+        """Raises ConfigError if fields contradict each other."""
         if not self.dataset:
             raise ConfigError(
                 "dataset is empty; expected mnist_sample or a TFDS name such as mnist"
@@ -184,7 +185,7 @@ class Config:
         if self.crop and TASKS[self.task].distorts:
             raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
         if self.keep_best and not (self.holdout and self.eval_every):
-            raise ConfigError("keep_best is True; it goes with holdout and eval_every, both set")
+            raise ConfigError("keep_best is True, which needs holdout and eval_every; set both")
         profiled_steps(self.profile)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
@@ -195,22 +196,23 @@ class Config:
             raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
 
     def _check_model(self) -> None:
-        """ConfigError where there is no such network."""
+        """Raises ConfigError if there is no such network."""
         try:
             create_model(
                 self.task,
                 self.variant,
                 recipe=self.recipe,
                 iterations=self.iterations,
-                window=self.window,
+                crop_fraction=self.window,
                 transform=self.transform,
             )
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            # By the field's name in this class.
+            raise ConfigError(str(error).replace("crop_fraction", "window")) from None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str = "the configuration") -> "Config":
-        """Makes a Config of a mapping; ConfigError where a field is unknown or wrong."""
+        """Makes a Config of a dict. Raises ConfigError for unknown fields or invalid values."""
         if not isinstance(values, dict):
             raise ConfigError(f"{origin} holds {values!r:.60}; expected fields and their values")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -222,20 +224,20 @@ class Config:
 
     @classmethod
     def from_stored(cls, values: Any, origin: str = "the configuration") -> "Config":
-        """:meth:`from_dict` for what a run has stored; without a recipe it is a legacy one."""
+        """:meth:`from_dict` for a stored configuration; without a recipe it is a legacy one."""
         known = {"recipe": "legacy", **values} if isinstance(values, dict) else values
         return cls.from_dict(known, origin)
 
     @property
     def recipe_matters(self) -> bool:
-        """Whether recipes differ in this task's images or this variant's network."""
+        """Whether the recipes differ in this task's images or this variant's network."""
         kind, depth = dataclasses.astuple(Variant.parse(self.variant))
         at_input = kind is not None and depth == 0
         return self.task == "scaled_mnist" or (self.task.startswith("svhn") and at_input)
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Config":
-        """Reads a workdir's config.json; ConfigError where there is none or it is damaged."""
+        """Reads a workdir's config.json. Raises ConfigError if it is missing or damaged."""
         path = Path(workdir) / "config.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -247,7 +249,7 @@ class Config:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} is not readable as JSON: {error}") from None
+            raise ConfigError(f"{path} is not valid JSON: {error}") from None
         return cls.from_stored(values, str(path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,11 +257,11 @@ class Config:
         return dataclasses.asdict(self)
 
     def differences(self, other: "Config", ignored: Collection[str] = RUNTIME_FIELDS) -> list[str]:
-        """What differs, but for some fields: ["epochs: 4 against 8", ...].
+        """The fields that differ: ["epochs: 4 against 8", ...].
 
         Args:
           other: another configuration.
-          ignored: fields that may differ; by default those that do not shape the training.
+          ignored: fields to skip; by default those that do not affect the training.
         """
         mine, others = self.to_dict(), other.to_dict()
         return [
@@ -268,7 +270,7 @@ class Config:
             if name not in ignored and mine[name] != others[name]
         ]
 
-    def evaluated_as(self, other: "Config") -> "Config":
-        """This configuration, evaluated as another one says, with data from where that one says."""
+    def with_evaluation_of(self, other: "Config") -> "Config":
+        """This configuration with the evaluation settings and data folders of another."""
         names = (*self.EVALUATION_FIELDS, *self.FOLDER_FIELDS)
         return dataclasses.replace(self, **{name: getattr(other, name) for name in names})

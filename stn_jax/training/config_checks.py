@@ -1,4 +1,4 @@
-"""What the fields of a configuration may be."""
+"""Checks of a configuration's fields: types, choices and ranges."""
 
 import dataclasses
 import math
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run: says which value, what was expected and what to do."""
+    """An invalid configuration: names the value, what was expected and what to do."""
 
 
-# What an int32 can count, with some to spare for keys that are no steps.
-COUNTABLE = 2**31 - 1024
+# The largest int32, less a margin for random keys that are not steps.
+MAX_COUNT = 2**31 - 1024
 
 
 CHOICES = {
@@ -21,13 +21,13 @@ CHOICES = {
     "compute_dtype": ("float32", "bfloat16"),
     "padding_mode": ("", "zeros", "border", "reflection"),
 }
-# Least and greatest value of a field, and which of the two it must not be.
+# Minimum and maximum of a field, and which of the two is excluded, if any.
 RANGES: dict[str, tuple[float, float, float | None]] = {
-    **dict.fromkeys(("epochs", "batch_size", "steps_per_dispatch"), (1, COUNTABLE, None)),
-    **dict.fromkeys(("log_every", "step_drops"), (1, COUNTABLE, None)),
-    **dict.fromkeys(("test_passes", "test_batch_size"), (1, COUNTABLE, None)),
-    "keep_checkpoints": (1, COUNTABLE, None),
-    "eval_every": (0, COUNTABLE, None),
+    **dict.fromkeys(("epochs", "batch_size", "steps_per_dispatch"), (1, MAX_COUNT, None)),
+    **dict.fromkeys(("log_every", "step_drops"), (1, MAX_COUNT, None)),
+    **dict.fromkeys(("test_passes", "test_batch_size"), (1, MAX_COUNT, None)),
+    "keep_checkpoints": (1, MAX_COUNT, None),
+    "eval_every": (0, MAX_COUNT, None),
     **dict.fromkeys(("microbatch", "holdout", "crop"), (0, math.inf, None)),
     **dict.fromkeys(("checkpoint_every", "weight_decay", "clip_norm"), (0, math.inf, None)),
     **dict.fromkeys(("theta_clip", "localization_rate"), (0, math.inf, None)),
@@ -42,13 +42,13 @@ RANGES: dict[str, tuple[float, float, float | None]] = {
 
 
 def mesh_axes(mesh: str) -> dict[str, int | None]:
-    """Reads a mesh: "batch", "seeds=4", "seeds=2,batch=4".
+    """Parses a mesh: "batch", "seeds=4", "seeds=2,batch=4".
 
     Returns:
-      Numbers of devices by axis; None: as many as there are.
+      Numbers of devices by axis; None: as many as available.
 
     Raises:
-      ConfigError: it is something else.
+      ConfigError: it is not a valid mesh.
     """
     counts: dict[str, int | None] = {}
     for part in mesh.split(","):
@@ -76,8 +76,8 @@ def profiled_steps(profile: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def typed(field: dataclasses.Field, value: Any) -> Any:
-    """The value in the field's type; only conversions that lose nothing."""
+def coerce(field: dataclasses.Field, value: Any) -> Any:
+    """Converts a value to the field's type, if that is lossless. Raises ConfigError otherwise."""
     if field.name == "seeds":
         if isinstance(value, int) and not isinstance(value, bool):
             value = (value,)
@@ -98,7 +98,7 @@ def typed(field: dataclasses.Field, value: Any) -> Any:
 
 
 def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
-    """ConfigError where a field has none of its values."""
+    """Raises ConfigError if a field is not one of its choices."""
     for name, known in choices.items():
         value = getattr(config, name)
         if value not in known:
@@ -107,7 +107,7 @@ def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float, float | None]]) -> None:
-    """ConfigError where a field lies outside its range."""
+    """Raises ConfigError if a field is outside its range."""
     for name, (low, high, excluded) in ranges.items():
         value = getattr(config, name)
         if not low <= value <= high or value == excluded:

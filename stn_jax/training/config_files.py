@@ -12,7 +12,7 @@ from stn_jax.training.config import Config, ConfigError
 
 
 def named_configs() -> dict[str, Path]:
-    """The configurations that come with the package, by name: those of the folder ``configs``."""
+    """Paths of the configurations that come with the package, by name."""
     folders = [
         Path(stn_jax.__file__).with_name("configs"),
         Path(stn_jax.__file__).parents[1] / "configs",
@@ -22,22 +22,22 @@ def named_configs() -> dict[str, Path]:
 
 
 def named_config(name: str) -> dict[str, Any]:
-    """The fields in which a configuration that comes with the package differs from the defaults."""
+    """The non-default fields of a configuration that comes with the package."""
     fields, defaults = read_config_file(name, {}).to_dict(), Config().to_dict()
     return {key: value for key, value in fields.items() if value != defaults[key]}
 
 
 def read_config_file(path: str, fields: Mapping[str, Any]) -> Config:
-    """The configuration of a config file: what its function ``get_config()`` returns.
+    """Reads a config file: runs it and calls its function ``get_config()``.
 
     Args:
-      path: the file, a Python program, or the name of one that comes with the package
-        (:func:`named_configs`); behind a colon may be what get_config is called with.
-      fields: of Config, in place of the file's own. What the file derives from a field by a
-        reference of ml_collections follows it.
+      path: a Python file, or the name of a configuration that comes with the package
+        (:func:`named_configs`); an argument for get_config may follow after a colon.
+      fields: fields of Config that override the file's. Values that the file derives from them
+        through ml_collections references are updated too.
 
     Raises:
-      ConfigError: there is no such file, it fails, or what it returns is no configuration.
+      ConfigError: the file does not exist, fails, or does not return a configuration.
     """
     from ml_collections import ConfigDict
 
@@ -49,7 +49,7 @@ def read_config_file(path: str, fields: Mapping[str, Any]) -> Config:
         file = str(named[file])
     if not os.path.isfile(file):
         raise ConfigError(
-            f"--config is {file}, which is no file; expected a Python program, or one of "
+            f"--config is {file}, which is not a file; expected a Python file, or one of "
             f"{', '.join(named)}"
         )
     try:
@@ -65,16 +65,16 @@ def read_config_file(path: str, fields: Mapping[str, Any]) -> Config:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     except (Exception, SystemExit) as error:
-        # A config file is a program, which can fail in any way.
+        # A config file is a program, so anything can be raised.
         raise ConfigError(f"cannot load --config: {_failure(file, error)}") from None
     return Config.from_dict(values)
 
 
 def _failure(file: str, error: BaseException) -> str:
-    """What went wrong in a config file, and in which of its lines."""
+    """Describes an error in a config file, with its line."""
     if isinstance(error, KeyError) and error.args == ("get_config",):
         return f"{file} has no function get_config"
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f"{file}, line {lines[-1]}" if lines else file
-    said = (str(error).strip().splitlines() or [""])[-1].strip()
-    return f"{where}: {type(error).__name__}" + (f": {said}" if said else "")
+    message = (str(error).strip().splitlines() or [""])[-1].strip()
+    return f"{where}: {type(error).__name__}" + (f": {message}" if message else "")

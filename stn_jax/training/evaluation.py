@@ -1,4 +1,4 @@
-"""Evaluation: every test example once in each pass, each pass freshly distorted."""
+"""Evaluation on the test set: several passes, each with new distortions."""
 
 import functools
 import math
@@ -21,33 +21,33 @@ from stn_jax.training.step import distorted_batch
 from stn_jax.training.workdir import Workdir
 from stn_jax.warp import affine
 
-# The distortions of the test set come from this key, for all networks and all time.
+# The key of the test set's distortions, the same for all networks.
 TEST_KEY = 2020
 
 
 class Predictions(NamedTuple):
-    """What the networks said, for each seed, pass and test example, in the test set's order."""
+    """Predictions for each seed, pass and test example, in the test set's order."""
 
     # [seeds, passes, N], the predicted class; house numbers: [seeds, passes, N, positions]
     classes: np.ndarray
-    confidence: np.ndarray  # [seeds, passes, N], its probability; of all positions together
-    # [seeds, passes, N, 2, 3], predicted, as Run.pose reads it; None: no transformer
+    confidence: np.ndarray  # [seeds, passes, N], its probability; jointly over all positions
+    # [seeds, passes, N, 2, 3], predicted by the transformer, see Run.pose; None without one
     theta: np.ndarray | None
     applied: np.ndarray  # [passes, N, 2, 3]: the theta of the distortion
     labels: np.ndarray  # [N] or [N, positions]
 
     @property
     def wrong(self) -> np.ndarray:
-        """``[seeds, passes, N]``: an image with several labels is right only where all are."""
+        """``[seeds, passes, N]`` bools; several labels are correct only if all of them are."""
         wrong = self.classes != self.labels
         return wrong.any(-1) if self.labels.ndim > 1 else wrong
 
 
-def answers(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Classes of logits ``[B, ..., classes]``, and ``[B]``, how likely all of an image's are."""
+def predict_classes(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Classes ``[B, ...]`` of logits ``[B, ..., classes]``, and their joint probability ``[B]``."""
     probability = jax.nn.softmax(logits)
-    sure = probability.max(-1)
-    return probability.argmax(-1), sure.reshape(len(logits), math.prod(sure.shape[1:])).prod(-1)
+    best = probability.max(-1)
+    return probability.argmax(-1), best.reshape(len(logits), math.prod(best.shape[1:])).prod(-1)
 
 
 def predict(
@@ -56,44 +56,46 @@ def predict(
     """Runs the networks over the test set.
 
     Args:
-      run: what was trained.
-      params: its parameters, with the leading axis of seeds.
-      passes: number of passes; the config's where None.
-      quiet: whether to show no progress.
+      run: the trained run.
+      params: its parameters, with a leading axis of seeds.
+      passes: number of passes; None: the configuration's.
+      quiet: whether to hide the progress bar.
     """
     passes = passes or run.config.test_passes
     total = len(run.test.images)
     placement = None if run.placement is None or run.placement.single else run.placement
     devices = 1 if placement is None else placement.mesh.size
-    size = run.at_once(-(-min(run.config.test_batch_size, total) // devices) * devices)
-    whole: dict[str, Any] = {} if placement is None else {"out_shardings": placement.whole}
+    size = run.chunk_size(-(-min(run.config.test_batch_size, total) // devices) * devices)
+    replicated: dict[str, Any] = (
+        {} if placement is None else {"out_shardings": placement.replicated}
+    )
 
-    def shared(x):
+    def shard(x):
         return x if placement is None else placement.put(x, placement.by_device)
 
-    @functools.partial(jax.jit, **whole)
+    @functools.partial(jax.jit, **replicated)
     def batch(params, data, images, number, indices):
         key = jax.random.fold_in(jax.random.key(TEST_KEY), number)
         keys = example_keys(key, indices)
         images, applied = distorted_batch(run.task, data, keys, images, train=False)
         logits, details = run.apply(params, images)
-        return *answers(logits), run.pose(details), applied
+        return *predict_classes(logits), run.pose(details), applied
 
     by_seed = []
     with Progress(
         "test", passes * total * len(run.config.seeds), "images", quiet=quiet
     ) as progress:
         for seed in range(len(run.config.seeds)):
-            own = jax.jit(lambda tree, seed=seed: jax.tree.map(lambda x: x[seed], tree), **whole)(
-                params
-            )
+            own = jax.jit(
+                lambda tree, seed=seed: jax.tree.map(lambda x: x[seed], tree), **replicated
+            )(params)
             outputs = []
             for i in range(passes):
                 for start in range(0, total, size):
-                    # The last batch is filled up with the last image; what that gives is cut off.
+                    # The last batch is padded with the last image; those outputs are dropped.
                     indices = np.arange(start, start + size)
                     images = run.test.images[np.minimum(indices, total - 1)]
-                    args = (shared(images), np.int32(i), shared(indices.astype(np.int32)))
+                    args = (shard(images), np.int32(i), shard(indices.astype(np.int32)))
                     out = jax.device_get(batch(own, run.data, *args))
                     count = min(size, total - start)
                     outputs.append(jax.tree.map(lambda x, count=count: x[:count], out))
@@ -105,12 +107,12 @@ def predict(
 
 
 def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
-    """The figures of a result: error by seed, mean, interval and how the transformer aligns.
+    """The numbers of a result: error by seed, mean, confidence interval, and alignment.
 
-    An image with several labels counts as right only where all are; the share of wrong labels is
-    the ``position_error_percent``. The ``window_share`` is the side of what the transformer shows,
-    in those of the whole image (median). How well it undoes what the task distorts, a component of
-    the pose, say a slope and one or two spreads (:data:`stn_jax.analysis.pose.POSE_COMPONENTS`).
+    An image with several labels is correct only if all of them are; ``position_error_percent`` is
+    the percentage of wrong labels. ``window_share`` is the side of the sampled region as a fraction
+    of the image's (median). A slope and one or two RMS errors measure how well the transformer
+    undoes the task's distortion (:data:`stn_jax.analysis.pose.POSE_COMPONENTS`).
     """
     by_seed = _percent(predictions.wrong.mean((1, 2)))
     mean, interval = mean_and_interval(by_seed)
@@ -125,11 +127,11 @@ def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
         positions = predictions.classes != predictions.labels
         summary["position_error_percent"] = _percent(positions.mean((1, 2, 3)))
     if predictions.theta is not None:
-        windows = np.asarray(affine.scale(predictions.theta)).reshape(len(by_seed), -1)
-        summary["window_share"] = [float(each) for each in np.median(windows, 1)]
+        scales = np.asarray(affine.scale(predictions.theta)).reshape(len(by_seed), -1)
+        summary["window_share"] = [float(each) for each in np.median(scales, 1)]
         if run.task.aligns:
             component = pose.POSE_COMPONENTS[run.task.aligns]
-            shape = run.seen_shape()[:2]
+            shape = run.input_shape()[:2]
             poses = [poses_of(predictions, seed, component, shape) for seed in range(len(by_seed))]
             summary |= _alignment(component, poses, passes=predictions.classes.shape[1])
     return summary
@@ -138,15 +140,15 @@ def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
 def _alignment(
     component: pose.PoseComponent, poses: Sequence[tuple[np.ndarray, ...]], passes: int
 ) -> dict[str, list[float]]:
-    """Slopes and spreads by seed, of what :func:`poses_of` gives for each."""
-    spread, within = component.spreads
+    """Slopes and RMS errors by seed; ``poses`` holds the result of :func:`poses_of` for each."""
+    within_class, within_example = component.rms_keys
     by_seed = [pose.slopes(applied, predicted) for applied, predicted, _ in poses]
     found = {
-        spread: [pose.within_class_rms(*each) for each in poses],
-        **dict(zip(component.slopes, map(list, zip(*by_seed, strict=True)), strict=True)),
+        within_class: [pose.within_class_rms(*each) for each in poses],
+        **dict(zip(component.slope_keys, map(list, zip(*by_seed, strict=True)), strict=True)),
     }
     if passes > 1:
-        found[within] = [
+        found[within_example] = [
             pose.within_example_rms(
                 *(x.reshape(passes, -1, *x.shape[1:]) for x in (applied, predicted))
             )
@@ -155,23 +157,23 @@ def _alignment(
     return found
 
 
-def _percent(shares: np.ndarray) -> list[float]:
-    return [round(100 * float(share), 4) for share in shares]
+def _percent(fractions: np.ndarray) -> list[float]:
+    return [round(100 * float(fraction), 4) for fraction in fractions]
 
 
 def poses_of(
     predictions: Predictions, seed: int, component: pose.PoseComponent, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A component of the applied and of the predicted poses, and labels, over all passes.
+    """A component of the applied and of the predicted poses, and the labels, over all passes.
 
     Args:
       predictions: of a network with a transformer.
-      seed: which of its networks.
+      seed: index of the seed.
       component: see :data:`stn_jax.analysis.pose.POSE_COMPONENTS`.
-      shape: spatial shape (H, W) of the images that the network sees.
+      shape: spatial shape (H, W) of the network's input.
 
     Returns:
-      Two arrays ``[passes * N]`` (places: ``[passes * N, 2]``), and labels ``[passes * N]``.
+      Two arrays ``[passes * N]`` (translations: ``[passes * N, 2]``), and labels ``[passes * N]``.
 
     Raises:
       ValueError: the network has no transformer.
@@ -195,8 +197,8 @@ def angles_of(
     return poses_of(predictions, seed, pose.POSE_COMPONENTS["angle"], shape)
 
 
-# What a result says of the machine and the code that made it.
-_MADE_WITH = ("device", "devices", "versions", "commit")
+# Fields of a result that describe the machine and the code.
+_PROVENANCE = ("device", "devices", "versions", "commit")
 
 
 def evaluate(
@@ -211,22 +213,22 @@ def evaluate(
     """Evaluates and writes result.json.
 
     Args:
-      run: what was trained.
-      params: its parameters, with the leading axis of seeds.
-      step: how far it was trained.
-      workdir: where it was trained.
-      trained: an earlier result of the same state. What it was made with then stays, and beside it
-        is said what it was evaluated with, where that differs.
-      hooks: whose ``draw`` is called if the config says so.
+      run: the trained run.
+      params: its parameters, with a leading axis of seeds.
+      step: the number of steps it was trained for.
+      workdir: its folder.
+      trained: an earlier result. If it is of the same step, its provenance is kept, and that of
+        this evaluation is stored beside it where it differs.
+      hooks: its ``draw`` is called if the configuration asks for figures.
 
     Returns:
-      What result.json holds.
+      The contents of result.json.
     """
     config = run.config
     here = {**environment(), "devices": run.devices}
-    made_with = here
+    provenance = here
     if trained is not None and trained["step"] == step:
-        made_with = {name: trained.get(name) for name in _MADE_WITH}
+        provenance = {name: trained.get(name) for name in _PROVENANCE}
     predictions = predict(run, params)
     lines = workdir.metrics()
     result = {
@@ -241,20 +243,20 @@ def evaluate(
         "step": step,
         "total_steps": run.total_steps,
         "seconds": lines[-1]["seconds"] if lines else None,
-        **made_with,
-        **({"evaluated_with": here} if here != made_with else {}),
+        **provenance,
+        **({"evaluated_with": here} if here != provenance else {}),
         "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDER_FIELDS}
         | {"seeds": list(config.seeds)},
     }
-    drawn_by = hooks if config.figures else None
-    if drawn_by is not None:
-        run, params = run.alone(), run.fetch(params)
+    figure_hooks = hooks if config.figures else None
+    if figure_hooks is not None:
+        run, params = run.on_single_device(), run.fetch(params)  # every process takes part
 
     def write() -> int:
-        if drawn_by is not None:
+        if figure_hooks is not None:
             with workdir.writing():
-                drawn_by.draw(run, params, predictions, workdir)
-        # Last: a run that has it is not evaluated again.
+                figure_hooks.draw(run, params, predictions, workdir)
+        # Last, since a run with a result counts as evaluated.
         workdir.write_json("result.json", result)
         return 0
 

@@ -48,7 +48,7 @@ def export_network(run: Run, params: Any, folder: str | Path) -> Path:
     Raises:
       ConfigError: the folder cannot be written.
     """
-    shape = run.seen_shape()
+    shape = run.input_shape()
     mean, deviation = jax.device_get((run.data.mean, run.data.deviation))
 
     def network(images: jax.Array) -> jax.Array:

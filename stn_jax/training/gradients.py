@@ -1,8 +1,8 @@
-"""A batch's gradient, taken in parts or at once, with each image's say in the transforms bounded.
+"""A batch's gradient: accumulated over microbatches, with clipping by ratio.
 
-Few images have by far the longest gradients with respect to the parameters of their transform, and
-drown what the others ask for. Gradient clipping by ratio shortens them to so many times the mean
-norm of the whole batch, before they flow on into the localization network.
+A few images have by far the largest gradients with respect to their transform's parameters, and
+would dominate the update. Gradient clipping by ratio scales them down to a multiple of the batch's
+mean norm before they reach the localization network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,31 +14,30 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stn_jax.models import SpatialTransformer
-from stn_jax.training.microbatch import in_parts
+from stn_jax.training.microbatch import map_microbatches
 
-# Function of parameters and a part of a batch to the loss, and to a pair of trees: numbers whose
-# means over the parts are wanted, and arrays of which the leading axis is that of the examples.
+# Function of parameters and a microbatch that returns the loss and a pair of trees: numbers to
+# average over the microbatches, and arrays with a leading axis of examples.
 Loss = Callable[[Any, Any], tuple[jax.Array, tuple[Any, Any]]]
 
 
 def value_and_grad(
     loss_fn: Loss, params: Any, batch: Any, *, size: int, ratio: float = 0.0
 ) -> tuple[tuple[jax.Array, Any, Any], Any]:
-    """The mean loss of a batch and its gradient; how the batch is divided changes rounding alone.
+    """The mean loss of a batch and its gradient; the microbatch size changes only rounding.
 
     Args:
-      loss_fn: the mean loss of a part's examples, see ``Loss``.
-      params: what to take the gradient to.
+      loss_fn: the mean loss over a microbatch, see ``Loss``.
+      params: differentiated.
       batch: tree of arrays ``[B, ...]``.
-      size: examples in a part, a divisor of B.
-      ratio: an image's gradient with respect to the parameters of its transform is no longer than
-        this many times the mean of all of the batch; 0: as long as it is. With ratio every look of
-        the transformers is found out before the gradient is taken: in a batch that is taken at once
-        XLA merges the passes, and it costs nothing; in one of several parts each look costs a
-        forward pass and a part of a backward pass.
+      size: examples per microbatch, a divisor of B.
+      ratio: an image's gradient with respect to the parameters of its transform is scaled down to
+        at most this many times the mean norm over the batch; 0: no clipping. Clipping takes one
+        pass for each iteration of the transformers. With a single microbatch XLA merges these and
+        they are free; with several, each costs a forward pass and part of a backward pass.
 
     Returns:
-      Loss, means and gradient; and the arrays of all examples.
+      (loss, means, gradient), and the arrays of all examples.
     """
     if not ratio:
 
@@ -48,66 +47,67 @@ def value_and_grad(
             )
             return (loss, means, gradient), kept
 
-        return in_parts(plain, batch, size)
+        return map_microbatches(plain, batch, size)
 
-    def cut(params: Any, additions: Sequence[jax.Array], part: Any) -> tuple[Any, Any]:
-        """Loss and the looks' parameters, of which the loss knows only the additions to them."""
-        looks: list[jax.Array] = []
-        with _cut_at_looks(looks, additions):
-            loss, more = loss_fn(params, part)
-        return (loss, looks), more
+    def detached(params: Any, offsets: Sequence[jax.Array], part: Any) -> tuple[Any, Any]:
+        """The loss and the transforms; the loss depends on them only through the offsets."""
+        thetas: list[jax.Array] = []
+        with _detach_transforms(thetas, offsets):
+            loss, aux = loss_fn(params, part)
+        return (loss, thetas), aux
 
-    def pulled(part: Any, cotangents: Sequence[jax.Array]) -> tuple[Any, Any, Any, Any]:
-        """Loss and what else there is; gradients to parameters and to additions."""
+    def backward(part: Any, cotangents: Sequence[jax.Array]) -> tuple[Any, Any, Any, Any]:
+        """Loss and auxiliary outputs; gradients with respect to parameters and offsets."""
         zeros = [jnp.zeros_like(x) for x in cotangents]
-        cut_part: Any = lambda params, zeros: cut(params, zeros, part)  # noqa: E731
-        (loss, _), pull, more = jax.vjp(cut_part, params, zeros, has_aux=True)
-        gradient, of_looks = pull((jnp.ones_like(loss), list(cotangents)))
-        return loss, more, gradient, of_looks
+        of_part: Any = lambda params, zeros: detached(params, zeros, part)  # noqa: E731
+        (loss, _), vjp, aux = jax.vjp(of_part, params, zeros, has_aux=True)
+        gradient, offset_gradients = vjp((jnp.ones_like(loss), list(cotangents)))
+        return loss, aux, gradient, offset_gradients
 
-    def of_looks(part: Any, number: jax.Array) -> tuple[Any, Any]:
-        return (), pulled(*part)[3]
+    def transform_gradients(part: Any, number: jax.Array) -> tuple[Any, Any]:
+        return (), backward(*part)[3]
 
-    def of_params(part: Any, number: jax.Array) -> tuple[Any, Any]:
-        loss, (means, kept), gradient, _ = pulled(*part)
+    def parameter_gradients(part: Any, number: jax.Array) -> tuple[Any, Any]:
+        loss, (means, kept), gradient, _ = backward(*part)
         return (loss, means, gradient), kept
 
-    cotangents = [jnp.zeros(look.shape, look.dtype) for look in _looks(loss_fn, params, batch)]
-    # What a look is asked for depends on what those after it are.
+    thetas = _transform_shapes(loss_fn, params, batch)
+    cotangents = [jnp.zeros(theta.shape, theta.dtype) for theta in thetas]
+    # The gradient of an iteration depends on the clipped gradients of those after it.
     for i in reversed(range(len(cotangents))):
-        _, gradients = in_parts(of_looks, (batch, cotangents), size)
-        cotangents[i] = shortened(gradients[i], ratio)
-    return in_parts(of_params, (batch, cotangents), size)
+        _, gradients = map_microbatches(transform_gradients, (batch, cotangents), size)
+        cotangents[i] = clip_by_ratio(gradients[i], ratio)
+    return map_microbatches(parameter_gradients, (batch, cotangents), size)
 
 
-def shortened(gradient: jax.Array, ratio: float) -> jax.Array:
-    """Rows of ``[B, n]``, those longer than ``ratio`` times the mean norm shortened to that."""
+def clip_by_ratio(gradient: jax.Array, ratio: float) -> jax.Array:
+    """Scales rows of ``[B, n]`` down to at most ``ratio`` times the mean norm."""
     norms = jnp.linalg.norm(gradient, axis=-1, keepdims=True)
-    longest = ratio * norms.mean()
-    long = norms > longest
-    return jnp.where(long, longest / jnp.where(long, norms, 1), 1) * gradient
+    limit = ratio * norms.mean()
+    long = norms > limit
+    return jnp.where(long, limit / jnp.where(long, norms, 1), 1) * gradient
 
 
-def _looks(loss_fn: Loss, params: Any, batch: Any) -> list[jax.ShapeDtypeStruct]:
-    """Shapes and types of what the looks at a batch give, in their order."""
+def _transform_shapes(loss_fn: Loss, params: Any, batch: Any) -> list[jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the transforms' parameters, by iteration."""
 
     def run(params: Any, batch: Any) -> list[jax.Array]:
-        looks: list[jax.Array] = []
-        with _cut_at_looks(looks):
+        thetas: list[jax.Array] = []
+        with _detach_transforms(thetas):
             loss_fn(params, batch)
-        return looks
+        return thetas
 
     return jax.eval_shape(run, params, batch)
 
 
-def _cut_at_looks(
-    looks: list[jax.Array], additions: Sequence[jax.Array] | None = None
+def _detach_transforms(
+    thetas: list[jax.Array], offsets: Sequence[jax.Array] | None = None
 ) -> AbstractContextManager[None]:
-    """Within, the parameters that transformers ask for are collected, and go on as constants.
+    """Within the block, the transforms' parameters are collected and replaced by constants.
 
     Args:
-      looks: to which they are appended.
-      additions: what is added to what goes on, for each look.
+      thetas: the list they are appended to, by iteration.
+      offsets: added to the constants, one for each iteration.
     """
 
     def intercept(
@@ -121,8 +121,8 @@ def _cut_at_looks(
             context.module, SpatialTransformer
         ):
             return result
-        looks.append(result)
+        thetas.append(result)
         result = jax.lax.stop_gradient(result)
-        return result if additions is None else result + additions[len(looks) - 1]
+        return result if offsets is None else result + offsets[len(thetas) - 1]
 
     return nn.intercept_methods(intercept)

@@ -1,22 +1,22 @@
-"""Signs that a training goes wrong: in its transforms before the loss shows it, or in errors."""
+"""Signs that training goes wrong: in the transforms, before the loss shows it, or in the error."""
 
 import jax
 import jax.numpy as jnp
 
-# Transforms that shrink the window to less than this, or stretch it beyond that, along any
-# direction, show a network hardly anything of its image: one pixel, or a speck.
-NEAR_ZERO, FAR_OUT = 0.05, 10.0
-# Of so many examples (%) at once it is worth a warning.
-WORTH_A_WARNING = 10.0
-# A localization network whose transforms vary less than this answers without looking. It is given
-# a tenth of the training, and so many steps, to begin.
-BLIND, PATIENCE = 1e-4, 200
-# Once it is wrong in so many more of the examples (%) than at its best, a training has collapsed.
-FELL_BACK = 30.0
+# A transform that scales the sampling grid by less than MIN_STRETCH or more than MAX_STRETCH along
+# any direction shows hardly anything of its image: a single pixel, or the image as a speck.
+MIN_STRETCH, MAX_STRETCH = 0.05, 10.0
+# Warn when the transforms of this percentage of the examples have run away.
+RUNAWAY_PERCENT = 10.0
+# A localization network whose transforms vary less than MIN_VARIATION ignores its input. It is
+# given a tenth of the training, and at least GRACE_STEPS steps, to start.
+MIN_VARIATION, GRACE_STEPS = 1e-4, 200
+# Training has collapsed when its error is this many percentage points above its best.
+COLLAPSE_PERCENT = 30.0
 
 
-def stretches(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The least and the greatest factor by which a transform stretches the sampling window.
+def singular_values(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The smallest and the largest factor by which a transform scales the sampling grid.
 
     Args:
       theta: ``[..., 2, 3]``.
@@ -30,44 +30,44 @@ def stretches(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def runaway(theta: jax.Array) -> jax.Array:
-    """Which transforms have run away: ``[..., 2, 3]`` to bools ``[...]``; True where not finite."""
-    least, greatest = stretches(theta)
-    return ~((least >= NEAR_ZERO) & (greatest <= FAR_OUT))
+    """Whether transforms ``[..., 2, 3]`` have run away or are not finite: bools ``[...]``."""
+    least, greatest = singular_values(theta)
+    return ~((least >= MIN_STRETCH) & (greatest <= MAX_STRETCH))
 
 
 def variation(theta: jax.Array) -> jax.Array:
-    """How much transforms ``[B, 2, 3]`` differ: the greatest of the entries' standard deviations.
+    """How much transforms ``[B, 2, 3]`` differ: the largest standard deviation of an entry.
 
-    It is 0 where a localization network gives the same for all images, as at the start of a
-    training, or for good once none of its last ReLUs lets anything through.
+    It is 0 if the localization network's output is the same for all images, as at the start of
+    training, or permanently once all ReLUs of its last layer have died.
     """
     return theta.std(0).max()
 
 
-def advice(percent: float, step: int) -> str:
-    """What to tell the user of transforms that run away."""
+def runaway_warning(percent: float, step: int) -> str:
+    """The warning that transforms run away."""
     return (
-        f"warning: at step {step} {percent:.0f} % of the transforms have run away: they stretch "
-        f"the window by less than {NEAR_ZERO} or more than {FAR_OUT:g}. Lower localization_rate, "
-        "set clip_norm, or choose a transform that cannot (rotation); runaway_theta_percent in "
-        "metrics.jsonl has its course"
+        f"warning: at step {step} {percent:.0f} % of the transforms have run away: they scale the "
+        f"sampling grid by less than {MIN_STRETCH} or more than {MAX_STRETCH:g}. Lower "
+        "localization_rate, set clip_norm, or choose a transform that cannot run away (rotation); "
+        "see runaway_theta_percent in metrics.jsonl"
     )
 
 
-def advice_on_blindness(step: int) -> str:
-    """What to tell the user of transforms that are the same for all images."""
+def constant_theta_warning(step: int) -> str:
+    """The warning that the transforms are the same for all images."""
     return (
         f"warning: at step {step} the transforms are the same for all images: the localization "
-        "network has stopped looking (its ReLUs have died) or never began. Lower "
-        "localization_rate where theta_variation in metrics.jsonl was once above 0, and raise it "
-        "where it never was; train in a new workdir"
+        "network's ReLUs have died, or it never started to learn. Lower localization_rate if "
+        "theta_variation in metrics.jsonl was ever above 0, otherwise raise it; train in a new "
+        "workdir"
     )
 
 
-def advice_on_collapse(percent: float, best: float, step: int) -> str:
-    """What to tell the user of a training that has unlearned what it knew."""
+def collapse_warning(percent: float, best: float, step: int) -> str:
+    """The warning that training has collapsed."""
     return (
-        f"warning: at step {step} {percent:.0f} % of the training examples are wrong, after "
-        f"{best:.0f} % before: the training has collapsed, and seldom recovers. Lower "
-        "learning_rate or set clip_norm; train in a new workdir"
+        f"warning: at step {step} the training error is {percent:.0f} %, after {best:.0f} % "
+        "before: the training has collapsed, and will probably not recover. Lower learning_rate "
+        "or set clip_norm; train in a new workdir"
     )

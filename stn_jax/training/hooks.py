@@ -1,4 +1,4 @@
-"""What a program may add to a training."""
+"""Hooks: callbacks for programs that use the training loop."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,27 +9,27 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """Called while a training goes on; a subclass overrides what it needs. These do nothing.
+    """Callbacks of the training loop, to be overridden by a subclass. These do nothing.
 
-    Where several processes train together, ``after_steps`` is called in every one, the others in
-    the primary process alone. What a hook raises ends the training as it would anywhere else.
+    With several processes, ``after_steps`` is called in each of them, the others only in the
+    primary one. An exception from a hook ends the training.
     """
 
     def after_steps(self, step: int) -> None:
-        """Called once the steps up to this one are under way, after what was due was saved."""
+        """Called after each dispatch, once its metrics and checkpoint, if due, are written."""
 
     def after_checkpoint(self, step: int) -> None:
-        """Called once the state of this step is on disk."""
+        """Called after the checkpoint of this step is written."""
 
     def write_metrics(self, line: dict[str, Any]) -> None:
-        """Called with each line of ``metrics.jsonl``, after it was written."""
+        """Called with each line of ``metrics.jsonl``, after it is written."""
 
     def draw(self, run: "Run", params: Any, predictions: "Predictions", workdir: "Workdir") -> None:
-        """Called at the end, where the configuration asks for figures, before the result is there.
+        """Called before the result is written, if the configuration asks for figures.
 
         Args:
-          run: what was trained, on one device.
-          params: its parameters, with the leading axis of seeds.
-          predictions: what it predicts for the test set.
-          workdir: in whose folder ``figures`` they belong.
+          run: the trained run, on one device.
+          params: its parameters, with a leading axis of seeds.
+          predictions: its predictions for the test set.
+          workdir: its folder; figures belong in ``workdir.figures``.
         """

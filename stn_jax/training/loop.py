@@ -1,4 +1,4 @@
-"""The training loop: from a configuration and a folder to a trained, evaluated network."""
+"""The training loop: trains a configuration in a workdir, with resumption, and evaluates it."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from stn_jax.progress import Progress
 from stn_jax.training import processes
 from stn_jax.training.assemble import assemble
-from stn_jax.training.checkpoints import Checkpoints, check_name
+from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.hooks import Hooks
@@ -27,44 +27,38 @@ from stn_jax.training.workdir import Workdir, config_of
 def train(
     config: Config, workdir: str | Path | Workdir, hooks: Hooks | None = None
 ) -> dict[str, Any]:
-    """Trains, evaluates, and writes all of it to a folder.
+    """Trains and evaluates a configuration, and writes everything to a folder.
 
-    Called again with the same arguments it goes on from the last checkpoint, and once all is done
-    it returns the result at once. However often it was cut off, the result is that of a training
-    that never was. Called for a trained network with other settings of the evaluation
-    (``Config.EVALUATION_FIELDS``) it evaluates again; what else may change between a run and its
-    continuation then stays as it was trained.
+    Called again with the same arguments, it resumes from the last checkpoint, or returns the result
+    if the run is finished. Interruptions do not change the result. Called for a trained network
+    with other evaluation settings (``Config.EVALUATION_FIELDS``), it evaluates again; other
+    runtime settings keep the values of the training.
 
     SIGTERM and Ctrl-C stop the training after the steps in flight, once its state is saved.
 
     Args:
-      config: what to train.
-      workdir: the run's folder; made where it does not exist.
-      hooks: what to do besides, at steps, checkpoints and lines of metrics; ``DrawFigures()`` of
-        :mod:`stn_jax.report.gallery` draws the figures that the commands draw.
+      config: the run's configuration.
+      workdir: the run's folder; created if it does not exist.
+      hooks: callbacks at steps, checkpoints and lines of metrics; ``DrawFigures()`` of
+        :mod:`stn_jax.report.gallery` draws the same figures as the commands.
 
     Returns:
-      What ``result.json`` holds.
+      The contents of ``result.json``.
 
     Raises:
-      ConfigError: config and data do not fit together, or the folder holds another run, or a
-        result of another evaluation and no checkpoint to evaluate again.
+      ConfigError: configuration and data are incompatible; or the folder holds another run, or a
+        result of another evaluation but no checkpoint to evaluate again.
       WorkdirError: the folder cannot be written, or another process trains in it.
-      DataError: the data cannot be had.
+      DataError: the data cannot be loaded.
       TrainingError: the loss became infinite or NaN.
-      ProcessError: another process of the run could not go on.
-      KeyboardInterrupt: Ctrl-C. SystemExit, with status 143: SIGTERM.
+      ProcessError: another process of the run failed.
+      KeyboardInterrupt: on Ctrl-C. SystemExit, with status 143: on SIGTERM.
     """
     folder = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     with StopSignals() as signals, contextlib.ExitStack() as stack:
-        environment()  # the commit, before a long training
+        environment()  # reads the commit now: the checkout may change during a long training
 
-        def open_run() -> Run:
-            if config.checkpoint_every:
-                check_name(folder.checkpoints)  # before anything is written
-            return assemble(config)
-
-        run = processes.run_on_all(open_run)
+        run = processes.run_on_all(lambda: assemble(config))
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())
@@ -77,37 +71,36 @@ def train(
 
         trained = processes.broadcast_from_primary(claim)
         if trained is not None:
-            return _evaluated(run, folder, trained, hooks)
+            return _reevaluate(run, folder, trained, hooks)
         state = fit(run, folder, signals, hooks)
         return evaluate(run, state["params"], int(state["step"]), folder, hooks=hooks)
 
 
-def _evaluated(
+def _reevaluate(
     run: Run, workdir: Workdir, result: dict[str, Any], hooks: Hooks | None
 ) -> dict[str, Any]:
-    """The result of a run that is trained and evaluated, evaluated again where settings differ."""
+    """The result of a finished run, evaluated again if the evaluation settings differ."""
     before = config_of(result)
-    config = before.evaluated_as(run.config)
+    config = before.with_evaluation_of(run.config)
     changed = before.differences(config, Config.FOLDER_FIELDS)
 
     def claim(step: int) -> int:
         if changed and step != result["step"]:
             raise ConfigError(
-                f"{workdir.path} holds a result of another evaluation ({'; '.join(changed)}), and "
-                f"no checkpoint of step {result['step']} to evaluate again: ask for that "
-                "evaluation, or train in another folder, named with --workdir"
+                f"{workdir.path} holds a result of another evaluation ({'; '.join(changed)}), but "
+                f"no checkpoint of step {result['step']} to evaluate again: use its evaluation "
+                "settings, or train in another folder with --workdir"
             )
         if late := config.differences(run.config, ()):
-            print(f"trained already, so that this changes nothing: {'; '.join(late)}", flush=True)
+            print(f"already trained; settings without effect: {'; '.join(late)}", flush=True)
         workdir.claim(config)
         return 0
 
     if not changed:
         processes.run_on_primary(lambda: claim(result["step"]))
-        print(f"{workdir.path} is trained and evaluated already", flush=True)
+        print(f"{workdir.path} is already trained and evaluated", flush=True)
         return result
-    with Checkpoints(workdir.checkpoints) as checkpoints:
-        state, _ = _begin(run, workdir, checkpoints)
+    state, _ = _begin(run, workdir, Checkpoints(workdir.checkpoints))
     step = int(state["step"])
     processes.run_on_primary(lambda: claim(step))
     print(f"evaluating {workdir.path} again: {'; '.join(changed)}", flush=True)
@@ -121,33 +114,22 @@ def fit(
     signals: StopSignals | None = None,
     hooks: Hooks | None = None,
 ) -> State:
-    """Trains from the last checkpoint, or from the start, to the end.
+    """Trains to the end, from the last checkpoint if there is one.
 
     Args:
-      run: what to train.
+      run: the run to train.
       workdir: its folder.
-      signals: what may stop it.
-      hooks: what to do besides.
+      signals: signals that stop it.
+      hooks: callbacks.
 
     Returns:
       The last state.
     """
     signals, hooks = signals or StopSignals(), hooks or Hooks()
-    # Where checkpoints are there, training goes on from them, whether it writes others or not.
-    there = processes.run_on_primary(lambda: workdir.checkpoints.exists())
-    if not run.config.checkpoint_every and not there:
-        return _fit(run, workdir, signals, hooks, None)
-    with processes.run_on_all(lambda: Checkpoints(workdir.checkpoints)) as checkpoints:
-        return _fit(run, workdir, signals, hooks, checkpoints)
-
-
-def _fit(
-    run: Run,
-    workdir: Workdir,
-    signals: StopSignals,
-    hooks: Hooks,
-    checkpoints: Checkpoints | None,
-) -> State:
+    # Existing checkpoints are resumed from, even if the run writes none.
+    exists = processes.run_on_primary(lambda: workdir.checkpoints.exists())
+    wanted = run.config.checkpoint_every or exists
+    checkpoints = Checkpoints(workdir.checkpoints) if wanted else None
     config = run.config
     state, pending = _begin(run, workdir, checkpoints)
     step = int(state["step"])
@@ -161,7 +143,7 @@ def _fit(
     images = config.batch_size * len(config.seeds)
     total = run.total_steps * images
     quiet = not processes.is_primary()
-    alone = jax.process_count() == 1
+    single_process = jax.process_count() == 1
     with (
         signals.held_back(),
         Progress("train", total, "images", start=step * images, quiet=quiet) as progress,
@@ -169,7 +151,7 @@ def _fit(
     ):
         while step < run.total_steps:
             end = _next_stop(run, step)
-            state, log.sums = train_steps(state, log.sums, run.data, np.int32(end - step))
+            state, log.metrics = train_steps(state, log.metrics, run.data, np.int32(end - step))
             log.steps += end - step
             save = checkpoints if _checkpoint_due(run, end) else None
             logged = end % config.log_every == 0 or bool(save) or end == run.total_steps
@@ -180,10 +162,10 @@ def _fit(
             progress.advance((end - step) * images, log.note)
             step = end
             hooks.after_steps(step)
-            if logged and not alone:
-                # All stop at the same step, whichever of them was told to.
+            if logged and not single_process:
+                # All processes stop at the same step, whichever of them received the signal.
                 signals.receive(processes.all_reduce_max(signals.received or 0))
-            if signals.received and (alone or logged):
+            if signals.received and (single_process or logged):
                 _stop(run, workdir, hooks, checkpoints, state, log, signals.received.name)
                 break
     return state
@@ -192,7 +174,7 @@ def _fit(
 def _begin(
     run: Run, workdir: Workdir, checkpoints: Checkpoints | None
 ) -> tuple[State, dict[str, Any] | None]:
-    """The state to go on from, and what was measured before it and is not logged yet."""
+    """The state to start from, and the metrics up to it that are not logged yet."""
     if checkpoints is None:
         return run.init_state(), None
     like = jax.eval_shape(run.init_state)
@@ -209,7 +191,7 @@ def _begin(
         return run.init_state(), None
     saved = processes.run_on_all(lambda: saved or checkpoints.read(step, like))
     if step < run.total_steps:
-        print(f"going on from step {step} of {run.total_steps}", flush=True)
+        print(f"resuming from step {step} of {run.total_steps}", flush=True)
     return run.put(saved.state), saved.log
 
 
@@ -241,24 +223,25 @@ def _stop(
     log: MetricsLog,
     name: str,
 ) -> None:
-    """Saves a state that is not at one of the usual places, and says that training stops here."""
+    """Saves the state when a signal stops the training, and reports it."""
     step = int(state["step"])
-    where = f"{name}: stopped at step {step} of {run.total_steps}"
+    message = f"{name}: stopped at step {step} of {run.total_steps}"
     if checkpoints is None:
-        print(f"{where}; nothing is saved, for checkpoint_every is 0", file=sys.stderr, flush=True)
+        message += "; nothing is saved because checkpoint_every is 0"
+        print(message, file=sys.stderr, flush=True)
         return
     if checkpoints.latest_step() != step:
         log.check(checkpoints)
         _save(run, workdir, hooks, checkpoints, state, log.pending())
     print(
-        f"{where}, which is saved in {workdir.path}; the same command goes on from there",
+        f"{message}, saved in {workdir.path}; run the same command again to resume",
         file=sys.stderr,
         flush=True,
     )
 
 
 def _next_stop(run: Run, step: int) -> int:
-    """Where the next dispatch ends: at the latest where something is due."""
+    """The step at which the next dispatch ends: no later than the next log point or epoch end."""
     config = run.config
     return min(
         step + config.steps_per_dispatch,

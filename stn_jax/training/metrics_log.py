@@ -1,4 +1,4 @@
-"""What the steps of a training measure: added up on the device, written a line at a time."""
+"""Training metrics: summed on the device, written to metrics.jsonl line by line."""
 
 import sys
 import time
@@ -17,15 +17,16 @@ from stn_jax.training.workdir import Workdir
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; says where it stopped and what there is to go back to."""
+    """Training cannot continue; says where it stopped and which checkpoint is the last."""
 
 
 class MetricsLog:
-    """What the steps measure, and the writing of it, a line at each log point.
+    """Collects the steps' metrics, and writes their means as a line at each log point.
 
     Attributes:
-      sums, steps: since the last line; the sums stay on the device.
-      note: the last line, for people.
+      metrics: sums since the last line, on the device.
+      steps: number of steps since the last line.
+      note: summary of the last line, for the progress bar.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class MetricsLog:
         self._warned: set[str] = set()
         self._best = np.full(len(run.config.seeds), np.inf)  # least training error so far
         self.note = ""
-        self.sums, self.steps = run.empty_metrics(), 0
+        self.metrics, self.steps = run.empty_metrics(), 0
         self._begun = self._last = time.perf_counter()
         self._before = seconds
         if pending is not None:
@@ -50,15 +51,15 @@ class MetricsLog:
         if run.config.tensorboard and processes.is_primary():
             from tensorboardX import SummaryWriter
 
-            # What a process that was cut off has written of later steps does not count.
+            # Discards what an interrupted process wrote for later steps.
             folder = str(workdir.path / "tensorboard")
             suffix = f".from-step-{step}"
             self._board = SummaryWriter(folder, purge_step=step + 1, filename_suffix=suffix)
 
     def pending(self) -> dict[str, Any]:
-        """What is not written yet, ready for JSON, which loses nothing of it."""
+        """The metrics since the last line, ready for JSON, which is lossless here."""
         now = time.perf_counter()
-        sums = jax.device_get(self.sums)._asdict()
+        sums = jax.device_get(self.metrics)._asdict()
         return {
             "steps": self.steps,
             "seconds": self._before + now - self._begun,
@@ -69,26 +70,26 @@ class MetricsLog:
     def _resume(
         self, steps: int, seconds: float, seconds_of_steps: float, sums: dict[str, Any]
     ) -> None:
-        # Earlier versions measured less.
-        saved = self.sums._replace(**sums)
-        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.sums, saved)
-        self.sums = self._run.replicate(read)
+        # Earlier versions stored fewer metrics.
+        saved = self.metrics._replace(**sums)
+        read = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), self.metrics, saved)
+        self.metrics = self._run.replicate(read)
         self.steps, self._before = steps, seconds
         self._last -= seconds_of_steps
 
     def check(self, checkpoints: Checkpoints | None) -> Metrics:
-        """The sums, on the host. TrainingError where a loss or gradient was not finite."""
-        sums = jax.device_get(self.sums)
+        """The sums, on the host. Raises TrainingError if a loss or gradient was not finite."""
+        sums = jax.device_get(self.metrics)
         if (sums.bad_step >= 0).any():
-            raise TrainingError(_not_finite(self._run, sums.bad_step, checkpoints))
+            raise TrainingError(_non_finite_message(self._run, sums.bad_step, checkpoints))
         return sums
 
     def write(self, step: int, checkpoints: Checkpoints | None) -> None:
-        """Writes a line of means since the last. TrainingError where something is not finite."""
+        """Writes the means since the last line. Raises TrainingError as :meth:`check`."""
         sums = self.check(checkpoints)
         run, config = self._run, self._run.config
         now = time.perf_counter()
-        of_transforms = {
+        transform_metrics = {
             "localization_gradient_norm": (1, sums.localization_gradient_norm),
             "runaway_theta_percent": (100, sums.runaway),
             "theta_variation": (1, sums.theta_variation),
@@ -97,7 +98,11 @@ class MetricsLog:
             "loss": sums.loss / self.steps,
             "train_error_percent": 100 * sums.errors / self.steps,
             "gradient_norm": sums.gradient_norm / self.steps,
-            **{k: unit * x / self.steps for k, (unit, x) in of_transforms.items() if x is not None},
+            **{
+                name: unit * x / self.steps
+                for name, (unit, x) in transform_metrics.items()
+                if x is not None
+            },
         }
         self._warn_of_collapse(step, np.asarray(means["train_error_percent"]))
         if "theta_variation" in means:
@@ -122,26 +127,30 @@ class MetricsLog:
             f"epoch {step / run.steps_per_epoch:.1f}, loss {np.mean(means['loss']):.3f}, "
             f"train error {np.mean(means['train_error_percent']):.2f} %"
         )
-        self.sums, self.steps = run.empty_metrics(), 0
+        self.metrics, self.steps = run.empty_metrics(), 0
         self._last = now
 
     def _warn_of_collapse(self, step: int, errors: np.ndarray) -> None:
-        """Compares with the least errors of this process: after a restart they begin anew."""
+        """Compares with the lowest errors since this process started."""
         self._best = np.minimum(self._best, errors)
         worst = int(np.argmax(errors - self._best))
-        if errors[worst] - self._best[worst] >= health.FELL_BACK:
-            advice = health.advice_on_collapse(errors[worst], self._best[worst], step)
+        if errors[worst] - self._best[worst] >= health.COLLAPSE_PERCENT:
+            advice = health.collapse_warning(errors[worst], self._best[worst], step)
             self._warn_once("collapse", advice)
 
     def _warn_of_transforms(self, step: int, means: dict[str, Any]) -> None:
-        """Says what goes wrong with the transforms, each thing once."""
+        """Warns of transforms that have run away or are constant, once each."""
         config, total = self._run.config, self._run.total_steps
         worst = float(means["runaway_theta_percent"].max())
-        if worst >= health.WORTH_A_WARNING:
-            self._warn_once("runaway", health.advice(worst, step))
-        late = step >= max(health.PATIENCE, total / 10)
-        if late and config.localization_rate and means["theta_variation"].min() < health.BLIND:
-            self._warn_once("blind", health.advice_on_blindness(step))
+        if worst >= health.RUNAWAY_PERCENT:
+            self._warn_once("runaway", health.runaway_warning(worst, step))
+        late = step >= max(health.GRACE_STEPS, total / 10)
+        if (
+            late
+            and config.localization_rate
+            and means["theta_variation"].min() < health.MIN_VARIATION
+        ):
+            self._warn_once("blind", health.constant_theta_warning(step))
 
     def _warn_once(self, about: str, message: str) -> None:
         if about not in self._warned and processes.is_primary():
@@ -156,7 +165,7 @@ class MetricsLog:
             self._board.close()
 
 
-def _not_finite(run: Run, bad: np.ndarray, checkpoints: Checkpoints | None) -> str:
+def _non_finite_message(run: Run, bad: np.ndarray, checkpoints: Checkpoints | None) -> str:
     seeds = [seed for seed, at in zip(run.config.seeds, bad, strict=True) if at >= 0]
     step = int(bad[bad >= 0].min())
     good = None if checkpoints is None else checkpoints.latest_step()

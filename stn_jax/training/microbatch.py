@@ -1,7 +1,7 @@
-"""Gradient accumulation: a batch's gradient as the mean of its parts', one after the other.
+"""Gradient accumulation: a batch's gradient as the mean over its microbatches, in sequence.
 
-It needs the memory of a part alone. On a CPU it is faster, too, with images so large that the
-feature maps of a whole batch do not fit into the cache (`benchmarks.microbatch`).
+It needs the memory of one microbatch. On a CPU it is also faster when the feature maps of a whole
+batch do not fit into the cache (`benchmarks.microbatch`).
 """
 
 from collections.abc import Callable
@@ -10,45 +10,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Values of the images that a CPU takes at once, where the configuration does not say: 64 images of
-# MNIST's own size.
-AT_ONCE = 2**16
-# But no fewer images than this, however large: the products would be too small.
-FEWEST = 32
+# Default limit on the pixel values in a CPU's microbatch: 64 images of 28x28, and some to spare.
+MAX_VALUES = 2**16
+# But at least this many images, however large: smaller matrix products are inefficient.
+MIN_IMAGES = 32
 
 
-def automatic(batch_size: int, values: int) -> int:
-    """How many examples to take at once where the configuration does not say.
+def automatic_size(batch_size: int, values: int) -> int:
+    """The default microbatch size.
 
     Args:
-      batch_size: of which a divisor is chosen.
+      batch_size: examples in a batch.
       values: numbers in an image, as the network sees it.
 
     Returns:
-      On accelerators all. On a CPU the greatest divisor of which the images hold at most
-      ``AT_ONCE`` values, or are at most ``FEWEST``; all where it is less than half of what would
-      be allowed.
+      On accelerators ``batch_size``. On a CPU its largest divisor for which the images hold at most
+      ``MAX_VALUES`` values, or are at most ``MIN_IMAGES``; ``batch_size`` if that divisor is less
+      than half of the limit.
     """
-    most = max(AT_ONCE // values, FEWEST)
+    most = max(MAX_VALUES // values, MIN_IMAGES)
     if jax.default_backend() != "cpu" or batch_size <= most:
         return batch_size
     best = max((n for n in range(1, most + 1) if batch_size % n == 0), default=1)
     return best if 2 * best > most else batch_size
 
 
-def in_parts(
+def map_microbatches(
     fn: Callable[[Any, jax.Array], tuple[Any, Any]], batch: Any, size: int
 ) -> tuple[Any, Any]:
-    """Calls a function of a batch on its parts, in order.
+    """Applies a function to a batch's microbatches in order.
 
     Args:
-      fn: function of a part (as ``batch``, with ``[size, ...]``) and its number, an int32, to a
-        tree whose means over the parts are wanted, and a tree of arrays ``[size, ...]``.
+      fn: function of a microbatch (as ``batch``, with ``[size, ...]``) and its index, an int32. It
+        returns a tree to average over the microbatches, and a tree of arrays ``[size, ...]``.
       batch: tree of arrays ``[B, ...]``; ``B`` is a multiple of ``size``.
-      size: of the parts.
+      size: examples in a microbatch.
 
     Returns:
-      The means, and the arrays of all parts, ``[B, ...]``.
+      The means, and the concatenated arrays ``[B, ...]``.
     """
     total = len(jax.tree.leaves(batch)[0])
     count = total // size

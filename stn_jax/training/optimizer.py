@@ -1,4 +1,4 @@
-"""The optimizer: SGD with Nesterov momentum under a schedule, perhaps with Adam; from optax."""
+"""The optimizer: SGD with Nesterov momentum and a schedule, optionally with Adam; from optax."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from stn_jax.training.config import Config
 
 
 def make_schedule(config: Config, steps: int) -> optax.Schedule:
-    """The learning rate of the classifier as a function of the step, over a run of ``steps``."""
+    """The classifier's learning rate as a function of the step, for a run of ``steps`` steps."""
     peak = config.learning_rate
     if config.schedule == "constant":
         return optax.constant_schedule(peak)
@@ -27,8 +27,8 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
 def make_adam_schedule(config: Config, steps: int) -> optax.Schedule:
     """Adam's learning rate for the localization network, as a function of the step.
 
-    Under the one-cycle schedule it is at its peak, where the classifier's still rises: a network
-    aligns fastest while the classifier does not yet cope with all poses.
+    Under the one-cycle schedule it peaks while the classifier's rate still rises: alignment is
+    learned fastest while the classifier cannot yet handle all poses.
     """
     peak = config.learning_rate * config.localization_rate
     if config.schedule != "one_cycle":
@@ -43,10 +43,10 @@ def make_adam_schedule(config: Config, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """SGD with the config's clipping, weight decay, momentum, schedule and localization rate.
+    """SGD with the configuration's clipping, weight decay, momentum, schedule and rates.
 
-    With ``localization_optimizer="adam"`` the transformer's parameters take Adam's steps instead,
-    without clipping and weight decay, under :func:`make_adam_schedule`.
+    With ``localization_optimizer="adam"`` the transformer's parameters are trained by Adam, without
+    clipping and weight decay, with :func:`make_adam_schedule`.
     """
     schedule = make_schedule(config, steps)
     parts = [
@@ -67,5 +67,5 @@ def _is_kernel(params: Any) -> Any:
 
 
 def _is_localization(params: Any) -> Any:
-    """Whatever belongs to the transformer: its localization network and the layer to theta."""
+    """True for the transformer's parameters: the localization network and the layer to theta."""
     return jax.tree.map_with_path(lambda path, _: path[0].key == "transformer", params)

@@ -1,8 +1,8 @@
-"""How a run is laid over devices: a mesh with the axes "seeds" and "batch".
+"""How a run is distributed over devices: a mesh with the axes "seeds" and "batch".
 
-Data parallel over "batch": every device holds its share of the training set, of each batch, and
-all parameters. Over "seeds": its share of the networks. The program is the same as on one device;
-XLA divides it by the shardings that are stated here.
+Along "batch" it is data parallel: each device holds its part of the training set and of each batch,
+and all parameters. Along "seeds" each device holds its part of the networks. The program is the
+same as on one device; XLA partitions it by the shardings given here.
 """
 
 import dataclasses
@@ -21,24 +21,24 @@ AXES = ("seeds", "batch")
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A mesh of devices, and what goes where.
+    """A mesh of devices and the shardings on it.
 
     Attributes:
-      mesh: with the axes "seeds" and "batch".
+      mesh: the mesh, with the axes "seeds" and "batch".
     """
 
     mesh: Mesh
 
     @classmethod
     def choose(cls, config: Config, mesh: str | None = None) -> "Placement":
-        """The mesh that a configuration asks for, on the devices that there are.
+        """The mesh of a configuration, on the available devices.
 
         Args:
-          config: with fields mesh, seeds, batch_size and microbatch.
-          mesh: in place of the configuration's.
+          config: its fields mesh, seeds, batch_size and microbatch are used.
+          mesh: overrides the configuration's mesh.
 
         Raises:
-          ConfigError: there are not so many devices, or they cannot share the work evenly.
+          ConfigError: there are too few devices, or the work cannot be divided evenly.
         """
         asked, available = mesh or config.mesh, jax.devices()
         shape = mesh_shape(config, mesh)
@@ -46,9 +46,9 @@ class Placement:
         if total < len(available):
             if jax.process_count() > 1:
                 raise ConfigError(
-                    f"mesh is {asked!r}, which takes {total} of {len(available)} devices; with "
-                    "several processes all are needed: let batch_size or the number of seeds be "
-                    "a multiple"
+                    f"mesh is {asked!r}, which uses {total} of {len(available)} devices; several "
+                    "processes must use all of them: make batch_size or the number of seeds a "
+                    "multiple of that number"
                 )
             print(f"on {total} of {len(available)} devices (mesh is {asked!r})", flush=True)
         devices = np.asarray(available[:total]).reshape(shape)
@@ -56,39 +56,39 @@ class Placement:
 
     @property
     def single(self) -> bool:
-        """Whether all is on one device, so that nothing needs to be said about it."""
+        """Whether there is only one device, so that nothing needs a sharding."""
         return self.mesh.size == 1
 
     @property
-    def whole(self) -> NamedSharding:
-        """Everything on every device."""
+    def replicated(self) -> NamedSharding:
+        """A full copy on every device."""
         return NamedSharding(self.mesh, P())
 
     @property
     def by_seed(self) -> NamedSharding:
-        """The leading axis is that of seeds."""
+        """Sharded along a leading axis of seeds."""
         return NamedSharding(self.mesh, P("seeds"))
 
     @property
     def by_example(self) -> NamedSharding:
-        """The leading axis is that of a training batch."""
+        """Sharded along a leading axis of a training batch's examples."""
         return NamedSharding(self.mesh, P("batch"))
 
     @property
     def by_device(self) -> NamedSharding:
-        """The leading axis is shared by all devices, as in evaluation."""
+        """Sharded along the leading axis over all devices, as in evaluation."""
         return NamedSharding(self.mesh, P(AXES))
 
     def state(self) -> dict[str, NamedSharding]:
-        """Of a state, by its parts."""
-        return {"step": self.whole, "params": self.by_seed, "optimizer": self.by_seed}
+        """The shardings of a training state, by its entries."""
+        return {"step": self.replicated, "params": self.by_seed, "optimizer": self.by_seed}
 
     def put(self, tree: Any, sharding: Any) -> Any:
-        """Lays arrays that every process has over the devices; each loads its part.
+        """Distributes arrays that every process holds; each device loads its part.
 
         Args:
-          tree: of arrays.
-          sharding: of all of them, or a tree of these that leads the other one.
+          tree: tree of arrays.
+          sharding: the sharding of all of them, or a prefix tree of shardings.
         """
         if self.single:
             return tree
@@ -102,32 +102,29 @@ class Placement:
         return jax.tree.map(put_part, sharding, tree)
 
     def put_examples(self, tree: Any) -> Any:
-        """Lays a training set over the devices.
-
-        What cannot be shared evenly is wholly on each.
-        """
+        """Distributes a training set over the devices; replicated if it cannot be split evenly."""
         if self.single:
             return tree
         even = len(jax.tree.leaves(tree)[0]) % self.mesh.shape["batch"] == 0
-        return self.put(tree, self.by_example if even else self.whole)
+        return self.put(tree, self.by_example if even else self.replicated)
 
     def fetch(self, tree: Any) -> Any:
-        """Arrays as they are for one device alone, in every process: on the host."""
+        """Gathers arrays on the host, in every process."""
         if self.single:
             return tree
         return jax.device_get(self._gather(tree))
 
     @functools.cached_property
     def _gather(self) -> Any:
-        return jax.jit(lambda tree: tree, out_shardings=self.whole)
+        return jax.jit(lambda tree: tree, out_shardings=self.replicated)
 
     def constrain(self, x: jax.Array) -> jax.Array:
-        """States, in a program, that the leading axis is that of a training batch."""
+        """Constrains an array in a jitted program to be sharded as :attr:`by_example`."""
         return x if self.single else jax.lax.with_sharding_constraint(x, self.by_example)
 
 
 def mesh_shape(config: Config, mesh: str | None = None) -> tuple[int, int]:
-    """How many devices share the seeds, and how many the batch.
+    """The numbers of devices along "seeds" and along "batch".
 
     Args, Raises: as :meth:`Placement.choose`.
     """

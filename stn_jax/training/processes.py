@@ -1,7 +1,7 @@
-"""Several processes that train one run together, through ``jax.distributed``.
+"""Training one run in several processes, through ``jax.distributed``.
 
-Every process runs the same program; the first one alone writes. A process does nothing here where
-it is the only one.
+Every process runs the same program; only the primary (first) process writes files. With a single
+process these functions just call their argument.
 """
 
 import json
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 
 class ProcessError(RuntimeError):
-    """Another process of the run could not go on."""
+    """Another process of the run failed."""
 
 
 def join() -> None:
-    """Joins the other processes where the environment says that there are some.
+    """Joins the other processes if ``JAX_COORDINATOR_ADDRESS`` is set.
 
-    ``JAX_COORDINATOR_ADDRESS=HOST:PORT``, of the first process, says so. How many there are and
-    which this is are in ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; where they are not set, JAX
-    takes them from Slurm, Open MPI or a TPU pod. To be called before anything is computed.
+    ``JAX_COORDINATOR_ADDRESS`` is HOST:PORT of the primary process. The number of processes and
+    the index of this one are in ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; if they are not set,
+    JAX takes them from Slurm, Open MPI or a TPU pod. Call this before any computation.
 
     Raises:
-      ConfigError: the environment makes no sense, or the others do not answer.
+      ConfigError: the environment variables are invalid, or the connection fails.
     """
     if not os.environ.get("JAX_COORDINATOR_ADDRESS"):
         return
@@ -43,24 +43,24 @@ def join() -> None:
         raise ConfigError(
             "cannot join the other processes (JAX_COORDINATOR_ADDRESS is "
             f"{os.environ['JAX_COORDINATOR_ADDRESS']!r}): {error}; expected HOST:PORT of the first "
-            "process, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+            "process, and JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this is the primary process, which writes the files."""
     return jax.process_index() == 0
 
 
 def run_on_primary(work: Callable[[], int]) -> int:
-    """Does something in the first process; its result, for all.
+    """Runs a function in the primary process and returns its result in all processes.
 
     Args:
-      work: returns a number from 0 to 2**31 - 1.
+      work: returns an integer from 0 to 2**31 - 1.
 
     Raises:
-      ProcessError: it has failed, in the processes that are not the first. That one raises what
-        work has raised.
+      ProcessError: in the other processes, if ``work`` failed. The primary process raises the
+        original exception.
     """
     if jax.process_count() == 1:
         return work()
@@ -77,21 +77,21 @@ def run_on_primary(work: Callable[[], int]) -> int:
     if failure is not None:
         raise failure
     if value < 0:
-        raise ProcessError("the first process could not go on; it says why")
+        raise ProcessError("the first process failed; see its output for the reason")
     return value
 
 
 def run_on_all(work: Callable[[], T]) -> T:
-    """Does something in every process; none goes on where one of them could not.
+    """Runs a function in every process; if it fails in one, all of them raise.
 
-    What may fail in one process alone, before all meet in a collective, belongs in here: the others
-    would wait there without end.
+    Use this for work that may fail in a single process before a collective operation: otherwise
+    the other processes would wait there forever.
 
     Args:
-      work: has no collective in it.
+      work: a function without collective operations.
 
     Raises:
-      ProcessError: it has failed in another process. That one raises what work has raised.
+      ProcessError: ``work`` failed in another process, which raises the original exception.
     """
     if jax.process_count() == 1:
         return work()
@@ -104,15 +104,15 @@ def run_on_all(work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if failed:
-        raise ProcessError("another process could not go on; it says why")
+        raise ProcessError("another process failed; see its output for the reason")
     return result
 
 
 def broadcast_from_primary(work: Callable[[], Any]) -> Any:
-    """What the first process finds, for all.
+    """Runs a function in the primary process and returns its JSON-serializable result in all.
 
     Args:
-      work: returns what JSON can hold.
+      work: returns a value that JSON can represent.
 
     Raises:
       ProcessError: as :func:`run_on_primary`.
@@ -121,12 +121,12 @@ def broadcast_from_primary(work: Callable[[], Any]) -> Any:
         return work()
     text = b""
 
-    def found() -> int:
+    def encode() -> int:
         nonlocal text
         text = json.dumps(work()).encode()
         return len(text)
 
-    size = run_on_primary(found)
+    size = run_on_primary(encode)
     from jax.experimental import multihost_utils
 
     own = np.frombuffer(text, np.uint8) if is_primary() else np.zeros(size, np.uint8)
@@ -134,7 +134,7 @@ def broadcast_from_primary(work: Callable[[], Any]) -> Any:
 
 
 def all_reduce_max(value: int) -> int:
-    """The largest of all processes' values."""
+    """The maximum of a value over all processes."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils

@@ -1,4 +1,4 @@
-"""What a result was made with: device, versions, commit."""
+"""The provenance of a result: device, versions, commit."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ import jax
 
 
 def environment() -> dict[str, Any]:
-    """Kind of device, how many there are, versions and commit that a result was made with."""
+    """Kind and number of devices, versions of the packages, and the commit."""
     device = jax.devices()[0]
     kind = device.device_kind
     if device.platform == "cpu":
@@ -35,7 +35,7 @@ def environment() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """How many CPU cores this process may use; where the system does not tell, all that exist."""
+    """How many CPU cores this process may use; all of them if the system does not say."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -43,9 +43,9 @@ def cores() -> int:
 
 @functools.cache
 def _commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout.
+    """The checkout's commit, with "-dirty" if files differ from it; None outside a checkout.
 
-    As it was when first asked for: the code that runs is not what the checkout may become.
+    Cached at the first call, since the checkout may change while the program runs.
     """
     root = Path(__file__).parents[2]
     try:

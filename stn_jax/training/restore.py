@@ -1,4 +1,4 @@
-"""Trained networks opened again, from a run's folder or from the package, and evaluated."""
+"""Restores trained networks from a run's folder or from the package, and evaluates them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,30 +24,28 @@ from stn_jax.training.workdir import Workdir
 
 
 def load(workdir: str | Path, folders: Mapping[str, Any] | None = None) -> tuple[Run, State]:
-    """Opens a run's folder: its configuration, data and newest checkpoint.
+    """Loads a run from its folder: configuration, data and newest checkpoint.
 
     Args:
       workdir: the run's folder.
-      folders: where to look for data in place of the configuration's: data_dir, manual_dir,
-        cache_dir.
+      folders: data_dir, manual_dir and cache_dir that override the configuration's.
 
     Raises:
-      ConfigError: there is no run, or no checkpoint in it.
-      DataError: the data cannot be had.
+      ConfigError: the folder holds no run or no checkpoint.
+      DataError: the data cannot be loaded.
     """
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
-    # On the devices that are here, however many it was trained on.
+    # On the devices available now, however many it was trained on.
     run = processes.run_on_all(lambda: assemble(config, mesh="batch"))
-    with Checkpoints(Workdir(workdir).checkpoints) as checkpoints:
-        like = jax.eval_shape(run.init_state)
-        saved = processes.run_on_all(lambda: checkpoints.restore(like))
+    checkpoints, like = Checkpoints(Workdir(workdir).checkpoints), jax.eval_shape(run.init_state)
+    saved = processes.run_on_all(lambda: checkpoints.restore(like))
     if saved is None:
-        raise ConfigError(f"{workdir} holds no checkpoint yet; train it first with train.py")
+        raise ConfigError(f"{workdir} has no checkpoint; train it first with train.py")
     return run, run.put(saved.state)
 
 
-def of_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
-    """One of a run's networks: as a run of its own, and its parameters, leading with [1]."""
+def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
+    """The network of one seed: as a run of that seed, and its parameters with leading axis [1]."""
     i = run.config.seeds.index(seed)
     params = jax.tree.map(lambda x: x[i : i + 1], state["params"])
     return dataclasses.replace(run, config=dataclasses.replace(run.config, seeds=(seed,))), params
@@ -70,13 +68,13 @@ def load_seed(workdir: str | Path, seed: int | None = None) -> tuple[Run, Any]:
         raise ConfigError(
             f"seed is {seed}, but {workdir} has networks of seeds {', '.join(map(str, seeds))}"
         )
-    run, state = run.alone(), run.fetch(state)
-    run, params = of_seed(run, state, seeds[0] if seed is None else seed)
+    run, state = run.on_single_device(), run.fetch(state)
+    run, params = select_seed(run, state, seeds[0] if seed is None else seed)
     return run, jax.tree.map(lambda x: x[0], params)
 
 
 def evaluate_workdir(workdir: str | Path, hooks: Hooks | None = None) -> dict[str, Any]:
-    """Evaluates the newest checkpoint; writes and returns what result.json holds.
+    """Evaluates the newest checkpoint; writes result.json and returns its contents.
 
     Args:
       workdir: the run's folder.
@@ -93,42 +91,42 @@ def evaluate_workdir_on(workdir: str | Path, settings: Mapping[str, Any]) -> dic
 
     Args:
       workdir: the run's folder.
-      settings: fields of Config in place of those of its training: ``dataset``, and where it is.
+      settings: fields of Config that override those of the training: ``dataset`` and its folders.
 
     Returns:
-      What :func:`stn_jax.training.evaluation.summarize` gives.
+      The result of :func:`stn_jax.training.evaluation.summarize`.
 
     Raises:
-      ConfigError, DataError: as :func:`load`; or the other data does not fit the network.
+      ConfigError, DataError: as :func:`load`; or the data set does not fit the network.
     """
     run, state = load(workdir)
-    run, params = run.alone(), run.fetch(state["params"])
+    run, params = run.on_single_device(), run.fetch(state["params"])
     return _summary_on(run, params, settings, str(workdir))
 
 
 def evaluate_pretrained(
     name: str, settings: Mapping[str, Any] | None = None, *, folder: str | Path | None = None
 ) -> dict[str, Any]:
-    """Evaluates a network of the package as it does a run's.
+    """Evaluates a pretrained network of the package.
 
     Args:
       name: see :func:`stn_jax.load_pretrained`.
-      settings: fields of Config in place of those of its training: where the data is, which it is.
-      folder: of the weights; the package's own where None.
+      settings: fields of Config that override those of the training: the data set and its folders.
+      folder: folder of the weights; None: the package's own.
 
     Returns:
-      What :func:`stn_jax.training.evaluation.summarize` gives.
+      The result of :func:`stn_jax.training.evaluation.summarize`.
 
     Raises:
-      PretrainedError: it is unknown, or its file is damaged.
-      ConfigError, DataError: the data cannot be had, or does not fit the network.
+      PretrainedError: the name is unknown, or the file is damaged.
+      ConfigError, DataError: the data cannot be loaded, or does not fit the network.
     """
     run, params = open_pretrained(name, settings, folder=folder)
     return summarize(run, predict(run, params))
 
 
 def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Evaluates a run's networks on the test split of a configuration with other settings."""
+    """Evaluates a run's networks on the test split of another data set."""
     other = _with_data(run, settings, name)
     return summarize(other, predict(other, params))
 
@@ -136,40 +134,42 @@ def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -
 def open_pretrained(
     name: str, settings: Mapping[str, Any] | None = None, *, folder: str | Path | None = None
 ) -> tuple[Run, Any]:
-    """A network of the package with a data set: a run, and its parameters, leading with [1].
+    """A pretrained network with a data set: a run, and its parameters with leading axis [1].
 
     Args, Raises: as :func:`evaluate_pretrained`.
     """
-    bare, variables = pretrained_alone(name, folder)
+    run, variables = pretrained_without_data(name, folder)
     params = jax.tree.map(lambda x: x[None], variables["params"])
-    return _with_data(bare, settings or {}, name), params
+    return _with_data(run, settings or {}, name), params
 
 
 def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
-    """A run's networks on the data of a configuration with other settings."""
-    # Of its training split nothing is trained on, however small it is.
+    """The run with other data: that of its configuration with other settings."""
+    # Batches of 1, so that a training split of any size is accepted; it is not used.
     config = dataclasses.replace(
         run.config, **settings, holdout=0, batch_size=1, microbatch=0, mesh="batch"
     )
-    other = assemble(config, alone=True)
+    other = assemble(config, single_device=True)
     fits = {
-        "images": (other.seen_shape(), run.seen_shape()),
+        "images": (other.input_shape(), run.input_shape()),
         "classes": (other.model.head.classes, run.model.head.classes),
     }
     for what, (found, expected) in fits.items():
         if found != expected:
             raise ConfigError(
                 f"{config.dataset} has {what} {found}, but {name} was trained on {expected}; "
-                "name a data set that fits"
+                "choose a matching data set"
             )
-    # Normalised as in its training, whatever the data is.
+    # Normalized with the statistics of the training data.
     data = other.data._replace(mean=run.data.mean, deviation=run.data.deviation)
     return dataclasses.replace(other, data=data)
 
 
-def pretrained_alone(name: str, folder: str | Path | None = None) -> tuple[Run, dict[str, Any]]:
-    """A network of the package as a run without data: one black image stands for its shape."""
-    module, variables = load_pretrained(name, folder=folder)
+def pretrained_without_data(
+    name: str, folder: str | Path | None = None
+) -> tuple[Run, dict[str, Any]]:
+    """A pretrained network as a run without data; one black image serves as its data set."""
+    module, variables, _ = load_pretrained(name, folder=folder)
     known = describe(name, folder=folder)
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))

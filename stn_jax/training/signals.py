@@ -1,4 +1,4 @@
-"""Signals to stop: held back while steps run, so that their result can be saved first."""
+"""Deferred stop signals: steps in flight are finished and saved before the process stops."""
 
 import contextlib
 import os
@@ -12,14 +12,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """What SIGTERM and SIGINT (Ctrl-C) do in a block.
+    """Handles SIGTERM and SIGINT (Ctrl-C) within a block.
 
-    They end it by an exception: KeyboardInterrupt for SIGINT, SystemExit with the customary status
-    143 for SIGTERM. Inside :meth:`held_back`, the first one is only noted. Outside of Python's main
-    thread, and for a signal that the process ignores, nothing changes.
+    They raise an exception: KeyboardInterrupt for SIGINT, SystemExit with the usual status 143 for
+    SIGTERM. Inside :meth:`held_back`, the first signal is only recorded. Outside Python's main
+    thread, and for signals that the process ignores, nothing changes.
 
     Attributes:
-      received: the signal that was held back, if any.
+      received: the signal that was recorded, if any.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class StopSignals:
 
     @contextlib.contextmanager
     def held_back(self) -> Iterator[None]:
-        """Notes the first signal, for the block to look at; a second one ends it at once.
+        """Records the first signal in :attr:`received`; a second one interrupts the block at once.
 
-        At the end of the block the signal does what it was kept from.
+        A recorded signal takes effect at the end of the block.
         """
         self._holding = True
         try:
@@ -42,7 +42,7 @@ class StopSignals:
             self._stop()
 
     def receive(self, number: int) -> None:
-        """Notes a signal that another process has received; 0: none."""
+        """Records a signal that another process has received; 0: none."""
         if number:
             self.received = signal.Signals(number)
 
@@ -55,8 +55,9 @@ class StopSignals:
         first, self.received = self.received is None, signal.Signals(number)
         if not (first and self._holding):
             self._stop()
-        # Not print, which may be what the signal has interrupted.
-        message = f"\n{self.received.name}: saving after the steps in flight; again: stop at once\n"
+        # Not print: the signal may have interrupted a print.
+        name = self.received.name
+        message = f"\n{name}: saving after the steps in flight; repeat to stop at once\n"
         with contextlib.suppress(OSError):
             os.write(2, message.encode())
 

@@ -1,4 +1,4 @@
-"""Training steps: many a dispatch, for one seed or several at once, as one jit-compiled program."""
+"""Training steps: several per dispatch, for one or more seeds, as one jit-compiled program."""
 
 import functools
 from collections.abc import Callable
@@ -16,37 +16,37 @@ from stn_jax.training.gradients import Loss, value_and_grad
 from stn_jax.training.health import runaway, variation
 from stn_jax.training.placement import Placement
 
-State = dict[str, Any]  # step: int32; params, optimizer: trees whose leaves lead with [seeds]
+State = dict[str, Any]  # step: int32; params, optimizer: trees with a leading axis [seeds]
 
 
 class Data(NamedTuple):
     """A training set on the device."""
 
-    images: jax.Array  # [N, H, W, C], uint8; or what a generated data set has in their place
+    images: jax.Array  # [N, H, W, C], uint8; or what a generated data set stores instead
     labels: jax.Array  # [N] or [N, positions], int32
     mean: jax.Array
     deviation: jax.Array
 
 
-_OfTransforms = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
+_TransformMetrics = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
 
 
 class Metrics(NamedTuple):
-    """Metrics over steps, each ``[seeds]``, and what went wrong first."""
+    """Metrics summed over steps, each ``[seeds]``."""
 
     loss: jax.Array
-    errors: jax.Array  # share of the batch
+    errors: jax.Array  # fraction of the batch
     gradient_norm: jax.Array
-    # Those of networks with a transformer; None without one.
+    # The next three are None for networks without a transformer.
     localization_gradient_norm: jax.Array | None  # part of gradient_norm
-    runaway: jax.Array | None  # share of the batch whose transform has run away
-    theta_variation: jax.Array | None  # how much theta differs within the batch
-    bad_step: jax.Array  # the first step of a loss or gradient that is not finite; -1: none
+    runaway: jax.Array | None  # fraction of the batch whose transform has run away
+    theta_variation: jax.Array | None  # how much theta varies within the batch
+    bad_step: jax.Array  # the first step whose loss or gradient is not finite; -1: none
 
     @classmethod
     def empty(cls, model: Network, seeds: int) -> "Metrics":
-        """The sums over no steps."""
-        # Arrays of their own: they are consumed.
+        """Metrics over no steps."""
+        # Separate arrays, since they are donated.
         loss, errors, norm, localization_norm, runaway, varied = (
             jnp.zeros(seeds) for _ in range(6)
         )
@@ -56,7 +56,7 @@ class Metrics(NamedTuple):
         return cls(loss, errors, norm, localization_norm, runaway, varied, none)
 
     def plus(self, step: "Metrics") -> "Metrics":
-        """These sums and those of a further step."""
+        """These metrics with those of a further step added."""
         bad = jnp.where(self.bad_step >= 0, self.bad_step, step.bad_step)
         return jax.tree.map(jnp.add, self, step)._replace(bad_step=bad)
 
@@ -64,8 +64,8 @@ class Metrics(NamedTuple):
 def distorted_batch(
     task: Task, data: Data, keys: jax.Array, images: jax.Array, *, train: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """Images as a network sees them, ``[B, H', W', C]`` float32, and the thetas applied."""
-    images, theta = task.shown(train)(keys, images, data.images)
+    """Distorted, normalized images ``[B, H', W', C]`` float32, and the thetas applied."""
+    images, theta = task.transform(train)(keys, images, data.images)
     return (images - data.mean) / data.deviation, theta
 
 
@@ -82,7 +82,7 @@ def init_state(
     seeds: tuple[int, ...],
     placement: Placement | None = None,
 ) -> State:
-    """The state before the first step: a plain tree of arrays."""
+    """The state before the first step."""
 
     def init(key: jax.Array, data: Data) -> tuple[Any, Any]:
         keys = example_keys(key, jnp.arange(1))
@@ -113,28 +113,28 @@ def make_train_steps(
     label_smoothing: float = 0.0,
     placement: Placement | None = None,
 ) -> Callable[[State, Metrics, Data, Any], tuple[State, Metrics]]:
-    """Compiles a function that takes several training steps.
+    """Builds the compiled function that runs several training steps.
 
-    Everything that a step draws (order of the examples, distortions, dropout) comes from its
-    seed's key and its number by ``fold_in``, and what is measured is added up step by step. So
-    after a number of steps state and metrics are the same bits, however these were divided into
-    dispatches. Distortions and dropout masks are drawn for each example by itself.
+    All random numbers of a step (order of the examples, distortions, dropout) derive from its
+    seed's key and its number by ``fold_in``, and metrics are summed step by step. State and metrics
+    are therefore bit-identical however the steps are divided into dispatches. Distortions and
+    dropout masks are drawn for each example separately.
 
     Args:
-      model, optimizer, task: what is trained, how, and on what.
-      seeds: one network for each.
+      model, optimizer, task: the network, its optimizer and the distortions.
+      seeds: one network is trained for each.
       batch_size: examples in each step.
-      microbatch: how many of these at once, a divisor; 0: all. It changes rounding alone.
+      microbatch: examples in a microbatch, a divisor; 0: all. It changes only rounding.
       theta_clip: see :func:`stn_jax.training.gradients.value_and_grad`.
       label_smoothing: fraction of the target's probability that is spread over all classes.
-      placement: how states and data are laid over devices; None: they are on one.
+      placement: distribution of states and data over devices; None: one device.
 
     Returns:
-      Function of state and metrics (which it consumes and continues), data and the number of steps,
-      as an int32: a dispatch must not cross the end of an epoch.
+      Function of state and metrics (both donated), data and the number of steps, an int32. A
+      dispatch must not cross the end of an epoch.
     """
-    shared = (lambda x: x) if placement is None else placement.constrain
-    loss = _Loss(model, task, label_smoothing, shared)
+    constrain = (lambda x: x) if placement is None else placement.constrain
+    loss = _Loss(model, task, label_smoothing, constrain)
 
     def one_step(params, optimizer_state, key, step, order, data: Data):
         start = step % (len(data.images) // batch_size) * batch_size
@@ -150,7 +150,7 @@ def make_train_steps(
         params = optax.apply_updates(params, updates)
         norm = optax.tree.norm(gradients)
         bad = jnp.where(jnp.isfinite(value) & jnp.isfinite(norm), -1, step)
-        health = _of_transforms(model, theta, gradients)
+        health = _transform_metrics(model, theta, gradients)
         return params, optimizer_state, Metrics(value, errors, norm, *health, bad)
 
     def steps_of_one_seed(params, optimizer_state, metrics, key, first, data: Data, count):
@@ -169,8 +169,8 @@ def make_train_steps(
 
     shardings: dict[str, Any] = {}
     if placement is not None and not placement.single:
-        # The metrics are for the host, in every process.
-        shardings = {"out_shardings": (placement.state(), placement.whole)}
+        # Every process reads the metrics.
+        shardings = {"out_shardings": (placement.state(), placement.replicated)}
 
     @functools.partial(jax.jit, donate_argnums=(0, 1), **shardings)
     def train_steps(
@@ -198,17 +198,17 @@ class _Loss(NamedTuple):
     model: Network
     task: Task
     label_smoothing: float
-    shared: Callable[[jax.Array], jax.Array]  # states that an axis is that of a batch
+    constrain: Callable[[jax.Array], jax.Array]  # shards a leading axis of examples
 
     def of_part(self, data: Data, key: jax.Array, batch_size: int) -> Loss:
-        """The mean loss of a part of a batch: which examples, and their numbers in the batch."""
-        dropout, shared = jax.random.fold_in(key, batch_size), self.shared
+        """The mean loss over a microbatch (indices in the data set, indices in the batch)."""
+        dropout, constrain = jax.random.fold_in(key, batch_size), self.constrain
 
         def loss(params: Any, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
             chosen, numbers = part
-            keys = shared(example_keys(key, numbers))
-            images, _ = distorted_batch(self.task, data, keys, shared(data.images[chosen]))
-            images, labels = shared(images), shared(data.labels[chosen])
+            keys = constrain(example_keys(key, numbers))
+            images, _ = distorted_batch(self.task, data, keys, constrain(data.images[chosen]))
+            images, labels = constrain(images), constrain(data.labels[chosen])
             with numbered(numbers):
                 result: Any = self.model.apply(
                     {"params": params},
@@ -218,7 +218,7 @@ class _Loss(NamedTuple):
                     return_details=True,
                 )
             logits, details = result
-            # Where an example has several labels, their losses add up, and one miss is an error.
+            # The losses of several labels add up; an example is correct only if all of them are.
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             losses = optax.softmax_cross_entropy(
                 logits, optax.smooth_labels(targets, self.label_smoothing)
@@ -230,7 +230,9 @@ class _Loss(NamedTuple):
         return loss
 
 
-def _of_transforms(model: Network, theta: jax.Array | None, gradients: Any) -> _OfTransforms:
+def _transform_metrics(
+    model: Network, theta: jax.Array | None, gradients: Any
+) -> _TransformMetrics:
     if model.transformer is None or theta is None:
         return None, None, None
     theta = model.transformer.family().as_affine(theta)
@@ -243,16 +245,16 @@ def _over_seeds(
 ) -> Callable[..., Any]:
     """Maps fn over the leading axis of seeds.
 
-    A lone seed is not mapped: mapping would turn its convolutions into grouped ones, which are
+    A single seed is not mapped: vmap would turn its convolutions into grouped ones, which are
     slower.
     """
     if count > 1:
-        several = placement is not None and not placement.single
-        return jax.vmap(fn, spmd_axis_name="seeds" if several else None)
+        sharded = placement is not None and not placement.single
+        return jax.vmap(fn, spmd_axis_name="seeds" if sharded else None)
 
-    def alone(*trees: Any) -> Any:
+    def single(*trees: Any) -> Any:
         return jax.tree.map(
             lambda x: x[None], fn(*(jax.tree.map(lambda x: x[0], tree) for tree in trees))
         )
 
-    return alone
+    return single

@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, metrics, result. Nothing half-written is left in it."""
+"""The folder of a run: configuration, metrics, result. Files are written atomically."""
 
 import contextlib
 import errno
@@ -14,12 +14,12 @@ from stn_jax.files import UNFINISHED, atomic_write, make_folder, sync_folder
 from stn_jax.training.config import Config, ConfigError
 
 _RESULT = "result.json"
-# What the evaluation draws.
+# Figures drawn by the evaluation.
 FIGURES = ("gallery.png", "angles.png")
 
 
 class WorkdirError(ConfigError):
-    """A run's folder cannot be used: says which, why, and what to do."""
+    """A run's folder cannot be used: names the folder, the reason, and what to do."""
 
 
 class WorkdirBusyError(WorkdirError):
@@ -37,12 +37,12 @@ class Workdir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes out until the block ends, or this process does, in any way.
+        """Locks the folder against other processes until the block or this process ends.
 
         May be nested.
 
         Raises:
-          WorkdirBusyError: another process has it.
+          WorkdirBusyError: another process holds the lock.
           WorkdirError: the folder cannot be written.
         """
         if self._locked:
@@ -53,7 +53,7 @@ class Workdir:
                 make_folder(self.path)
                 file = stack.enter_context((self.path / "lock").open("a+"))
                 try:
-                    # The kernel's lock, not the file, is what counts: it ends with the process.
+                    # The kernel releases this lock when the process ends; the file may stay.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     file.seek(0)
@@ -72,7 +72,7 @@ class Workdir:
                 self._locked = False
 
     def check(self, config: Config) -> None:
-        """ConfigError where the folder holds a run of another configuration."""
+        """Raises ConfigError if the folder holds a run of another configuration."""
         exists = (self.path / "config.json").exists()
         if exists and (differences := Config.load(self.path).differences(config)):
             raise ConfigError(
@@ -81,10 +81,10 @@ class Workdir:
             )
 
     def claim(self, config: Config) -> None:
-        """Makes the folder a run of this configuration, or continues one; wants the lock.
+        """Starts or continues a run of this configuration in the folder; requires the lock.
 
-        A result of other settings goes before they are written: at no moment do the files
-        contradict each other.
+        A result of other settings is deleted before the new configuration is written, so that the
+        files never contradict each other.
 
         Raises:
           ConfigError: the folder holds a run of another configuration.
@@ -104,13 +104,13 @@ class Workdir:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Turns an OSError of the block into a WorkdirError."""
+        """Turns an OSError in the block into a WorkdirError."""
         try:
             yield
         except OSError as error:
             advice = {
-                errno.ENOSPC: "make room, and the same command goes on from the last checkpoint",
-                errno.EDQUOT: "make room, and the same command goes on from the last checkpoint",
+                errno.ENOSPC: "free some space; the same command resumes from the last checkpoint",
+                errno.EDQUOT: "free some space; the same command resumes from the last checkpoint",
                 errno.EACCES: "name another folder with --workdir",
                 errno.EROFS: "name another folder with --workdir",
             }.get(error.errno or 0)
@@ -120,12 +120,12 @@ class Workdir:
             ) from error
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Writes a file whole or not at all."""
+        """Writes a file atomically."""
         with self.writing(), atomic_write(self.path / name) as file:
             file.write(json.dumps(value, indent=2) + "\n")
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json holds; None where there is none, or what is there is no result."""
+        """The contents of result.json; None if it is missing or not a valid result."""
         try:
             found = json.loads((self.path / _RESULT).read_text(encoding="utf-8"))
             config_of(found)
@@ -134,13 +134,13 @@ class Workdir:
             return None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, up to the first that is not whole."""
+        """The lines of metrics.jsonl, up to the first incomplete one."""
         try:
             text = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
         lines = []
-        for line in text.split("\n")[:-1]:  # behind the last line break is what was cut off
+        for line in text.split("\n")[:-1]:  # a last line without a line break is incomplete
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError):
@@ -153,27 +153,27 @@ class Workdir:
         return lines
 
     def rewind_metrics(self, step: int) -> float:
-        """Drops the lines after a step. Returns the seconds of training up to there."""
+        """Drops the lines after a step. Returns the seconds of training up to it."""
         lines = [line for line in self.metrics() if line["step"] <= step]
         with self.writing(), atomic_write(self.path / "metrics.jsonl") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
         return lines[-1]["seconds"] if lines else 0.0
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Adds a line to metrics.jsonl."""
+        """Appends a line to metrics.jsonl."""
         with self.writing(), (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def sync_metrics(self) -> None:
-        """Has metrics.jsonl on disk: a checkpoint must not get there before its history."""
+        """Flushes metrics.jsonl to disk: no checkpoint may be stored before its metrics are."""
         with self.writing(), (self.path / "metrics.jsonl").open("a") as file:
             os.fsync(file.fileno())
 
 
 def config_of(result: dict[str, Any]) -> Config:
-    """The configuration that a result states, which names no folders.
+    """The configuration stored in a result; its folders are the defaults.
 
     Raises:
-      ConfigError, TypeError, KeyError: it states none.
+      ConfigError, TypeError, KeyError: there is no valid configuration.
     """
     return Config.from_stored(result["config"], _RESULT)

@@ -1,24 +1,24 @@
 """Affine transforms as 2x3 (or 3x4) matrices: build, compose, invert, read back.
 
 Convention
-    A theta maps *output* to *input* positions, both in normalised (x, y) with y downwards: it
-    says where the sampling window lies, and the picture does the opposite. So
+    A theta maps *output* to *input* positions, both normalized (x, y) with y downwards: it
+    transforms the sampling window, and the image's content moves the opposite way. So
 
-    - ``rotation(angle)`` turns the window clockwise and the picture counter-clockwise as one sees
-      it, for a positive angle, in degrees;
-    - ``translation((tx, ty))`` moves the window right and down, the picture left and up; 2 is the
+    - ``rotation(angle)`` turns the window clockwise and the content counter-clockwise for a
+      positive angle, in degrees;
+    - ``translation((tx, ty))`` moves the window right and down, the content left and up; 2 is the
       whole width or height;
     - ``scaling(s)`` makes the window s times as large: s < 1 magnifies.
 
-    All functions take and give batches: leading axes broadcast.
+    All functions are batched: leading axes broadcast.
 
 Aspect
-    Normalised coordinates are square, whatever the image's shape, so that a rotation of an oblong
-    image is sheared in them. Functions that build or read an angle or a shear therefore take
+    Normalized coordinates are square whatever the image's shape, so rotations of a non-square
+    image are sheared in them. Functions that build or read an angle or a shear therefore take
     ``aspect``: width / height of the image, or (width - 1) / (height - 1) with
-    ``align_corners=True``, above 0, ``[...]``. They work in coordinates with pixels as long as
-    they are wide: ``diag(aspect, 1)`` times the normalised ones. The default, 1, is right for
-    square images. Scales and shifts do not depend on it.
+    ``align_corners=True``, positive, ``[...]``. They work in coordinates with square pixels,
+    ``diag(aspect, 1)`` times the normalized ones. The default, 1, is for square images. Scales and
+    shifts do not depend on it.
 """
 
 from collections.abc import Sequence
@@ -29,16 +29,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp.products import product, same_rank, stack_rows
-from stn_jax.warp.validation import MATRICES, check_core, check_rank, numbers
+from stn_jax.warp.validation import MATRICES, check_core, check_num_spatial_dims, numbers
 
 
 class AffineParameters(NamedTuple):
-    """What :func:`decompose` reads from a theta; see :func:`from_parameters`."""
+    """The result of :func:`decompose`; see :func:`from_parameters`."""
 
     angle: jax.Array  # [...], degrees
     scale: jax.Array  # [..., 2], along x and y
     shear: jax.Array  # [...]
-    shift: jax.Array  # [..., 2], normalised
+    shift: jax.Array  # [..., 2], normalized
 
 
 def _matrix(a00, a01, tx, a10, a11, ty) -> jax.Array:
@@ -59,19 +59,19 @@ def _pair(name: str, value: ArrayLike | Sequence[float]) -> tuple[jax.Array, jax
     return value[..., 0], value[..., 1]
 
 
-def identity(rank: int = 2, dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """The theta that changes nothing: ``[2, 3]``, or ``[3, 4]`` for ``rank=3``."""
-    check_rank(rank)
-    return jnp.eye(rank, rank + 1, dtype=dtype)
+def identity(num_spatial_dims: int = 2, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """The identity theta: ``[2, 3]``, or ``[3, 4]`` for ``num_spatial_dims=3``."""
+    check_num_spatial_dims(num_spatial_dims)
+    return jnp.eye(num_spatial_dims, num_spatial_dims + 1, dtype=dtype)
 
 
 def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
-    """Rotates about the image's centre.
+    """Rotates about the image's center.
 
     Args:
-      angle: ``[...]``, degrees; positive turns the picture counter-clockwise.
-      aspect: the image's, ``[...]``; see the module's text. Without it an oblong image would be
-        sheared.
+      angle: ``[...]``, degrees; positive turns the content counter-clockwise.
+      aspect: the image's aspect ratio, ``[...]``; see the module's docstring. With a wrong one, a
+        non-square image is sheared.
 
     Returns:
       ``[..., 2, 3]``.
@@ -83,7 +83,7 @@ def rotation(angle: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
 
 
 def translation(shift: ArrayLike | Sequence[float]) -> jax.Array:
-    """Moves the sampling window by ``shift`` ``[..., 2]``, normalised (x, y). ``[..., 2, 3]``."""
+    """Moves the sampling window by ``shift`` ``[..., 2]``, normalized (x, y). ``[..., 2, 3]``."""
     tx, ty = _pair("shift", shift)
     return _matrix(1.0, 0.0, tx, 0.0, 1.0, ty)
 
@@ -91,7 +91,7 @@ def translation(shift: ArrayLike | Sequence[float]) -> jax.Array:
 def scaling(scale: ArrayLike | Sequence[float]) -> jax.Array:
     """Makes the sampling window ``scale`` ``[..., 2]`` = (sx, sy) times as large. ``[..., 2, 3]``.
 
-    A scalar scales both axes alike.
+    A scalar applies to both axes.
     """
     (scale,) = numbers(scale)
     sx, sy = (scale, scale) if scale.ndim == 0 else _pair("scale", scale)
@@ -102,8 +102,8 @@ def shearing(shear: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     """Shears along x: the window's x grows by ``shear`` times y.
 
     Args:
-      shear: ``[...]``, pixels along x for each along y.
-      aspect: the image's, ``[...]``; see the module's text.
+      shear: ``[...]``, pixels along x per pixel along y.
+      aspect: the image's aspect ratio, ``[...]``; see the module's docstring.
 
     Returns:
       ``[..., 2, 3]``.
@@ -126,8 +126,8 @@ def from_parameters(
       angle: ``[...]``, degrees.
       scale: ``[..., 2]``, or a scalar for both axes.
       shear: ``[...]``.
-      shift: ``[..., 2]``, normalised.
-      aspect: the image's, ``[...]``; see the module's text.
+      shift: ``[..., 2]``, normalized.
+      aspect: the image's aspect ratio, ``[...]``; see the module's docstring.
 
     Returns:
       ``[..., 2, 3]``; :func:`decompose` reads the parameters back, given the same aspect.
@@ -141,16 +141,16 @@ def from_parameters(
 
 
 def compose(*thetas: ArrayLike) -> jax.Array:
-    """The theta of several warps in a row, first one first.
+    """The theta of successive warps, in order of application.
 
     ``affine_transform(affine_transform(image, a), b)`` and ``affine_transform(image, compose(a,
-    b))`` look at the same places; the second interpolates once. As a matrix product it is a * b.
+    b))`` sample the same positions; the second interpolates once. As a matrix product it is a * b.
 
     Args:
       *thetas: one or more, all ``[..., 2, 3]`` or all ``[..., 3, 4]``.
 
     Returns:
-      A theta of the broadcast leading axes.
+      A theta with the broadcast leading axes.
 
     Raises:
       ValueError: a theta's shape is not one of these, or they are mixed.
@@ -171,9 +171,9 @@ def _compose_two(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def invert(theta: ArrayLike) -> jax.Array:
-    """The theta that undoes one: ``compose(theta, invert(theta))`` is the identity.
+    """The inverse of a theta: ``compose(theta, invert(theta))`` is the identity.
 
-    A singular theta (it folds the image onto a line or point) has no inverse; the result is then
+    A singular theta (which maps the image to a line or point) has no inverse; the result is then
     not finite.
 
     Args:
@@ -201,12 +201,12 @@ def angle(theta: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
     """The angle of the rotation nearest to a theta, in degrees, counter-clockwise positive.
 
     Nearest in the Frobenius norm, in coordinates with square pixels; with rows (a00 a01) and
-    (a10 a11) there it is ``-atan2(a01 - a10, a00 + a11)``. It undoes :func:`rotation` of the same
-    aspect, whatever the scale.
+    (a10 a11) there it is ``-atan2(a01 - a10, a00 + a11)``. For a :func:`rotation` of the same
+    aspect, scaled or not, it is the rotation's angle.
 
     Args:
       theta: ``[..., 2, 3]``.
-      aspect: the image's, ``[...]``; see the module's text.
+      aspect: the image's aspect ratio, ``[...]``; see the module's docstring.
 
     Returns:
       ``[...]`` in [-180, 180].
@@ -224,13 +224,13 @@ def _square_pixels(theta: jax.Array, aspect: ArrayLike) -> tuple[jax.Array, ...]
 
 
 def scale(theta: ArrayLike) -> jax.Array:
-    """The factor by which the sampling window is larger than the output: sqrt |det|, ``[...]``."""
+    """How much larger the sampling window is than the output: ``sqrt |det|``, ``[...]``."""
     theta = _checked(theta, ((2, 3),))
     return jnp.sqrt(jnp.abs(_determinant(theta[..., :2])))
 
 
 def shift(theta: ArrayLike) -> jax.Array:
-    """Where the sampling window's centre lies: (x, y), normalised, ``[..., 2]``."""
+    """The sampling window's center: (x, y), normalized, ``[..., 2]``."""
     return _checked(theta, ((2, 3),))[..., 2]
 
 
@@ -240,18 +240,18 @@ def shear(theta: ArrayLike, *, aspect: ArrayLike = 1.0) -> jax.Array:
 
 
 def decompose(theta: ArrayLike, *, aspect: ArrayLike = 1.0) -> AffineParameters:
-    """Reads back the parameters that :func:`from_parameters` made a theta of.
+    """The inverse of :func:`from_parameters`.
 
-    The angle is that of the image of the x axis (a QR factorisation), which for a sheared or
-    unevenly scaled theta differs from :func:`angle`, the nearest rotation. scale_x comes out
+    The angle is that of the transformed x axis (a QR factorization), which differs from
+    :func:`angle`, the nearest rotation, for a sheared or anisotropically scaled theta. scale_x is
     positive; a mirrored theta has a negative scale_y.
 
     Args:
       theta: ``[..., 2, 3]``.
-      aspect: the image's, ``[...]``; see the module's text.
+      aspect: the image's aspect ratio, ``[...]``; see the module's docstring.
 
     Returns:
-      :class:`AffineParameters`. A theta that folds the x axis has no angle; it gives NaN.
+      :class:`AffineParameters`. If the x axis is mapped to a point, the angle is NaN.
     """
     theta = _checked(theta, ((2, 3),))
     a00, a01, a10, a11 = jnp.broadcast_arrays(*_square_pixels(theta, aspect))

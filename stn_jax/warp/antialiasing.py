@@ -1,7 +1,7 @@
 """Resampling without aliasing: kernels as wide as the warp shrinks.
 
 Along one axis, an output pixel at position x that is s input pixels wide takes the input pixels i
-with weights k((i - x) / max(s, 1)), normalised to a sum of 1, where k is the kernel of the mode:
+with weights k((i - x) / max(s, 1)), normalized to a sum of 1, where k is the kernel of the mode:
 the triangle ("bilinear") or Keys' cubic with a = -0.5 ("bicubic"; as PIL, PyTorch's antialiased
 resizing and ``jax.image.resize`` have it).
 
@@ -110,9 +110,9 @@ def prefilter(
     theta = theta.astype(dtype)
     sizes = image.shape[-1 - rank : -1]
     corners = sampling.align_corners
-    centres, steps, rows = [], [], []
+    centers, steps, rows = [], [], []
     diagonal = OVERSAMPLING * math.sqrt(sum(size**2 for size in shape))
-    inner = []  # of the intermediate image; centred, and its pixels are the output's and between
+    inner = []  # of the intermediate image; centerd, and its pixels are the output's and between
     for axis in range(rank):
         row = theta[..., rank - 1 - axis, :]  # x is the last axis
         half = (sizes[axis] - 1 if corners else sizes[axis]) / 2
@@ -124,15 +124,15 @@ def prefilter(
         count = OVERSAMPLING * (shape[axis] - 1) + 1
         count += 2 * math.ceil(max(0.0, diagonal - count) / 2) + 2
         inner.append(count)
-        centres.append(normalized_to_pixel(row[..., rank], sizes[axis], align_corners=corners))
+        centers.append(normalized_to_pixel(row[..., rank], sizes[axis], align_corners=corners))
         steps.append(norm)
-        # In normalised coordinates of the intermediate image, by those of the output.
+        # In normalized coordinates of the intermediate image, by those of the output.
         safe = jnp.where(norm > 0, norm, 1)
         factors = [s / safe * (shape[rank - 1 - k] / count) for k, s in enumerate(slope)]
         rows.append(jnp.stack([*factors, jnp.zeros_like(norm)], -1))
     smooth = resample(
         image,
-        [c - s * ((n - 1) / 2) for c, s, n in zip(centres, steps, inner, strict=True)],
+        [c - s * ((n - 1) / 2) for c, s, n in zip(centers, steps, inner, strict=True)],
         steps,
         [s * OVERSAMPLING for s in steps],
         inner,

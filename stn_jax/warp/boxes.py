@@ -211,7 +211,7 @@ def _bin_weights(low: jax.Array, high: jax.Array, bins: int, size: int) -> jax.A
 
 
 def _points(low: jax.Array, high: jax.Array, count: int) -> jax.Array:
-    """The middles of ``count`` equal parts of ``[low, high]``, from the first pixel's centre."""
+    """The middles of ``count`` equal parts of ``[low, high]``, from the first pixel's center."""
     part = (jnp.arange(count, dtype=low.dtype) + 0.5) / max(count, 1)
     part = lead_to(part, low.ndim + 1)
     return (low - 0.5)[..., None] + (high - low)[..., None] * part

@@ -1,10 +1,10 @@
-"""Sampling grids, and the two ways to say where a pixel is.
+"""Sampling grids, and conversions between normalized and pixel coordinates.
 
 Convention
-    A position in normalised coordinates is (x, y), or (x, y, z) in a volume: x runs along the
+    A position in normalized coordinates is (x, y), or (x, y, z) in a volume: x runs along the
     width, y along the height (downwards), z along the depth. With ``align_corners=False`` -1 and
     1 are the outer edges of the first and last pixel; with ``align_corners=True`` they are the
-    centres of these pixels. Pixel coordinates count from 0 at the centre of the first pixel.
+    centers of these pixels. Pixel coordinates count from 0 at the center of the first pixel.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ from stn_jax.warp.products import lead_to
 def normalized_to_pixel(
     coordinate: ArrayLike, size: Any, *, align_corners: bool = False
 ) -> jax.Array:
-    """Turns a normalised coordinate into a pixel coordinate along one axis.
+    """Converts normalized coordinates to pixel coordinates along one axis.
 
     Args:
-      coordinate: any shape, normalised (-1 to 1 spans the axis).
+      coordinate: any shape, normalized (-1 to 1 spans the axis).
       size: number of pixels along the axis.
-      align_corners: whether -1 and 1 are pixel centres (True) or outer edges (False).
+      align_corners: whether -1 and 1 are pixel centers (True) or outer edges (False).
 
     Returns:
-      Pixel coordinates in the same shape; 0 is the centre of the first pixel.
+      Pixel coordinates in the same shape; 0 is the center of the first pixel.
     """
     coordinate = jnp.asarray(coordinate)
     floating = jnp.issubdtype(coordinate.dtype, jnp.floating)
@@ -44,10 +44,10 @@ def normalized_to_pixel(
 def pixel_to_normalized(
     coordinate: ArrayLike, size: int, *, align_corners: bool = False
 ) -> jax.Array:
-    """Turns a pixel coordinate into a normalised one; undoes :func:`normalized_to_pixel`.
+    """Converts pixel coordinates to normalized ones; the inverse of :func:`normalized_to_pixel`.
 
-    An axis of a single pixel has no extent between pixel centres: with ``align_corners=True`` and
-    ``size=1`` the answer is 0 everywhere.
+    An axis of a single pixel has no extent between pixel centers: with ``align_corners=True`` and
+    ``size=1`` the result is 0 everywhere.
     """
     coordinate = jnp.asarray(coordinate)
     if align_corners:
@@ -56,9 +56,9 @@ def pixel_to_normalized(
 
 
 def axis_positions(size: Any, align_corners: bool) -> Any:
-    """Normalised coordinates of the pixel centres of an axis, in float64.
+    """Normalized coordinates of an axis's pixel centers, in float64.
 
-    Of a symbolic size they are computed by the program, in JAX's own float type.
+    For a symbolic size they are traced, in JAX's default float type.
     """
     symbolic = validation.is_symbolic(size)
     index = jnp.arange(size, dtype=float) if symbolic else np.arange(size, dtype=np.float64)
@@ -67,7 +67,7 @@ def axis_positions(size: Any, align_corners: bool) -> Any:
     if align_corners:
         if symbolic:
             return jnp.where(size > 1, index * (2 / jnp.maximum(size - 1, 1)) - 1, index)
-        # A lone pixel sits in the middle, as in PyTorch.
+        # A single pixel is in the center, as in PyTorch.
         return index * (2 / (size - 1)) - 1 if size > 1 else index
     return (2 * index + 1) / (size if symbolic else max(size, 1)) - 1
 
@@ -78,13 +78,13 @@ def affine_grid(
     """Builds the grid of input positions that an affine transform samples.
 
     The counterpart of ``torch.nn.functional.affine_grid`` and of ONNX AffineGrid; the grid
-    generator of Jaderberg et al. 2015, Section 3.2. See the module's text for the convention.
+    generator of Jaderberg et al. 2015, Section 3.2. See the module's docstring for the convention.
 
     Args:
       theta: matrices ``[..., 2, 3]``, or ``[..., 3, 4]`` for volumes. They map *output*
         coordinates to *input* coordinates (a backward warp).
       shape: spatial shape of the output: ``(H, W)``, or ``(D, H, W)`` for volumes.
-      align_corners: whether -1 and 1 are the centres (True) or the outer edges (False) of the
+      align_corners: whether -1 and 1 are the centers (True) or the outer edges (False) of the
         corner pixels.
 
     Returns:
@@ -93,8 +93,8 @@ def affine_grid(
 
     Raises:
       TypeError: theta is not of a floating-point type, or shape is not a sequence of ints.
-      ValueError: theta's last axes are not 2x3 or 3x4, or shape has not as many sizes as theta
-        has rows, or a negative one.
+      ValueError: theta's last axes are not 2x3 or 3x4, or shape does not have as many sizes as
+        theta has rows, or has a negative one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -122,10 +122,10 @@ def affine_coordinates(
 
 @jax.custom_jvp
 def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
-    """row[0] * x + row[1] * y (+ row[2] * z) + row[-1] over the grid that the bases span.
+    """row[0] * x + row[1] * y (+ row[2] * z) + row[-1] over the grid spanned by the bases.
 
-    Multiplied and added by hand (see :mod:`stn_jax.warp.products`), the slowest axis first, as the
-    CPU's kernels do.
+    Not a matrix product (see :mod:`stn_jax.warp.products`); the slowest axis comes first, as in the
+    CPU kernels.
     """
     rank = len(bases)
     total = _over_grid(row[..., rank], rank)
@@ -137,8 +137,8 @@ def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
 
 @_affine_combination.defjvp
 def _affine_combination_jvp(primals, tangents):
-    # It is linear in the row, and the bases are constants. Here it is a product with a matrix
-    # because the transpose then is one too: a single pass over the gradient.
+    # Linear in the row; the bases are constants. As a matrix product its transpose is one too, a
+    # single pass over the gradient.
     row, *bases = primals
     rank = len(bases)
     shape = tuple(base.shape[0] for base in reversed(bases))
@@ -152,7 +152,7 @@ def _affine_combination_jvp(primals, tangents):
 
 
 def _along_axis(base: jax.Array, column: int, rank: int) -> jax.Array:
-    """An axis's positions, to broadcast over the grid; column 0 (x) is the last axis."""
+    """An axis's positions, shaped to broadcast over the grid; column 0 (x) is the last axis."""
     return jnp.expand_dims(base, [a for a in range(rank) if a != rank - 1 - column])
 
 

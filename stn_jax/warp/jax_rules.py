@@ -1,6 +1,6 @@
-"""What JAX asks of every primitive here: how it is run, and lowered by functions of JAX.
+"""Rules that JAX requires of the primitives here: evaluation, and lowering by JAX functions.
 
-Primitives whose form is chosen at lowering share this much, whatever they compute.
+Shared by all primitives whose implementation is chosen at lowering.
 """
 
 import functools
@@ -14,10 +14,9 @@ from jax.interpreters import mlir
 
 
 def vary_alike(*args: jax.Array) -> list[jax.Array]:
-    """Under shard_map: all vary over the mesh axes that any of them varies over.
+    """Under shard_map, casts all arrays to vary over the mesh axes that any of them varies over.
 
-    The transpose of the cast is the sum over devices by which the gradient to a replicated
-    argument is that of all of them.
+    The transpose of the cast sums over devices, as the gradient to a replicated argument requires.
     """
     union = frozenset[Any]().union(*(_varying(x) for x in args))
     return [
@@ -33,16 +32,16 @@ def _varying(x: jax.Array) -> frozenset[Any]:
 
 
 def run(primitive: Any, *args: jax.Array, **params: Any) -> Any:
-    """Runs a primitive on arrays: compiled, also under ``jax.disable_jit``.
+    """Evaluates a primitive on arrays: compiled, even under ``jax.disable_jit``.
 
-    Where JAX looks for NaNs, it runs what gave one again without jit, which would come here: so
-    the search is off inside, and the results are copied under its eyes.
+    With jax_debug_nans, JAX runs a function that returned NaN again without jit, which would call
+    this one again. The check is therefore off inside, and applied to copies of the results.
     """
     with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
         result = _compiled(primitive, **params)(*args)
     config: Any = jax.config
-    looked_for = config.jax_debug_nans or config.jax_debug_infs
-    return jax.tree.map(jnp.copy, result) if looked_for else result
+    checked = config.jax_debug_nans or config.jax_debug_infs
+    return jax.tree.map(jnp.copy, result) if checked else result
 
 
 @functools.lru_cache(4096)
@@ -50,11 +49,18 @@ def _compiled(primitive: Any, **params: Any) -> Callable[..., Any]:
     return jax.jit(functools.partial(primitive.bind, **params))
 
 
-def lower(ctx: mlir.LoweringRuleContext, compute: Callable[..., Any], *args: Any) -> Any:
-    """Lowers by a function of the arguments that gives a list of results.
+def is_partitioned(context: Any) -> bool:
+    """Whether XLA is to divide a program among several devices, by its module's axis context."""
+    if isinstance(context, mlir.ShardingContext):
+        return context.num_devices != 1
+    return set(context.manual_axes) != set(context.mesh.axis_names)
 
-    What is inside has no layout over a mesh: the compiler's partitioner carries it through. Types
-    are kept where a program was traced with 64-bit types and is lowered without, or the reverse.
+
+def lower(ctx: mlir.LoweringRuleContext, compute: Callable[..., Any], *args: Any) -> Any:
+    """Lowers to a function of the arguments that returns a list of results.
+
+    The function is traced without a mesh; the compiler's partitioner propagates shardings through
+    it. Types are kept even if x64 is set differently when tracing and when lowering.
     """
     typed: Any = ctx.avals_in
     plain = ctx.replace(avals_in=[ShapedArray(x.shape, x.dtype) for x in typed])

@@ -1,20 +1,21 @@
-"""How a sample and its derivatives are computed in plain JAX: positions, taps, weighted sums.
+"""Sampling and its derivatives in plain JAX: positions, taps, weighted sums.
 
-A sample is made of a few pixels, its taps. With tap k of sample n at pixel ``index[k][n]``,
+A sample is a weighted sum of a few pixels, its taps. With tap k of sample n at pixel
+``index[k][n]``,
 
     sample(image, where)[n]        = sum over k of weight[k][n] * image[index[k][n]]
     gradient to the image at p     = sum over k, n with index[k][n] = p of weight[k][n] * g[n]
     gradient to weight[k][n]       = inner product of g[n] and image[index[k][n]]
 
-where g is the cotangent. The weights' gradients flow back to the positions by JAX's own rules.
+where g is the cotangent. JAX differentiates the weights with respect to the positions.
 
-These are the definitions: every derivative of higher order is one of them, and each platform
-without a kernel of its own computes them as they stand. They are called when a program is lowered
-(see :mod:`stn_jax.warp.primitives`), so they know for which platform.
+Derivatives of any order reduce to these definitions, and platforms without a native kernel use
+them directly. They are called when a program is lowered (see :mod:`stn_jax.warp.primitives`), so
+the platform is known.
 
-Shapes, here and there: image ``[*Li, *S, C]``; where ``[*Lw, r, r + 1]`` (a theta) or
-``[*Lw, *O, r]`` (a grid); samples ``[*L, *O, C]``. Li, Lw and L have the same number of axes, and
-along each of them Li and Lw are as L, or 1.
+Shapes: image ``[*Li, *S, C]``; where ``[*Lw, r, r + 1]`` (a theta) or ``[*Lw, *O, r]`` (a grid);
+samples ``[*L, *O, C]``. Li, Lw and L have the same number of axes, and each size in Li and Lw
+equals that in L or is 1.
 """
 
 import dataclasses
@@ -31,17 +32,17 @@ from jax import lax
 from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel
 from stn_jax.warp.sampling import Layout, Sampling
 
-# Up to this many pixels and samples an image's gradient is a product with a matrix of weights where
-# the channels are many: on accelerators that is faster than a scatter.
+# Up to this many pixels and samples, and with at least this many channels, an image's gradient is
+# computed by a dense matrix product: on accelerators that is faster than a scatter.
 _DENSE_PIXELS, _DENSE_CHANNELS = 256, 16
 
 
 class Tap(NamedTuple):
-    """One of the pixels along one axis that a sample is made of."""
+    """One of the pixels along one axis that contribute to a sample."""
 
     pixel: jax.Array  # int32, within the image
     weight: jax.Array
-    inside: jax.Array  # bool; False: it lies outside and does not count
+    inside: jax.Array  # bool; False: outside the image, does not count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Taps:
     weights: list[jax.Array]
 
     def each(self) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-        """Index, inside and weight of one tap after another."""
+        """Iterates over (index, inside, weight) of the taps."""
         return zip(self.index, self.inside, self.weights, strict=True)
 
 
@@ -78,7 +79,7 @@ def adjoint(
     *,
     cpu: bool,
 ) -> list[jax.Array]:
-    """Gradients to the image and to where, those that are wanted."""
+    """The wanted gradients, to the image and to where."""
     layout = Layout.of(image, where, sampling)
     values = layout.flatten(cotangent, channels=True)
 
@@ -104,13 +105,13 @@ def adjoint(
 def _taps(
     where: jax.Array, layout: Layout, sampling: Sampling, cpu: bool, *, gradient: bool = False
 ) -> Taps:
-    """All taps; for a gradient those of positions that are no numbers are outside, of weight 0."""
+    """All taps; for a gradient, taps of NaN positions count as outside."""
     if sampling.shape is not None:
         coordinates = affine_coordinates(
             where, sampling.shape, align_corners=sampling.align_corners
         )
     else:
-        # The gradient of split is one concatenation, that of indexing a sum of padded arrays.
+        # The gradient of split is a single concatenation; that of indexing sums padded arrays.
         split = lax.split(where, (1,) * sampling.rank, axis=where.ndim - 1)
         coordinates = [x.squeeze(-1) for x in split]
     axes = [
@@ -133,7 +134,7 @@ def _taps(
 def axis_taps(
     coordinate: jax.Array, size: Any, sampling: Sampling, cpu: bool, gradient: bool
 ) -> list[Tap]:
-    """The taps along one axis of an image, for normalised coordinates."""
+    """The taps along one axis of an image, for normalized coordinates."""
     x = normalized_to_pixel(coordinate, size, align_corners=sampling.align_corners)
     if not gradient:
         return _pixel_taps(x, size, sampling, cpu)
@@ -147,7 +148,7 @@ def _pixel_taps(x: jax.Array, size: Any, sampling: Sampling, cpu: bool) -> list[
     if sampling.mode == "bicubic":
         x = _materialized(x, cpu)
         if padding_mode != "reflection":
-            # Beyond this every tap is outside; it also keeps infinities out of the fraction.
+            # Beyond this every tap is outside; clamping also keeps infinities out of the fraction.
             x = _clamp(x, -3, size + 2)
         low = jnp.floor(x)
         t = x - low
@@ -159,7 +160,7 @@ def _pixel_taps(x: jax.Array, size: Any, sampling: Sampling, cpu: bool) -> list[
         x = _clamp(x, -2, size)  # as above
     if sampling.mode == "nearest":
         return [_tap(jnp.round(x), size, jnp.where(jnp.isnan(x), jnp.nan, jnp.ones_like(x)))]
-    # floor and floor + 1, never ceil: at a whole position the slope must not vanish.
+    # floor and floor + 1, never ceil: the slope must not vanish at whole-pixel positions.
     low = jnp.floor(x)
     t = x - low
     return [_tap(low, size, 1 - t), _tap(low + 1, size, t)]
@@ -171,11 +172,11 @@ def _tap(position: jax.Array, size: Any, weight: jax.Array) -> Tap:
 
 
 def _pad(x: jax.Array, size: Any, padding_mode: str, align_corners: bool) -> jax.Array:
-    """Moves pixel coordinates from outside to where the padding takes its value."""
+    """Maps pixel coordinates outside the image to where the padding takes its value."""
     if padding_mode == "reflection":
         low, span = (0.0, size - 1) if align_corners else (-0.5, size)
         span = _number(span, x)
-        # A lone pixel reflects onto itself.
+        # A single pixel is reflected to itself.
         period = jnp.where(span > 0, 2 * span, jnp.ones_like(span))
         x = span - jnp.abs(jnp.mod(jnp.abs(x - low), period) - span) + low
     return x if padding_mode == "zeros" else _clamp(x, 0, size - 1)
@@ -187,7 +188,7 @@ def _clamp(x: jax.Array, low: Any, high: Any) -> jax.Array:
 
 
 def _number(value: Any, like: jax.Array) -> jax.Array:
-    """A size, perhaps symbolic, as a scalar of an array's type."""
+    """A (possibly symbolic) size as a scalar of an array's type."""
     return jnp.asarray(value).astype(like.dtype)
 
 
@@ -203,16 +204,16 @@ def _cubic_far(t: jax.Array, a: float = -0.75) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _materialized(x: jax.Array, cpu: bool) -> jax.Array:
-    """x, stored, so that every use of it sees the same bits.
+    """x, computed once, so that all its uses have the same bits.
 
-    XLA may compute a value once for each use, and then rounds it once for each use too: with a
-    fused multiply-add here and without one there. A position whose floor differs between the
-    index of a tap and its weight is a whole pixel off.
+    When XLA fuses a value into several uses, it may round it differently in each (with or without a
+    fused multiply-add). If the floor of a position then differs between a tap's index and its
+    weight, the sample is off by a whole pixel.
     """
     if not cpu:
         return lax.optimization_barrier(x)
-    # XLA on CPU drops optimization_barrier, but leaves alone what is a branch of its program. The
-    # other branch is never taken, as XLA cannot know.
+    # XLA on CPU drops optimization_barrier, but does not fuse across a conditional. The second
+    # branch is never taken, which XLA cannot know.
     first = lax.bitcast_convert_type(x[(0,) * x.ndim], f"int{8 * x.dtype.itemsize}")
     return lax.cond(lax.population_count(first) < 65, lambda x: x, jnp.zeros_like, x)
 

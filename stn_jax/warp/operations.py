@@ -1,16 +1,17 @@
-"""What sampling and its derivatives are, as operations on arrays.
+"""Sampling and its derivatives as operations on arrays.
 
     Sample:               image, where                -> samples
     Tangent(f, mask):     arguments, some tangents    -> f's tangents; linear in the tangents
     Adjoint(f, mask):     arguments, cotangents       -> gradients to some arguments
 
-These are closed under differentiation, so there are derivatives of any order and mode. An
-operation is computed when a program is lowered, by :mod:`stn_jax.warp.kernels` or, on a CPU, by
-:mod:`stn_jax.warp.native`, so the form fits the platform that the program is for, wherever it is
-made; and no derivative is traced before it is needed.
+They are closed under differentiation, so there are derivatives of any order and mode. An operation
+is lowered to :mod:`stn_jax.warp.kernels` or, on a CPU, to :mod:`stn_jax.warp.native`, so that the
+implementation matches the platform the program is lowered for; and no derivative is traced before
+it is needed.
 
-All arguments of an operation have the same number of leading axes, of one size or of size 1, so
-mapping adds an axis in front, of size 1 where an argument is not mapped: nothing is copied for it.
+All arguments of an operation have the same number of leading axes, which are of equal size or of
+size 1. vmap adds an axis in front, of size 1 for arguments that are not mapped, so nothing is
+copied.
 """
 
 import dataclasses
@@ -28,22 +29,22 @@ from stn_jax.warp.sampling import Sampling
 
 Arrays = Sequence[jax.Array]
 
-# How JAX treats it: stn_jax.warp.primitives.
+# Its rules for JAX are in stn_jax.warp.primitives.
 warp_p = Primitive("stn_jax_warp")
 warp_p.multiple_results = True
 
 
 class Operation:
-    """What the primitive computes: static, hashable."""
+    """A computation of the primitive: static, hashable."""
 
     @property
     def arguments(self) -> int:
-        """How many arguments it has."""
+        """The number of arguments."""
         raise NotImplementedError
 
     @property
     def results(self) -> int:
-        """How many results it has."""
+        """The number of results."""
         raise NotImplementedError
 
     def types(self, *args: Any) -> list[Any]:
@@ -55,14 +56,13 @@ class Operation:
         raise NotImplementedError
 
     def native_call(self, ctx: Any, *args: Any) -> Any:
-        """The results by a CPU kernel; None where there is none for this."""
+        """The results of a native CPU kernel; None if there is no kernel for this case."""
         return None
 
     def expand(self, args: Arrays, mapped: Sequence[bool], size: int) -> list[jax.Array]:
-        """Arguments of a mapped operation, all with the mapped axis in front.
+        """The arguments of an operation under vmap, with the mapped axis in front.
 
-        Axes of size 1 that must be of the mapped size are repeated: all of them, if an operation
-        knows no better.
+        Repeats axes of size 1 that must have the mapped size; by default all of them.
         """
         return [
             x if is_mapped else jnp.broadcast_to(x, (size, *x.shape[1:]))
@@ -130,7 +130,8 @@ class Tangent(Operation):
 class SampleTangent(Tangent):
     """image, where, their tangents -> tangents of the samples.
 
-    Linear in the image, so its tangent is sampled as it is, and may have other leading axes.
+    Sampling is linear in the image, so the image's tangent is sampled directly, and may have
+    different leading axes.
     """
 
     of: Sample

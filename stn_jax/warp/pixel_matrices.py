@@ -2,9 +2,9 @@
 
 Convention
     A pixel matrix acts on (x, y) (or (x, y, z)) in pixels: x along the width, y downwards, (0, 0)
-    the centre of the first pixel. It maps *input* to *output* positions: it says where the picture
+    the center of the first pixel. It maps *input* to *output* positions: it says where the picture
     goes. With ``inverse=True`` it maps output to input positions, as OpenCV's WARP_INVERSE_MAP.
-    Our thetas map output to input positions, both normalised.
+    Our thetas map output to input positions, both normalized.
 """
 
 from collections.abc import Sequence
@@ -109,7 +109,7 @@ def warp_affine(
     positions to 1/32 pixel).
 
     Convention
-        The matrix maps *input* to *output* positions in pixels (x, y), (0, 0) being the centre of
+        The matrix maps *input* to *output* positions in pixels (x, y), (0, 0) being the center of
         the first pixel: it says where the picture goes. ``inverse=True``: output to input.
 
     Args:
@@ -118,7 +118,7 @@ def warp_affine(
       shape: the output's spatial shape.
       inverse: see the convention.
       mode, padding_mode, fill, antialias: as in :func:`stn_jax.affine_transform`.
-      align_corners: whether "reflection" mirrors at the first and last pixel's centres (True) or
+      align_corners: whether "reflection" mirrors at the first and last pixel's centers (True) or
         outer edges (False); nothing else depends on it.
 
     Returns:
@@ -169,7 +169,7 @@ def warp_perspective(
 
     Convention
         The matrix maps homogeneous *input* positions (x, y, 1) to *output* ones in pixels, (0, 0)
-        being the centre of the first pixel. ``inverse=True``: output to input. Its factor and sign
+        being the center of the first pixel. ``inverse=True``: output to input. Its factor and sign
         do not count. As in kornia and OpenCV, what lies behind the horizon shows too;
         :class:`stn_jax.warp.transforms.Projective` leaves it out. The horizon itself sees nothing
         of the image: the padding decides.
@@ -230,12 +230,12 @@ def _invert(matrix: jax.Array) -> jax.Array:
 
 
 def _to_pixels(shape: Sequence[int], align_corners: bool, like: jax.Array) -> jax.Array:
-    """From normalised to pixel positions."""
+    """From normalized to pixel positions."""
     return _diagonal([_half(n, align_corners) for n in shape], [(n - 1) / 2 for n in shape], like)
 
 
 def _to_normalized(shape: Sequence[int], align_corners: bool, like: jax.Array) -> jax.Array:
-    """From pixel to normalised positions. An axis without an extent takes everything to 0."""
+    """From pixel to normalized positions. An axis without an extent takes everything to 0."""
     factors = [1 / half if (half := _half(n, align_corners)) else 0.0 for n in shape]
     shifts = [-(n - 1) / 2 * f for n, f in zip(shape, factors, strict=True)]
     return _diagonal(factors, shifts, like)

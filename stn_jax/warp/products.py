@@ -1,7 +1,7 @@
-"""Products of small matrices, multiplied and added by hand.
+"""Products of small matrices, as explicit multiplications and additions.
 
-A matrix product would be rounded to TF32 on NVIDIA GPUs and to bfloat16 on TPUs by default, which
-moves samples by visible fractions of a pixel.
+By default a matrix product is rounded to TF32 on NVIDIA GPUs and to bfloat16 on TPUs, which would
+move samples by visible fractions of a pixel.
 """
 
 import functools
@@ -19,16 +19,16 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def same_rank(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Arrays with axes of size 1 in front, so that both have as many: no rank is promoted."""
+    """Adds leading axes of size 1, so that both arrays have the same rank without promotion."""
     rank = max(a.ndim, b.ndim)
     return lead_to(a, rank), lead_to(b, rank)
 
 
 def lead_to(x: jax.Array, rank: int) -> jax.Array:
-    """An array with axes of size 1 in front, until it has ``rank`` axes."""
+    """Adds leading axes of size 1, up to ``rank`` axes."""
     return x if x.ndim == rank else jnp.expand_dims(x, tuple(range(rank - x.ndim)))
 
 
 def stack_rows(rows: Sequence[Sequence[jax.Array]]) -> jax.Array:
-    """A matrix ``[..., n, m]`` of entries ``[...]``, all of one shape."""
+    """A matrix ``[..., n, m]`` of entries ``[...]``, all of the same shape."""
     return jnp.stack([jnp.stack(list(row), -1) for row in rows], -2)

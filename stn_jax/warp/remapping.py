@@ -1,7 +1,7 @@
 """Warps by a position for every pixel: maps, optical flow, and what a flow hides.
 
 Convention
-    Positions and flows are (x, y) in pixels: x along the width, y downwards, (0, 0) the centre of
+    Positions and flows are (x, y) in pixels: x along the width, y downwards, (0, 0) the center of
     the first pixel. Volumes: (x, y, z).
 """
 
@@ -35,7 +35,7 @@ def remap(
       positions: ``[..., H_out, W_out, 2]`` of (x, y), or ``[..., D_out, H_out, W_out, 3]`` of
         (x, y, z), floating point; leading axes broadcast against the image's.
       mode, padding_mode, fill: as in :func:`stn_jax.grid_sample`.
-      align_corners: whether "reflection" mirrors at the first and last pixel's centres (True) or
+      align_corners: whether "reflection" mirrors at the first and last pixel's centers (True) or
         outer edges (False); nothing else depends on it.
 
     Returns:

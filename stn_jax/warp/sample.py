@@ -1,4 +1,4 @@
-"""Sampling an image at the positions of a grid: the one place where interpolation lives."""
+"""Sampling of an image at given positions: the public functions."""
 
 import math
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ def affine_transform(
     """Warps an image by an affine transform: :func:`affine_grid`, then :func:`grid_sample`.
 
     Args:
-      image: ``[..., H, W, C]``, or ``[..., D, H, W, C]`` where theta is 3x4. Floating point.
+      image: ``[..., H, W, C]``, or ``[..., D, H, W, C]`` if theta is 3x4. Floating point.
       theta: ``[..., 2, 3]`` or ``[..., 3, 4]``, from *output* to *input* coordinates. Its leading
         axes broadcast against the image's: one theta serves a batch, one image many thetas.
-      shape: the output's spatial shape; the image's own where None.
+      shape: the output's spatial shape; None: the image's.
       mode: "nearest", "bilinear" or "bicubic" (images only).
       padding_mode: "zeros", "border" or "reflection".
       fill: what lies outside with "zeros"; as in :func:`grid_sample`.
-      align_corners: whether -1 and 1 are the centres (True) or the outer edges (False) of the
+      align_corners: whether -1 and 1 are the centers (True) or the outer edges (False) of the
         corner pixels, in input and output.
       antialias: whether details too fine for the output are averaged away where the warp shrinks
         ("bilinear" and "bicubic"; :mod:`stn_jax.warp.antialiasing` says how). Of a pure scaling
@@ -44,7 +44,7 @@ def affine_transform(
       The warped image ``[..., *shape, C]`` in the image's type.
 
     Raises:
-      TypeError, ValueError: as :func:`affine_grid` and :func:`grid_sample` do.
+      TypeError, ValueError: as :func:`affine_grid` and :func:`grid_sample`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -73,43 +73,44 @@ def grid_sample(
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
 ) -> jax.Array:
-    """Samples an image at the positions that a grid holds.
+    """Samples an image at the positions of a grid.
 
     The counterpart of ``torch.nn.functional.grid_sample`` and of ONNX GridSample; the sampler of
     Jaderberg et al. 2015, Section 3.3. Differentiable in image and grid, in forward and reverse
-    mode and any number of times; the gradient to the grid at whole-pixel positions is the slope
-    towards the next pixel, so an identity initialisation can learn, and 0 where "border" or
-    "reflection" stops a position at the edge (both as in PyTorch).
+    mode and any number of times. At whole-pixel positions the gradient to the grid is the slope
+    towards the next pixel, so that an identity initialization can learn; it is 0 where "border" or
+    "reflection" clamps a position to the edge (both as in PyTorch).
 
     Convention
         Channels last. Positions are (x, y) in images and (x, y, z) in volumes: x along W, y along
         H, z along D, with -1 and 1 at the outer edges of the first and last pixel or, with
-        ``align_corners=True``, at their centres. Positions are computed in float32 or wider
+        ``align_corners=True``, at their centers. Positions are computed in float32 or wider
         whatever the image's type; half-precision images are interpolated in float32.
 
     Args:
       image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
       grid: ``[..., H_out, W_out, 2]`` or ``[..., D_out, H_out, W_out, 3]``, floating point. The
-        leading axes of image and grid broadcast against each other; nothing is copied for it.
-      mode: "nearest" (halves go to the even pixel), "bilinear" (trilinear in volumes) or
+        leading axes of image and grid broadcast against each other, without copies.
+      mode: "nearest" (ties go to the even pixel), "bilinear" (trilinear in volumes) or
         "bicubic" (the kernel with a = -0.75; images only).
-      padding_mode: what lies outside: "zeros", "border" (the nearest edge pixel) or "reflection"
-        (mirrored at the outer edges or, with ``align_corners=True``, at the corner centres).
+      padding_mode: values outside the image: "zeros", "border" (the nearest edge pixel) or
+        "reflection" (mirrored at the outer edges or, with ``align_corners=True``, at the centers of
+        the edge pixels).
       fill: what lies outside with "zeros", in place of 0: a number, or one for each channel
         ``[C]``. Finite, and of the pixels' order of magnitude: it is subtracted before and added
         after, so pixels are rounded as numbers of its size are.
       align_corners: see the convention.
 
     Returns:
-      ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type. A
-      position that is NaN gives NaN; so does an infinite one with "reflection". Infinities and
-      NaNs in pixels that the kernel does not reach never count; "bilinear" at a whole position
-      reaches to the next pixel, with weight 0, as in PyTorch.
+      ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type. NaN
+      positions yield NaN, and so do infinite ones with "reflection". Infinities and NaNs in pixels
+      outside the kernel's support have no effect; "bilinear" at a whole-pixel position includes the
+      next pixel, with weight 0, as in PyTorch.
 
     Raises:
       TypeError: image or grid is not floating point.
-      ValueError: shapes do not fit, the image has no pixels, mode or padding_mode is unknown, or
-        there is a fill with a padding other than "zeros".
+      ValueError: the shapes do not match, the image has no pixels, mode or padding_mode is
+        unknown, or there is a fill with a padding other than "zeros".
     """
     grid = validation.positions("grid", grid)
     rank = grid.shape[-1]
@@ -139,7 +140,7 @@ def _check(sampling: Sampling) -> None:
     validation.known("mode", sampling.mode, validation.MODES)
     validation.known("padding_mode", sampling.padding_mode, validation.PADDING_MODES)
     if sampling.mode == "bicubic" and sampling.rank == 3:
-        raise ValueError("mode is 'bicubic', which volumes do not have; use 'bilinear'")
+        raise ValueError("mode is 'bicubic', which does not support volumes; use 'bilinear'")
 
 
 def _sample(image: jax.Array, where: jax.Array, sampling: Sampling, fill: ArrayLike) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What a sampling is, apart from its arrays, and how these lie in memory."""
+"""The static description of a sampling operation, and the layout of its arrays."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 
 class Sampling(NamedTuple):
-    """What is sampled and how: all of it but the arrays.
+    """The static parameters of a sampling operation.
 
     Attributes:
-      rank: 2 for images, 3 for volumes.
-      shape: the output's spatial shape where positions come from a theta; None: from a grid.
+      rank: number of spatial dimensions: 2 for images, 3 for volumes.
+      shape: the output's spatial shape if positions come from a theta; None: from a grid.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
       implementation: None (the fastest for the platform), "xla" or "native".
     """
@@ -29,16 +29,16 @@ class Sampling(NamedTuple):
         return self.shape if self.shape is not None else where.shape[-1 - self.rank : -1]
 
     def lead(self, name: str, array: Any) -> tuple[Any, ...]:
-        """The leading axes of an array that is an "image" (or of its shape) or a "where"."""
+        """The leading axes of an array: an "image" (or one of its shape) or a "where"."""
         theta = name == "where" and self.shape is not None
         return array.shape[: array.ndim - (2 if theta else self.rank + 1)]
 
 
 class Layout(NamedTuple):
-    """How leading axes become images and samples of an image, without a copy of any image.
+    """How leading axes are flattened to images and samples, without copying images.
 
-    The axes along which images differ become one, of I images; all others, the output's spatial
-    axes among them, are the N samples of these.
+    The axes along which images differ are flattened to one axis of I images; all others, including
+    the output's spatial axes, to the N samples of each image.
     """
 
     own: tuple[int, ...]  # leading axes along which images differ

@@ -1,4 +1,4 @@
-"""Checks of arguments that several functions share: the one place for types and shapes."""
+"""Shared checks of arguments: types and shapes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ PADDING_MODES = ("zeros", "border", "reflection")
 
 
 def wide(*dtypes: Any) -> Any:
-    """The widest of some types; float32 at least: half precision is too coarse for positions."""
+    """The widest of some types, at least float32: half precision is too coarse for positions."""
     known = [jnp.dtype(dtype) for dtype in dtypes]
     floats = [dtype for dtype in known if jnp.issubdtype(dtype, jnp.floating)]
     return max([jnp.dtype(jnp.float32), *floats], key=lambda dtype: dtype.itemsize)
 
 
 def numbers(*values: ArrayLike | Sequence[float]) -> list[jax.Array]:
-    """Any numbers as arrays of one type, float32 or wider; plain numbers widen no array."""
+    """Numbers as arrays of one type, float32 or wider; Python numbers do not widen arrays."""
     arrays = [jnp.asarray(value) for value in values]
     typed = [a.dtype for a, v in zip(arrays, values, strict=True) if hasattr(v, "dtype")]
     dtype = wide(*(typed or [array.dtype for array in arrays]))
@@ -29,7 +29,7 @@ def numbers(*values: ArrayLike | Sequence[float]) -> list[jax.Array]:
 
 
 def floating(name: str, value: ArrayLike, hint: str = "") -> jax.Array:
-    """An array in its own floating-point type; TypeError that names it for any other."""
+    """A floating-point array in its own type. Raises TypeError for any other type."""
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -47,7 +47,7 @@ def wide_floating(name: str, value: ArrayLike, cores: Sequence[tuple[int, ...]])
 
 
 def check_core(name: str, shape: tuple[int, ...], cores: Sequence[tuple[int, ...]]) -> None:
-    """ValueError where a shape does not end in one of several."""
+    """Raises ValueError if a shape does not end in one of several."""
     if not any(
         len(shape) >= len(core) and shape[len(shape) - len(core) :] == core for core in cores
     ):
@@ -55,14 +55,16 @@ def check_core(name: str, shape: tuple[int, ...], cores: Sequence[tuple[int, ...
         raise ValueError(f"{name} has shape {shape}; expected {expected}")
 
 
-def check_rank(rank: int) -> None:
-    """ValueError where a number of spatial dimensions is neither that of images nor of volumes."""
-    if rank not in (2, 3):
-        raise ValueError(f"rank is {rank}; expected 2 (images) or 3 (volumes)")
+def check_num_spatial_dims(num_spatial_dims: int) -> None:
+    """Raises ValueError for anything but 2 (images) and 3 (volumes)."""
+    if num_spatial_dims not in (2, 3):
+        raise ValueError(
+            f"num_spatial_dims is {num_spatial_dims}; expected 2 (images) or 3 (volumes)"
+        )
 
 
 def theta_rank(theta: jax.Array) -> int:
-    """2 for a theta of images, 3 for one of volumes; ValueError for any other shape."""
+    """The number of spatial dimensions of a theta, 2 or 3. Raises ValueError for other shapes."""
     if theta.ndim < 2 or theta.shape[-2:] not in MATRICES:
         raise ValueError(
             f"theta has shape {theta.shape}; expected [..., 2, 3] for images or [..., 3, 4] for "
@@ -72,8 +74,8 @@ def theta_rank(theta: jax.Array) -> int:
 
 
 def image(value: ArrayLike, rank: int) -> jax.Array:
-    """An image ``[..., H, W, C]`` (rank 2) or volume ``[..., D, H, W, C]`` (rank 3)."""
-    array = floating("image", value, " (and scale it, where it holds 0 to 255)")
+    """Checks an image ``[..., H, W, C]`` (rank 2) or volume ``[..., D, H, W, C]`` (rank 3)."""
+    array = floating("image", value, " (and scale it if it holds 0 to 255)")
     if array.ndim < rank + 1:
         expected = "[..., D, H, W, C]" if rank == 3 else "[..., H, W, C]"
         raise ValueError(f"image has shape {array.shape}; expected {expected} (channels last)")
@@ -117,7 +119,7 @@ def fill(value: ArrayLike, image: jax.Array, padding_mode: str) -> jax.Array | N
 
 
 def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
-    """An output's spatial shape as a tuple of ints; symbolic sizes stay as they are."""
+    """Checks an output's spatial shape; a tuple of ints or symbolic sizes."""
     names = "(D, H, W)" if rank == 3 else "(H, W)"
     try:
         sizes = tuple(
@@ -136,12 +138,12 @@ def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
 
 
 def is_symbolic(size: Any) -> bool:
-    """Whether a size is a symbol of a program that is exported for many shapes."""
+    """Whether a size is a symbolic dimension, as in shape-polymorphic export."""
     return jax.export.is_symbolic_dim(size)
 
 
 def known(name: str, value: str, values: Sequence[str]) -> str:
-    """An option; ValueError where it has none of its values."""
+    """Returns an option; raises ValueError if it is not one of the allowed values."""
     if value not in values:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(values)}")
     return value

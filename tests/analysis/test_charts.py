@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stn_jax.report.charts import density, lines, number, png
+from stn_jax.report.charts import density, frame, lines, number, png
 
 finite = st.floats(-1e12, 1e12)
 anything = finite | st.sampled_from([np.nan, np.inf, -np.inf])
@@ -63,6 +63,21 @@ def test_a_density_is_a_histogram_with_its_line():
     rows, columns = np.nonzero(alpha)
     assert sorted(zip(rows, columns, strict=True)) == [(7, 7), (52, 52)]
     assert alpha[52, 52] > alpha[7, 7]
+
+
+def test_texts_stand_in_charts_as_they_are():
+    hostile = "</svg><script>alert(1)</script> \"a\" & 'b' {{ c }} &amp;"
+    angles = np.arange(3.0)
+    charts = [
+        (lines([[(0, 1), (1, 2)]], label=hostile), 1),
+        (density(angles, angles, limit=9, line=(1, 0), labels=(hostile,) * 2, label=hostile), 3),
+        (frame(angles, (0.0, 1.0), angles, label=hostile, decimals=0), 1),
+    ]
+    for chart, count in charts:
+        root = ElementTree.fromstring(chart)
+        texts = [root.get("aria-label"), *(each.text for each in root.iter("text"))]
+        assert texts.count(hostile) == count
+        assert "script" not in {each.tag for each in root.iter()}
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

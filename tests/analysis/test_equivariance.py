@@ -93,13 +93,13 @@ def test_the_measure_is_that_of_numpy_in_float64(theta, margin):
     taken, known = inside.copy(), inside.copy()
     last = np.array([width - 1, height - 1])
     for i, j in np.ndindex(*inside.shape):
-        centre = np.array([offset[1] + stride[1] * j, offset[0] + stride[0] * i])
+        center = np.array([offset[1] + stride[1] * j, offset[0] + stride[0] * i])
         steps = [np.linspace(-side, side, 9) for side in half[::-1]]
-        points = centre + np.array(list(itertools.product(*steps)))
+        points = center + np.array(list(itertools.product(*steps)))
         at = points @ pixels[:2, :2].T + pixels[:2, 2]
         inside[i, j] = ((points >= 0) & (points <= last)).all()
         taken[i, j] = inside[i, j] and ((at >= 0) & (at <= last)).all()
-        at = pixels[:2, :2] @ centre + pixels[:2, 2]
+        at = pixels[:2, :2] @ center + pixels[:2, 2]
         at = (at - offset[::-1]) / stride[::-1]
         known[i, j] = ((at >= 0) & (at <= np.array(inside.shape[::-1]) - 1)).all()
     whole = warp_in_float64(taken.astype(float), back, lattice) > 0.999
@@ -174,7 +174,7 @@ def test_of_the_image_itself_the_error_is_that_of_the_resampling():
     np.testing.assert_array_equal(result.counted[0, [0, 2]], 1)
 
 
-def test_where_nothing_counts_there_is_no_error():
+def test_without_valid_positions_the_error_is_nan():
     result = equivariance_error(lambda x: x, noise(*SMALL), translations([17.0], (16, 16)).thetas)
     assert result.counted.item() == 0
     assert np.isnan(result.error).all()
@@ -312,7 +312,7 @@ def test_a_transformer_in_the_network_stays_out_of_its_features():
 # Families
 
 
-def test_families_do_to_a_picture_what_they_say():
+def test_families_transform_an_image_as_documented():
     image = np.zeros((20, 30, 1), np.float32)
     image[10, 20] = 1
 
@@ -357,7 +357,7 @@ IMAGES, THETAS = np.zeros((1, 8, 8, 1), np.float32), np.eye(2, 3, dtype=np.float
         ({"geometry": (1, 0, 1)}, ValueError, r"geometry is \(1, 0, 1\); expected stride"),
     ],
 )
-def test_bad_input_is_refused(change, error, message):
+def test_bad_input_is_rejected(change, error, message):
     features = change.pop("features", lambda x: x)
     inputs = {"images": IMAGES, "thetas": THETAS} | change
     with pytest.raises(error, match=message):

@@ -32,7 +32,7 @@ def test_figure_1_shows_maps_in_other_channels(tmp_path, drawn):
     assert min(float(each.split()[-1]) for each in captions[1:]) > 1.3
 
 
-def test_the_plot_by_depth_shows_medians_and_leaves_out_what_does_not_count(tmp_path, drawn):
+def test_the_plot_by_depth_shows_medians_of_valid_positions(tmp_path, drawn):
     rng = np.random.default_rng(0)
 
     def made(depths):

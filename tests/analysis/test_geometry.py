@@ -71,8 +71,8 @@ def test_geometry_is_measured(shape, kernel, options, expected):
     ],
     ids=["depends on all", "finer than the image", "depends on nothing"],
 )
-def test_geometry_that_cannot_be_measured_is_refused(features):
-    with pytest.raises(ValueError, match=r"cannot be measured .* give geometry="):
+def test_geometry_that_cannot_be_measured_is_rejected(features):
+    with pytest.raises(ValueError, match=r"cannot be measured .* pass geometry="):
         measure_geometry(features, (8, 8, 1))
 
 
@@ -97,7 +97,7 @@ def test_a_theta_of_the_image_in_the_map_s_coordinates():
     geometry = Geometry((1, 1), (5, 5), (11, 11))
     theta = map_theta(affine.translation((0.2, 0.1)), geometry, (50, 50), (40, 40))
     np.testing.assert_allclose(theta, affine.translation((0.25, 0.125)), atol=1e-6)
-    # About the image's centre, which is not this map's.
+    # About the image's center, which is not this map's.
     aside = Geometry((2, 2), (0, 0), (1, 1))
     theta = map_theta(affine.rotation(180.0), aside, (8, 8), (4, 4))
     # The map's positions 0, 2, 4, 6 are taken from 7, 5, 3, 1: from -0.5 + 4 = 3.5 on, backwards.

@@ -24,7 +24,7 @@ def test_one_pass_has_wilsons_interval(wrong, total):
     np.testing.assert_allclose(found, (expected.low, expected.high), rtol=1e-9, atol=1e-12)
 
 
-def test_passes_that_repeat_each_other_tell_no_more_than_one():
+def test_identical_passes_carry_no_more_information_than_one():
     once = np.random.default_rng(1).random(300) < 0.1
     np.testing.assert_allclose(error_interval(np.stack([once] * 20)), error_interval(once))
 

@@ -17,7 +17,7 @@ from stn_jax.data.tasks import TASKS
 from stn_jax.warp import affine
 
 
-def test_a_perfect_aligner_has_no_spread_whatever_pose_a_class_settles_in():
+def test_a_perfect_aligner_has_an_rms_of_0_whatever_the_pose_of_each_class():
     rng = np.random.default_rng(0)
     applied, labels = rng.uniform(-90, 90, 1000), rng.integers(0, 10, 1000)
     settled = rng.uniform(-40, 40, 10)
@@ -26,7 +26,7 @@ def test_a_perfect_aligner_has_no_spread_whatever_pose_a_class_settles_in():
     )
 
 
-def test_a_network_that_never_turns_has_the_spread_of_the_angles():
+def test_a_network_that_never_rotates_has_the_rms_of_the_angles():
     applied = np.linspace(-90, 90, 100_001)
     still = np.zeros_like(applied)
     # The standard deviation of a uniform distribution of width 180.
@@ -35,18 +35,18 @@ def test_a_network_that_never_turns_has_the_spread_of_the_angles():
     )
 
 
-def test_spread_by_hand():
+def test_within_class_rms_by_hand():
     # Metrics 1, 3 in one class (deviations -1, 1) and 5 in another (deviation 0).
     value = within_class_rms(np.array([1, 3, 5]), np.zeros(3), np.array(["a", "a", "b"]))
     assert value == pytest.approx((2 / 3) ** 0.5)
 
 
-def test_spread_of_nothing_is_refused():
+def test_within_class_rms_of_no_examples_is_rejected():
     with pytest.raises(ValueError, match="at least one example"):
         within_class_rms(np.array([]), np.array([]), np.array([]))
 
 
-def test_spread_within_examples_leaves_out_how_they_were_drawn():
+def test_within_example_rms_excludes_differences_between_examples():
     rng = np.random.default_rng(0)
     applied, drawn = rng.uniform(-90, 90, (4, 500)), rng.normal(0, 13, 500)
     predicted = drawn - applied
@@ -58,7 +58,7 @@ def test_spread_within_examples_leaves_out_how_they_were_drawn():
 
 
 @pytest.mark.parametrize("passes", [2, 5])
-def test_spread_is_made_of_what_is_within_examples_and_between_them(passes):
+def test_within_class_variance_is_that_within_and_between_examples(passes):
     rng = np.random.default_rng(1)
     applied, drawn = rng.uniform(-90, 90, (passes, 50_000)), rng.normal(0, 13, 50_000)
     predicted = drawn - applied + rng.normal(0, 5, applied.shape)
@@ -68,12 +68,12 @@ def test_spread_is_made_of_what_is_within_examples_and_between_them(passes):
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4,), (3, 0)])
-def test_spread_within_wants_several_passes(shape):
+def test_within_example_rms_needs_several_passes(shape):
     with pytest.raises(ValueError, match=r"expected \[passes, N\] or \[passes, N, D\]"):
         within_example_rms(np.zeros(shape), np.zeros(shape))
 
 
-def test_the_spread_of_places_is_a_distance():
+def test_the_rms_of_translations_is_a_distance():
     # One class: 3 to the left and 4 down of the mean, and as far to the other side.
     applied = np.array([[10.0, 20], [16, 28]])
     assert within_class_rms(applied, np.zeros((2, 2)), np.zeros(2)) == pytest.approx(5)
@@ -82,7 +82,7 @@ def test_the_spread_of_places_is_a_distance():
 
 
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist", "scaled_mnist"])
-def test_what_undoes_a_tasks_distortion_up_to_a_constant_has_slope_and_no_spread(task):
+def test_the_inverse_of_a_distortion_has_slope_minus_1_and_an_rms_of_0(task):
     keys = example_keys(jax.random.key(0), jnp.arange(40))
     digits = np.random.default_rng(0).integers(0, 255, (40, 28, 28, 1), np.uint8)
     images, theta = jax.jit(TASKS[task].distort)(keys, digits, digits)
@@ -91,7 +91,7 @@ def test_what_undoes_a_tasks_distortion_up_to_a_constant_has_slope_and_no_spread
     applied = component.applied(theta, shape)
     predicted = component.predicted(affine.compose(affine.invert(theta), settled), shape)
     np.testing.assert_allclose(within_class_rms(applied, predicted, np.zeros(40)), 0, atol=2e-4)
-    assert slopes(applied, predicted) == pytest.approx([-1] * len(component.slopes), 1e-4)
+    assert slopes(applied, predicted) == pytest.approx([-1] * len(component.slope_keys), 1e-4)
     assert np.std(applied) > {"angle": 40, "position": 7, "scale": 0.7}[component.name]
 
 

@@ -23,7 +23,7 @@ def spots(points, shape, width=1.5):
     return np.exp(-squared / (2 * width**2)).astype("f4")
 
 
-def centres(image):
+def centers(image):
     """Where the spots of an image are: ``[K, r]`` as (x, y)."""
     image = np.asarray(image, np.float64)
     axes = np.meshgrid(*(np.arange(n) for n in image.shape[:-1]), indexing="ij")[::-1]
@@ -68,10 +68,12 @@ RANDOM = {
     ),
 }
 RANDOM_3D = {
-    "affine": functools.partial(augment.random_affine, angle=20, shift=0.05, rank=3),
-    "elastic": functools.partial(augment.random_elastic, magnitude=0.7, smoothness=5.0, rank=3),
-    "flip": functools.partial(augment.random_flip, axis="z", rank=3),
-    "crop": functools.partial(augment.random_crop, shape=(14, 15, 17), rank=3),
+    "affine": functools.partial(augment.random_affine, angle=20, shift=0.05, num_spatial_dims=3),
+    "elastic": functools.partial(
+        augment.random_elastic, magnitude=0.7, smoothness=5.0, num_spatial_dims=3
+    ),
+    "flip": functools.partial(augment.random_flip, axis="z", num_spatial_dims=3),
+    "crop": functools.partial(augment.random_crop, shape=(14, 15, 17), num_spatial_dims=3),
 }
 ALL = [*((name, f, batch) for name, f in RANDOM.items())]
 ALL += [(f"{name}, volumes", f, volumes) for name, f in RANDOM_3D.items()]
@@ -90,8 +92,8 @@ def test_all_targets_move_together(augmented, make):
     assert len(np.unique(np.asarray(drawn).reshape(len(drawn), -1), axis=0)) > 1
     assert not np.allclose(found.keypoints, targets.keypoints)
     for image, mask, boxes, points in zip(*found, strict=True):
-        # A spot that is bent has its centre of mass elsewhere, by a small part of a pixel.
-        np.testing.assert_allclose(centres(image), points, atol=0.25)
+        # A spot that is bent has its center of mass elsewhere, by a small part of a pixel.
+        np.testing.assert_allclose(centers(image), points, atol=0.25)
         label = targets.mask.max()
         assert set(np.unique(mask)) == {0, label}
         where = np.nonzero(np.asarray(mask) == label)[::-1]
@@ -201,8 +203,16 @@ def test_thetas_and_fields_of_ones_own():
         (lambda t: augment.random_affine(KEY, t.image), TypeError, "expected stn_jax.augment.Tar"),
         (lambda t: augment.random_affine(KEY, t, scale=(0, 1)), ValueError, "scale is"),
         (lambda t: augment.random_affine(KEY, t, angle=(1, 0)), ValueError, "angle is"),
-        (lambda t: augment.random_affine(KEY, t, rank=3), ValueError, "boxes has shape"),
-        (lambda t: augment.random_affine(KEY, t, rank=4), ValueError, "rank is 4"),
+        (
+            lambda t: augment.random_affine(KEY, t, num_spatial_dims=3),
+            ValueError,
+            "boxes has shape",
+        ),
+        (
+            lambda t: augment.random_affine(KEY, t, num_spatial_dims=4),
+            ValueError,
+            "num_spatial_dims is 4",
+        ),
         (lambda t: augment.random_flip(KEY, t, axis="z"), ValueError, "axis is 'z'"),
         (lambda t: augment.random_crop(KEY, t, (50, 10)), ValueError, "shape is .* at most"),
         (lambda t: augment.random_perspective(KEY, t, distortion=1), ValueError, "distortion is"),

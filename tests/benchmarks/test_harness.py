@@ -90,12 +90,12 @@ def test_ratio_is_the_fastest_rivals():
         (Timing(0.2, (0.2, 0.2), 1), "200 ms"),
     ],
 )
-def test_times_are_shown_with_their_spread(timing, text):
+def test_times_are_shown_with_their_uncertainty(timing, text):
     assert str(timing) == text
 
 
 class TestReport:
-    def test_lines_hold_what_it_takes_to_repeat_them(self, tmp_path, capsys):
+    def test_lines_hold_everything_needed_to_repeat_them(self, tmp_path, capsys):
         report = Report("warp", {"rounds": 2}, tmp_path / "new")
         for seconds in (1.0, 2.0):
             report.row(

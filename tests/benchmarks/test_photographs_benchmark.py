@@ -27,7 +27,7 @@ def test_in_even_light_paper_is_235_and_ink_40():
     assert abs(max(np.ptp(rows), np.ptp(columns)) - 20 / 28 * 200) < 12
 
 
-def test_light_falls_off_by_what_is_said():
+def test_light_falls_off_as_stated():
     page = taken(falloff=0.5)
     assert (page.max(), page.min()) == (235, pytest.approx(235 / 2, abs=1))
     steps = np.abs(np.diff(page[..., 0], axis=0)).max()
@@ -35,20 +35,20 @@ def test_light_falls_off_by_what_is_said():
 
 
 @pytest.mark.parametrize("softness", [0, 10])
-def test_a_shadow_darkens_by_what_is_said(softness):
+def test_a_shadow_has_the_stated_strength(softness):
     page = taken(shadow=0.4, softness=softness)
     assert (page.max(), page.min()) == (235, pytest.approx(235 * 0.6, abs=1))
     between = np.mean((page > 145) & (page < 230))
     assert between == 0 if softness == 0 else between > 0.05
 
 
-def test_noise_is_as_strong_as_is_said():
+def test_noise_has_the_stated_strength():
     page = taken(paper=(120, 120, 120), noise=10)
     assert page.std() == pytest.approx(10, rel=0.02)
     assert np.corrcoef(page[..., 0].ravel(), page[..., 1].ravel())[0, 1] < 0.02
 
 
-def test_ruling_is_as_dark_and_as_far_apart_as_is_said():
+def test_ruled_lines_have_the_stated_strength_and_spacing():
     page = taken(ruling="lines", line=0.3, spacing=24, line_width=2)
     assert page.min() == pytest.approx(235 - 0.3 * 195, abs=1)
     dark = (page[:, 0, 0] < 210).astype(int)
@@ -57,7 +57,7 @@ def test_ruling_is_as_dark_and_as_far_apart_as_is_said():
 
 
 @pytest.mark.parametrize("pen", [3, 12])
-def test_a_pen_is_as_wide_as_is_said(pen):
+def test_a_pen_has_the_stated_width(pen):
     page = taken(GLYPHS[1], pen=pen)  # a one: no crossings
     ink = (235 - page[..., 0]) / 195
     middle = thinned(ink > 0.5)
@@ -77,7 +77,7 @@ def test_thinning_leaves_lines_one_pixel_wide():
 
 def test_others_are_cut_off_and_clear_of_the_digit():
     alone = taken(GLYPHS[0], size=140)
-    page = taken(GLYPHS[0], size=140, neighbours=3)
+    page = taken(GLYPHS[0], size=140, neighbors=3)
     added = (alone - page)[..., 0] > 100
     edges = (added[0], added[-1], added[:, 0], added[:, -1])
     assert sum(edge.any() for edge in edges) == 3
@@ -102,7 +102,7 @@ def test_no_digit_is_both_tuned_on_and_reported():
         photographs.digits("report", 1001)
 
 
-def test_what_is_measured_is_counted():
+def test_measured_statistics_match_the_counts():
     pages = [taken(glyph, seed=i).astype(np.uint8) for i, glyph in enumerate(GLYPHS[:4])]
     pages.append(np.full_like(pages[0], 200))  # nothing there: doubted, and not right
     found = np.full((5, 10), 0.01)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "porting.md").read_text()
@@ -16,7 +15,7 @@ def names() -> dict:
     """What the examples define, one after the other."""
     pytest.importorskip("torch")
     examples = re.findall(r"^```python\n(.*?)^```", PAGE, re.S | re.M)
-    assert len(examples) == 4
+    assert len(examples) == 3
     found: dict = {}
     for example in examples:
         exec(compile(example, "porting.md", "exec"), found)
@@ -35,26 +34,6 @@ def test_a_warp_and_its_gradients(names):
     assert_same(names["d_theta"], names["theta_t"].grad)
 
 
-def test_matrices_in_pixels(names):
-    # SciPy's are in (y, x), from output to input.
-    forward = np.eye(3)
-    forward[:2] = names["matrix"]
-    back = np.linalg.inv(forward)[:2]
-    images = names["images"]
-    for image, moved in zip(images, names["moved"], strict=True):
-        for c in range(3):
-            expected = ndimage.affine_transform(
-                image[..., c].astype(np.float64),
-                back[::-1, 1::-1],
-                back[::-1, 2],
-                output_shape=(16, 24),
-                order=1,
-                mode="grid-constant",
-            )
-            np.testing.assert_allclose(moved[..., c], expected, rtol=0, atol=1e-4)
-    assert np.abs(names["moved"]).max() > 1
-
-
 def test_the_transformer_starts_at_the_identity(names):
     np.testing.assert_allclose(names["aligned"], names["digits"], atol=1e-5)
     assert names["thetas"].shape == (4, 2, 3)
@@ -65,17 +44,10 @@ def test_weights_travel_both_ways(names):
     names["jax"].tree.map(np.testing.assert_array_equal, names["back"], names["params"])
 
 
-def test_pytorch_wants_image_and_grid_of_one_type(names):
+def test_pytorch_requires_image_and_grid_of_the_same_type(names):
     torch = names["torch"]
     image, grid = torch.ones(1, 1, 3, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 2, 2)
     with pytest.raises(RuntimeError, match=r"same dtype|expected scalar type"):
         names["F"].grid_sample(image, grid, align_corners=False)
     ours = names["stn_jax"].grid_sample(np.ones((3, 3, 1), "bfloat16"), np.zeros((2, 2, 2), "f4"))
     assert ours.dtype == "bfloat16"
-
-
-def test_the_files_that_it_links_exist_or_are_rendered():
-    links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
-    assert links
-    # python -m benchmarks.render writes performance.md
-    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

@@ -99,7 +99,7 @@ TWENTIETH = np.arange(30) == 20
         (lambda x, y: (x / 255, y), 30, "found float64 images"),
     ],
 )
-def test_a_bad_split_is_refused_and_leaves_nothing(tmp_path, change, count, message):
+def test_a_bad_split_is_rejected_and_leaves_nothing(tmp_path, change, count, message):
     bad = change(*digits(30))
     with pytest.raises(DataError, match=message):
         write(tmp_path / "toy", digits(30), bad, test_count=count)
@@ -147,7 +147,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
         write(tmp_path / "toy", digits(30), digits(9))
 
 
-def test_the_one_who_comes_second_leaves_the_first_alone(folder):
+def test_a_second_process_does_not_disturb_the_first(folder):
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
     again = write(folder.parent, digits(30, seed=5), digits(9, seed=6))
     assert again == folder
@@ -219,7 +219,7 @@ META_DAMAGES = {
     [pytest.param(d, id=f"file {n}") for n, d in FILE_DAMAGES.items()]
     + [pytest.param(d, id=f"meta {n}") for n, d in META_DAMAGES.items()],
 )
-def test_a_damaged_cache_is_refused(folder, damage):
+def test_a_damaged_cache_is_rejected(folder, damage):
     damage(folder)
     with pytest.raises(DataError) as caught:
         cache.read(folder, "toy")
@@ -229,7 +229,7 @@ def test_a_damaged_cache_is_refused(folder, damage):
     assert f"delete the folder {folder}" in message
 
 
-def test_images_of_two_sizes_are_refused(tmp_path):
+def test_images_of_two_sizes_are_rejected(tmp_path):
     large = write(tmp_path / "a", digits(30, size=9), digits(9, size=9))
     small = write(tmp_path / "b", digits(30), digits(9))
     shutil.copy(large / "test_images.npy", small / "test_images.npy")
@@ -239,13 +239,13 @@ def test_images_of_two_sizes_are_refused(tmp_path):
         cache.read(small, "toy")
 
 
-def test_another_format_is_refused(folder):
+def test_another_format_is_rejected(folder):
     remeta(folder, lambda m: m.update(format=2))
     with pytest.raises(DataError, match=rf"format 2 .* format 1: delete the folder {folder}"):
         cache.read(folder, "toy")
 
 
-def test_a_changed_meta_file_is_read_or_refused_but_never_crashes(folder):
+def test_a_changed_meta_file_is_read_or_rejected_but_never_crashes(folder):
     # Any byte may change to any other; images may not be read as anything but what they are.
     sound = (folder / "meta.json").read_bytes()
     rng = random.Random(0)

@@ -75,7 +75,7 @@ def test_the_program_makes_the_same_sample_twice(mnist_dir, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [None, b"", gzip.compress(bytes(4 + 12 + 60_000 * 784))])
-def test_the_program_refuses_other_files(tmp_path, content):
+def test_the_program_rejects_other_files(tmp_path, content):
     if content is not None:
         (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
     command = [sys.executable, "-m", "tools.embed_sample", f"--manual_dir={tmp_path}"]
@@ -100,7 +100,7 @@ def test_a_damaged_sample_is_reported(tmp_path, monkeypatch, damage):
         sources.load("mnist_sample")
 
 
-def test_licence_and_size():
+def test_license_and_size():
     notice = embedded.PATH.with_name("LICENSE.md").read_text()
     for words in ("Yann LeCun", "Corinna Cortes", "Alike 3.0", "subset"):
         assert words in notice

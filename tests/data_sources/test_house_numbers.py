@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stn_jax.data import house_numbers
-from stn_jax.data.house_numbers import cut_out, labels_of, region
+from stn_jax.data.house_numbers import crop_number, labels_of, region
 
 
 def test_labels_are_digits_and_then_no_digit():
@@ -44,7 +44,7 @@ def test_resizing_is_that_of_jax_with_anti_aliasing(scale):
         method="linear",
         antialias=True,
     )
-    ours = cut_out(image, boxes)
+    ours = crop_number(image, boxes)
     assert ours.shape == (64, 64, 3)
     assert ours.dtype == np.uint8
     # Pillow rounds to whole values twice, after rows and after columns.
@@ -54,7 +54,7 @@ def test_resizing_is_that_of_jax_with_anti_aliasing(scale):
 def test_fine_detail_is_averaged_not_picked():
     stripes = np.zeros((400, 400, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(cut_out(stripes, np.array([[60, 60, 340, 340]])).astype(int) - 127).max() <= 2
+    assert np.abs(crop_number(stripes, np.array([[60, 60, 340, 340]])).astype(int) - 127).max() <= 2
 
 
 def test_the_classes_are_those_of_the_networks():

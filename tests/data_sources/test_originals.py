@@ -76,10 +76,10 @@ def test_what_a_file_holds(tmp_path, data_set, file, content, damage, said):
     found = originals.fault(data_set, path)
     if said is None:
         assert found is None
-        assert f"set {originals.ACCEPT}=1" in originals.said_of(data_set, path)
+        assert f"Set {originals.ACCEPT}=1" in originals.diagnose(data_set, path)
     else:
         assert found.startswith(said)
-        assert originals.ACCEPT not in originals.said_of(data_set, path)
+        assert originals.ACCEPT not in originals.diagnose(data_set, path)
 
 
 def archives(tmp_path):
@@ -93,11 +93,11 @@ def archives(tmp_path):
     return tmp_path / "a.zip", tmp_path / "a.tar.gz"
 
 
-def test_of_other_data_sets_it_is_said_whether_files_unpack(tmp_path):
+def test_for_other_data_sets_files_are_checked_to_unpack(tmp_path):
     for path in archives(tmp_path):
-        assert "unpacks without error and is not the original" in originals.said_of("emnist", path)
+        assert "unpacks without error but is not the original" in originals.diagnose("emnist", path)
         path.write_bytes(flip(path.read_bytes()))
-        assert f"{path} is damaged (" in originals.said_of("emnist", path)
+        assert f"{path} is damaged (" in originals.diagnose("emnist", path)
 
 
 def test_recompressed_files_are_taken_where_the_user_says_so(tmp_path, monkeypatch, capsys):
@@ -112,7 +112,7 @@ def test_recompressed_files_are_taken_where_the_user_says_so(tmp_path, monkeypat
     tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     assert builder.url_infos["http://labels"] == checksums.compute_url_info(path)
     assert builder.url_infos["http://labels"].filename == LABELS
-    assert f"{path}, compressed anew, is taken" in capsys.readouterr().err
+    assert f"accepting recompressed file {path}" in capsys.readouterr().err
     # Once more, it is what is expected.
     tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     assert capsys.readouterr().err == ""

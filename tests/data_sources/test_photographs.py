@@ -10,7 +10,7 @@ from PIL import Image
 
 from stn_jax.data import sources
 from stn_jax.data.photographs import find_digit, read_digit, read_number, read_picture
-from stn_jax.data.photographs.digits import in_mnist_form
+from stn_jax.data.photographs.digits import to_mnist_format
 from stn_jax.data.photographs.ink import find_ink
 from stn_jax.data.photographs.marks import main_mark
 from stn_jax.data.sources import DataError
@@ -45,7 +45,7 @@ def difference(pixels, expected=None):
 # --- ink -----------------------------------------------------------------------------------------
 
 
-def test_ink_is_told_as_a_fraction_of_the_ground():
+def test_ink_strength_is_a_fraction_of_the_background():
     ink = find_ink(seven())
     written = seven()[..., 0] == 40
     np.testing.assert_allclose(ink.strength[written], 195 / 235, rtol=1e-5)
@@ -62,7 +62,7 @@ LIGHTS = {
 
 
 @pytest.mark.parametrize("name", LIGHTS)
-def test_light_and_shade_are_no_ink(name):
+def test_illumination_is_not_ink(name):
     written = seven()[..., 0] == 40
     strength = find_ink(lit(seven(), LIGHTS[name])).strength
     inside = strength[20:100, 20:100]
@@ -85,12 +85,12 @@ def test_light_and_shade_are_no_ink(name):
         ((0, 0, 0), (255, 255, 255)),
     ],
 )
-def test_paper_and_ink_have_any_colour(paper, ink):
+def test_paper_and_ink_have_any_color(paper, ink):
     page = np.full((SIDE, SIDE, 3), paper, np.uint8)
     assert difference(seven(page, ink=ink)) < 3
 
 
-def test_noise_is_known_and_no_ink():
+def test_noise_is_measured_and_is_not_ink():
     rng = np.random.default_rng(0)
     noisy = np.clip(seven() + rng.normal(0, 15, (SIDE, SIDE, 1)), 0, 255).astype(np.uint8)
     ink = find_ink(noisy.repeat(3, -1) if noisy.shape[-1] == 1 else noisy)
@@ -160,7 +160,7 @@ def beside(at, size):
         "cut off too",
     ],
 )
-def test_what_is_around_a_digit_does_not_count(page):
+def test_other_marks_around_a_digit_are_ignored(page):
     assert difference(page) < 7
     assert np.abs(np.array(find_digit(page).box) - BOX).max() <= 2
 
@@ -176,7 +176,7 @@ def test_parts_of_a_digit_belong_together():
     assert np.sum(np.diff(columns.astype(int)) == 1) == 3
 
 
-def test_what_is_as_large_is_another_digit():
+def test_a_mark_of_the_same_size_is_another_digit():
     reading = find_digit(seven(seven(at=(30, 15)), at=(30, 64)))
     assert reading.box in ((15, 30, 55, 90), (64, 30, 104, 90))
     assert any("several marks" in doubt for doubt in reading.doubts)
@@ -203,19 +203,19 @@ def _doubtful_pages():
     return {
         "no digit stands out": [ruled(squares=True) - noise // 16, faint],
         "a patch rather than strokes": [patch],
-        "several marks of about its size": [seven(seven(at=(30, 15)), at=(30, 75))],
-        "touches the picture's border": [seven(at=(60, 40)), seven(at=(0, 0), size=100)],
+        "several marks of similar size": [seven(seven(at=(30, 15)), at=(30, 75))],
+        "touches the image's border": [seven(at=(60, 40)), seven(at=(0, 0), size=100)],
     }
 
 
 @pytest.mark.parametrize(
     ("doubt", "page"), [(d, page) for d, pages in _doubtful_pages().items() for page in pages]
 )
-def test_what_speaks_against_a_reading_is_said(doubt, page):
+def test_doubts_about_a_reading_are_reported(doubt, page):
     assert any(doubt in said for said in find_digit(page).doubts)
 
 
-def test_of_noise_nothing_stands_out():
+def test_nothing_stands_out_from_noise():
     rng = np.random.default_rng(0)
     for sigma in (2, 12, 40, 120):
         noise = np.clip(200 + rng.normal(0, sigma, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
@@ -233,7 +233,7 @@ def test_whole_images_of_mnist_are_read_as_they_are():
 @pytest.mark.parametrize("side", [8, 28, 40])
 def test_the_network_may_see_images_of_another_side(side):
     ink = find_ink(seven())
-    image = in_mnist_form(ink.strength, main_mark(ink), side)
+    image = to_mnist_format(ink.strength, main_mark(ink), side)
     assert image.shape == (side, side, 1)
     rows, _, _ = np.nonzero(image > 100)
     assert abs(np.ptp(rows) + 1 - min(20, side * 20 / 28)) <= 1
@@ -253,7 +253,7 @@ def test_a_broken_pixel_does_not_hide_the_rest_of_a_16_bit_picture(tmp_path, val
 
 
 @pytest.mark.parametrize("shade", [0, 255])
-def test_what_is_drawn_on_nothing_is_seen_in_black_and_in_white(tmp_path, shade):
+def test_drawings_on_a_transparent_background_are_visible(tmp_path, shade):
     drawn = 255 * (seven()[..., :1] == 40).astype(np.uint8)
     rgba = np.concatenate([np.full((SIDE, SIDE, 3), shade, np.uint8), drawn], -1)
     Image.fromarray(rgba).save(tmp_path / "drawn.png")
@@ -267,7 +267,7 @@ SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 @given(
     shape=st.one_of(SHAPES, st.sampled_from([(1, 1), (1, 3000), (3000, 1), (2, 2)])),
     seed=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from(["constant", "noise", "two levels", "one pixel", "gradient", "colours"]),
+    kind=st.sampled_from(["constant", "noise", "two levels", "one pixel", "gradient", "colors"]),
 )
 def test_any_picture_gives_a_digit_or_nothing(shape, seed, kind):
     rng = np.random.default_rng(seed)
@@ -281,7 +281,7 @@ def test_any_picture_gives_a_digit_or_nothing(shape, seed, kind):
         page[rng.integers(shape[0]), rng.integers(shape[1])] = high
     elif kind == "gradient":
         page[:] = np.linspace(low, high, shape[1])[:, None]
-    elif kind == "colours":
+    elif kind == "colors":
         page[:] = rng.integers(0, 256, page.shape)
     reading = find_digit(page)
     if kind == "constant":
@@ -321,7 +321,7 @@ def test_any_file_gives_a_digit_or_the_documented_error(tmp_path_factory, shape,
     Image.fromarray(values).save(path)
     wrong = kind in ("NaN", "infinite")
     if wrong or kind == "transparent":
-        with pytest.raises(DataError, match="no finite numbers" if wrong else "shows nothing"):
+        with pytest.raises(DataError, match="not finite" if wrong else "is blank"):
             read_digit(path)
         return
     with contextlib.suppress(DataError):
@@ -345,10 +345,10 @@ def test_doubts_about_a_house_number(tmp_path):
     (hazy,) = doubts(np.full((60, 90, 3), 120, np.uint8) + clear // 40)
     assert "no digit stands out" in hazy
     (whole,) = doubts(rng.integers(0, 256, (300, 800, 3), np.uint8).repeat(20, 0)[:400])
-    assert "--box says where it is" in whole
+    assert "set its location with --box" in whole
 
 
-def test_the_box_of_a_house_number_is_what_was_cut_out(tmp_path):
+def test_the_box_of_a_house_number_is_the_cropped_region(tmp_path):
     path = tmp_path / "house.png"
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     Image.fromarray(pixels).save(path)

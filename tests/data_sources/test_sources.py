@@ -432,7 +432,7 @@ def test_a_damaged_prepared_data_set(tmp_path):
     assert not list(tmp_path.glob("default_cache/toy/*"))
 
 
-def test_unwritable_places(tmp_path):
+def test_unwritable_folders(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "manual").mkdir()
     place = tmp_path / "file" / "below"

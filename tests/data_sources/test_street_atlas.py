@@ -8,7 +8,7 @@ import pytest
 from stn_jax.street_numbers import atlas, fonts
 from tools import draw_atlas
 
-LICENCES = {
+LICENSES = {
     "OFL-1.0",
     "OFL-1.1",
     "OFL-1.1 or BSD-3-Clause",
@@ -21,16 +21,16 @@ LICENCES = {
 }
 
 
-def test_every_font_has_a_package_and_an_open_licence():
+def test_every_font_has_a_package_and_an_open_license():
     listed = fonts()
     assert len(listed) == len(atlas.load().distance) > 60
     assert len({font.file for font in listed}) == len(listed)
-    assert {font.licence for font in listed} == LICENCES
+    assert {font.license for font in listed} == LICENSES
     assert all(font.package.startswith("fonts-") for font in listed)
     assert atlas.ATLAS.stat().st_size < 300_000
 
 
-def test_every_digit_is_there_in_the_middle_of_its_cell_and_of_the_size_that_is_said():
+def test_every_digit_is_centered_in_its_cell_with_the_stated_size():
     glyphs = atlas.load()
     assert glyphs.distance.shape == (len(fonts()), 10, atlas.CELL, atlas.CELL)
     assert np.abs(glyphs.distance).max() <= atlas.REACH * 1.0001

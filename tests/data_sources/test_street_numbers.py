@@ -103,7 +103,7 @@ def test_measuring_a_few_numbers():
     assert (tables["TOP"][0], tables["BOTTOM"][0]) == (1, 0.33)
 
 
-def test_what_is_kept_is_what_is_drawn(tmp_path, monkeypatch, capsys):
+def test_the_cached_data_set_equals_the_rendered_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 16, "test": 16})
     kept = sources.load("street_numbers/30k", cache_dir=tmp_path)
     for split in ("train", "test"):
@@ -148,7 +148,7 @@ def test_a_crop_depends_on_its_key_and_labels_and_on_nothing_else(usual, labels)
     assert np.abs(reverse - usual).mean() < 1e-4
     other_keys = draw_all(jax.random.split(jax.random.key(8), COUNT), labels, GeneratorConfig())
     assert np.abs(other_keys - usual).mean((1, 2, 3)).min() > 0.01
-    # The same scene with other digits: the same font, colours, ... but not the same crop.
+    # The same scene with other digits: the same font, colors, ... but not the same crop.
     other_digits = draw_all(
         KEYS, jnp.where(labels < NONE, (labels + 1) % 10, NONE), GeneratorConfig.off()
     )
@@ -158,7 +158,7 @@ def test_a_crop_depends_on_its_key_and_labels_and_on_nothing_else(usual, labels)
     assert np.abs(other_digits - same_digits).max((1, 2, 3)).min() > 0.1
 
 
-def test_a_clean_crop_has_two_colours_and_its_box_where_it_should_be(clean, labels):
+def test_a_clean_crop_has_two_colors_and_its_box_where_it_should_be(clean, labels):
     edges = []
     for image in clean:
         ink = np.abs(image - image[0, 0]).max(-1)
@@ -259,11 +259,11 @@ def test_each_knob_does_something_more_of_it_does_more(name, clean, labels):
     assert more > 1.15 * change
 
 
-def test_what_some_knobs_do(clean, labels):
+def test_the_effects_of_some_settings(clean, labels):
     def drawn(**strengths):
         return np.asarray(draw_all(KEYS, labels, GeneratorConfig.off(**strengths)))
 
-    def spread(images):  # between the colours of a pixel
+    def spread(images):  # between the colors of a pixel
         return np.ptp(images, axis=-1)
 
     def detail(images):
@@ -283,11 +283,11 @@ def test_what_some_knobs_do(clean, labels):
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
 def test_a_knob_that_cannot_be(value):
-    with pytest.raises(ValueError, match=r"setting blur is .*; expected a number from 0"):
+    with pytest.raises(ValueError, match=r"blur is .*; expected a finite number"):
         GeneratorConfig(blur=value)
 
 
-def test_as_many_random_numbers_as_are_drawn_can_be_had():
+def test_only_as_many_random_numbers_as_drawn_can_be_used():
     draws = RandomDraws(jax.random.key(0), 5)
     draws.uniform(shape=(4,))
     draws.happens(0.5)
@@ -321,7 +321,7 @@ def test_compression_is_that_of_jpeg(usual, quality):
     compress = jax.jit(lambda image: camera.compress(Fixed(quality), image, GeneratorConfig()))
     apart = []
     for image in usual[:6]:
-        # Of gray: libjpeg interpolates colours between pixels where we repeat them.
+        # Of gray: libjpeg interpolates colors between pixels where we repeat them.
         exact = np.round(image @ scene.GRAY * 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(exact).save(buffer, "JPEG", quality=quality)
@@ -349,7 +349,7 @@ def test_enlarging_is_pillows(usual):
 # --- sets -------------------------------------------------------------------------------------
 
 
-def test_a_set_is_what_a_trainer_takes_and_goes_by_split_seed_and_place():
+def test_a_split_depends_on_its_name_the_seed_and_the_index_alone():
     # Without JPEG, whose rounding makes much of the last bit.
     config = dataclasses.replace(GeneratorConfig(), jpeg=0.0)
     train = street.make("train", 20, seed=3, batch_size=16, config=config)

@@ -85,7 +85,7 @@ def test_archives_become_crops_and_labels(tmp_path, capfd):
     assert (source.version, source.num_classes) == ("1.0.0", 11)
     for split, parts in (("train", ("train", "extra")), ("test", ("test",))):
         known = [each for part in parts for each in made[part] if len(each[1]) <= 5]
-        images = [house_numbers.cut_out(image, boxes) for image, _, boxes in known]
+        images = [house_numbers.crop_number(image, boxes) for image, _, boxes in known]
         labels = [house_numbers.labels_of(digits) for _, digits, _ in known]
         ours = getattr(source, split)
         assert ours.images.shape == (len(known), 64, 64, 3)
@@ -94,7 +94,7 @@ def test_archives_become_crops_and_labels(tmp_path, capfd):
     scaled = source.train.images / np.float64(255)
     np.testing.assert_allclose(source.statistics[0], scaled.mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(source.statistics[1], scaled.std((0, 1, 2)), atol=1e-6)
-    assert "train split, 1 of more than 5 digits dropped" in capfd.readouterr().err
+    assert "train split, dropped 1 with more than 5 digits" in capfd.readouterr().err
 
 
 def test_extra_may_be_missing_from_archives_of_ones_own(tmp_path):
@@ -105,7 +105,7 @@ def test_extra_may_be_missing_from_archives_of_ones_own(tmp_path):
         sources.load("svhn_numbers/custom", manual_dir=tmp_path, cache_dir=tmp_path / "other")
 
 
-def test_what_cannot_be_read_is_left_out_and_said(tmp_path, capfd):
+def test_unreadable_lines_are_skipped_and_reported(tmp_path, capfd):
     bad = png(numbers(1)[0][0])[:-300]
     archives(tmp_path, files={"3.png": bad, "5.png": None})
     assert len(load(tmp_path).train.labels) == 10 + 4
@@ -114,18 +114,18 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path, capfd):
     assert faults["train"]["count"] == 2
     assert set(faults["train"]["files"]) == {"train.tar.gz: 3.png", "train.tar.gz: 5.png"}
     said = capfd.readouterr().err
-    assert "2 left out of the train split (train.tar.gz: 3.png: it is not a readable PNG" in said
+    assert "2 files of the train split skipped (train.tar.gz: 3.png: it is not a" in said
     assert "train.tar.gz: 5.png: it has labels, but is missing" in said
 
 
-def test_an_archive_without_its_labels_is_refused(tmp_path):
+def test_an_archive_without_its_labels_is_rejected(tmp_path):
     archives(tmp_path)
     cut(tmp_path / "train.tar.gz", 0.5)
     with pytest.raises(DataError, match=r"train\.tar\.gz is damaged or cut off before its digit"):
         load(tmp_path)
 
 
-def test_the_strict_configuration_refuses_a_fault(tmp_path):
+def test_the_strict_configuration_rejects_a_fault(tmp_path):
     archives(tmp_path, files={"3.png": b""})
     code = """
         import pathlib, sys
@@ -146,7 +146,7 @@ def test_the_strict_configuration_refuses_a_fault(tmp_path):
 
 def test_published_archives_are_known_by_their_checksums(tmp_path):
     archives(tmp_path)
-    with pytest.raises(DataError, match=r"\.tar\.gz unpacks without error and is not the original"):
+    with pytest.raises(DataError, match=r"\.tar\.gz unpacks without error but is not the original"):
         load(tmp_path, "svhn_numbers")
     # Without copies it would be downloaded: the message names what to get.
     (tmp_path / "empty").mkdir()

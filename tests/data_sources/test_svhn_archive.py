@@ -113,7 +113,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_told_by_file_and_the_others_are_read(tmp_path, fault):
+def test_a_fault_is_reported_by_file_and_the_other_files_are_read(tmp_path, fault):
     made, files, message = FAULTS[fault]
     entries, faults = read(write_archive(tmp_path / "train.tar.gz", made, files=files))
     assert [entry.name for entry in entries] == ["1.png", "2.png", "4.png", "5.png", "6.png"]
@@ -186,7 +186,7 @@ def test_a_byte_that_has_changed_is_found(tmp_path):
         (lambda path: made_svhn.write_archive(path, [], labels=b""), "cannot be read"),
     ],
 )
-def test_archives_without_labels_are_refused(tmp_path, make, message):
+def test_archives_without_labels_are_rejected(tmp_path, make, message):
     path = tmp_path / "train.tar.gz"
     make(path)
     with pytest.raises(ArchiveError, match=message) as caught:
@@ -195,7 +195,7 @@ def test_archives_without_labels_are_refused(tmp_path, make, message):
     assert "\n" not in str(caught.value)
 
 
-def test_reading_ends_where_a_fault_is_refused(tmp_path):
+def test_reading_ends_where_a_fault_is_rejected(tmp_path):
     path = write_archive(tmp_path / "train.tar.gz", GOOD, files={"3.png": b""})
     seen = []
 

@@ -17,6 +17,7 @@ from stn_jax import pretrained
 from stn_jax.cli import experiments as command
 from stn_jax.data import cache, sources
 from stn_jax.experiments import paper_figures as figures
+from stn_jax.pretrained import loader
 from stn_jax.training import ConfigError, TrainingError
 from stn_jax.training.restore import evaluate_pretrained
 
@@ -64,7 +65,7 @@ def table(tiny_cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        flags = [*small(tiny_cache), "--seeds=0,1", "--together=2"]
+        flags = [*small(tiny_cache), "--seeds=0,1", "--together=2"]  # the flag's earlier name
         assert run("table1", "--rows=rotation/stn-c1,rotation/stn-sl1", *flags) == 0
     return folder
 
@@ -80,12 +81,12 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     flags.append("--config.batch_size=5000")
     assert run("table1", *flags, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert out.startswith("0 of 1 runs are done; to train: 1, some")
-    assert "rotation/cnn, seed 3: some" in out
+    assert out.startswith("0 of 1 runs are done; to train: 1, roughly")
+    assert "rotation/cnn, seed 3: roughly" in out
     assert list(tmp_path.iterdir()) == []
 
     assert run("table1", *flags) == 0
-    assert "[1 of 1] rotation/cnn, seed 3: some" in capsys.readouterr().out
+    assert "[1 of 1] rotation/cnn, seed 3: roughly" in capsys.readouterr().out
     (line,) = lines()
     expected = {
         "row": "rotation/cnn",
@@ -125,7 +126,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert "All with batch_size 5000, width 0.0625. Trained on 10,000 examples" in sample
 
 
-def test_seeds_that_were_trained_together_have_a_line_each(table):
+def test_seeds_that_were_trained_in_one_program_have_a_line_each(table):
     found = lines(table / "results" / "table1.jsonl")
     assert [(line["row"], line["seed"]) for line in found] == [
         (row, seed) for row in ("rotation/stn-c1", "rotation/stn-sl1") for seed in (0, 1)
@@ -146,9 +147,9 @@ import os, signal, sys
 from stn_jax.cli.experiments import main
 from stn_jax.training.checkpoints import Checkpoints
 save, count = Checkpoints.save, 0
-def save_or_die(self, state):
+def save_or_die(self, *args):
     global count
-    save(self, state)
+    save(self, *args)
     count += 1
     if count == 3:  # two epochs of the first seed, one of the second
         os.kill(os.getpid(), signal.SIGKILL)
@@ -167,13 +168,13 @@ main({flags!r})
     assert run(*flags) == 0
     out, errors = capsys.readouterr()
     assert "1 of 2 runs are done; to train: 1" in out
-    assert "going on from step 2 of 4" in out
-    assert "table1.jsonl, line 2 is left out: it is not a whole result" in errors
+    assert "resuming from step 2 of 4" in out
+    assert "table1.jsonl, line 2 is skipped: not a complete result" in errors
     texts = Path("results/table1.jsonl").read_text().splitlines()
     assert [json.loads(text)["seed"] for text in (texts[0], texts[2])] == [0, 1]
 
 
-def test_what_fails_in_training_does_not_stop_the_others(tiny_cache, tmp_path, monkeypatch, capsys):
+def test_a_failed_training_does_not_stop_the_others(tiny_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tried = []
 
@@ -233,7 +234,7 @@ def test_figures_are_drawn_from_the_weights_of_the_package(
         # Even on so few digits there is no doubt which of them turns digits upright.
         slope, _ = figures.figures.orthogonal_regression(panel.applied, panel.predicted)
         assert (slope < -0.8) == (panel.title == "STN-SL1")
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(loader, "FOLDER", tmp_path)
     assert run("figure3", "--pretrained", f"--cache_dir={tiny_cache}") == 2
     assert "no weights of rotation/stn-c1 come with the package" in capsys.readouterr().err
 
@@ -247,27 +248,27 @@ def test_exported_weights_are_what_was_trained(
     name = "rotated_mnist/stn-sl1"
     known = pretrained.describe(name, folder=folder)
     out = capsys.readouterr().out
-    assert f"rotation/stn-sl1: test error {known['test_error_percent']:.2f} % as stored" in out
+    assert f"rotation/stn-sl1: test error {known['test_error_percent']:.2f} % with" in out
     (line,) = [x for x in lines() if (x["row"], x["seed"]) == ("rotation/stn-sl1", 1)]
     assert (known["seed"], known["epochs"], known["dataset"]) == (1, 1, "mnist")
     assert known["commit"] == line["commit"]
     # Rounding the weights moves at most a few of the 90 digits.
     assert known["test_error_percent"] == pytest.approx(line["test_error_percent"], abs=5)
 
-    module, variables = stn_jax.load_pretrained(name, folder=folder)
+    module, variables, _ = stn_jax.load_pretrained(name, folder=folder)
     images = np.zeros((2, *known["input_shape"]), np.float32)
     assert module.apply(variables, images).shape == (2, 10)
 
-    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    monkeypatch.setattr(loader, "FOLDER", folder)
     evaluate = ["eval.py", f"--pretrained={name}"]
     error = f"{known['test_error_percent']:.2f} % on mnist (90"
     assert script(monkeypatch, *evaluate, f"--cache_dir={tiny_cache}") == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{name}: test error {error} examples), slope ")
-    assert re.search(r" degrees, window \d\.\d\d; stated ", out)
-    assert out.endswith(f"; stated {error})\n")
-    spread = float(out.split("spread ")[1].split()[0])
-    assert spread == pytest.approx(line["angle_spread_degrees"], abs=1)
+    assert re.search(r" degrees, window \d\.\d\d; expected ", out)
+    assert out.endswith(f"; expected {error})\n")
+    rms = float(out.split("RMS ")[1].split()[0])
+    assert rms == pytest.approx(line["angle_spread_degrees"], abs=1)
 
     # One's own digits need no data set.
     monkeypatch.chdir(tmp_path)
@@ -285,11 +286,13 @@ def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
     flags = ["--rows=rotation/stn-sl1", "--seeds=1", *small(tiny_cache)]
     assert run("pretrained", *flags, f"--folder={folder}") == 0
     before = lines()
-    monkeypatch.setattr(pretrained, "FOLDER", folder)
+    monkeypatch.setattr(loader, "FOLDER", folder)
     capsys.readouterr()
     assert run("table1", "--pretrained", f"--cache_dir={tiny_cache}") == 0
     said = capsys.readouterr().out
-    assert re.fullmatch(r"rotation/stn-sl1, seed 1, as stored: window_share [^\n]*\n", said)
+    assert re.fullmatch(
+        r"rotation/stn-sl1, seed 1, with stored weights: window_share [^\n]*\n", said
+    )
     *same, added = lines()
     assert same == before
     (old,) = [x for x in before if (x["row"], x["seed"]) == ("rotation/stn-sl1", 1)]
@@ -326,21 +329,21 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
     [
         (["table9"], "invalid choice: 'table9' (choose from"),
         ([], "the following arguments are required: COMMAND"),
-        (["table1", "--rows=cnn"], "no row is called 'cnn'; expected one or more of rotation/cnn"),
+        (["table1", "--rows=cnn"], "no row is named 'cnn'; expected one or more of rotation/cnn"),
         (["table1", "--seeds=a"], "--seeds is 'a'; expected numbers like 0,1,2"),
         (["table1", "--seeds=1,1"], "seeds is (1, 1); expected one or more, all different"),
-        (["table1", "--config.seeds=1"], "--config.seeds is not for tables; say --seeds"),
+        (["table1", "--config.seeds=1"], "--config.seeds cannot be set here; use --seeds"),
         (["table1", "--epochs=few"], "argument --epochs: invalid int value: 'few'"),
         (["table1", "--epochs=0"], "epochs is 0; expected 1 or more"),
-        (["table1", "--together=0"], "--together is 0; expected 1 or more"),
+        (["table1", "--together=0"], "--seeds_per_program is 0; expected 1 or more"),
         (["table1", "--config.epoch=3"], "unknown configuration field 'epoch'; did you mean"),
         (["table1", "--config.width=wide"], "width is 'wide', of type str; expected float"),
-        (["table1", "--config.variant=cnn"], "--config.variant is what the rows of a table"),
+        (["table1", "--config.variant=cnn"], "--config.variant is set by the rows of a table"),
         (["table1", "--config.epochs"], "--config.epochs has no value; expected --config.epochs="),
-        (["table1", "--pretrained", "--epochs=9"], "epochs is that of the weights, which are as"),
-        (["figure2", "--pretrained", "--epochs=9"], "--pretrained goes with data folders alone"),
-        (["figure2", "--pretrained", "--workdir=a"], "--pretrained goes with data folders alone"),
-        (["table1", "rotation/cnn"], "cannot make sense of 'rotation/cnn'; --help lists"),
+        (["table1", "--pretrained", "--epochs=9"], "epochs is given by the weights"),
+        (["figure2", "--pretrained", "--epochs=9"], "with --pretrained only data folders"),
+        (["figure2", "--pretrained", "--workdir=a"], "with --pretrained only data folders"),
+        (["table1", "rotation/cnn"], "unknown argument 'rotation/cnn'; --help lists"),
         (["table1", "--manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["table1", "--render", "--docs=file"], "cannot write file/results.md"),
         (["table1", "--dataset=mnist_sample", "--workdir=file"], "cannot write to workdir file/"),

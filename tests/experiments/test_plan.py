@@ -15,16 +15,16 @@ def planned(jobs):
     return [(job.row.name.removeprefix("rotation/"), job.config.seeds) for job in jobs]
 
 
-def test_seeds_are_trained_alone_or_together_and_rows_fill_evenly():
-    def plan(together):
-        return planned(jobs.plan(ROWS, {}, (0, 1, 2), [], together))
+def test_jobs_take_some_seeds_per_program_and_rows_fill_evenly():
+    def plan(seeds_per_program):
+        return planned(jobs.plan(ROWS, {}, (0, 1, 2), [], seeds_per_program))
 
     assert plan(1) == [(name, (seed,)) for seed in range(3) for name in ("cnn", "stn-c0")]
     assert plan(2) == [(name, some) for some in ((0, 1), (2,)) for name in ("cnn", "stn-c0")]
     assert plan(99) == [("cnn", (0, 1, 2)), ("stn-c0", (0, 1, 2))]
 
 
-def test_what_is_done_is_left_out_and_another_configuration_is_not_done(line, read_back):
+def test_finished_runs_are_skipped_but_not_for_another_configuration(line, read_back):
     done = read_back(line("rotation/cnn", 1), line("rotation/stn-c0", 0, epochs=3))
     assert planned(jobs.plan(ROWS, {}, (0, 1), done, 9)) == [("cnn", (0,)), ("stn-c0", (0, 1))]
     again = jobs.plan(ROWS, {"epochs": 3}, (0, 1), done, 9)
@@ -58,11 +58,11 @@ def test_jobs_have_folders_of_their_own():
     assert folders[3].name.startswith(f"{Config().epochs}-epochs-seed-0-1-")
 
 
-def test_by_default_seeds_are_trained_alone_on_cpu_and_together_elsewhere(monkeypatch):
+def test_by_default_a_program_trains_one_seed_on_cpu_and_all_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert jobs.seeds_per_program() == 1
+    assert jobs.default_seeds_per_program() == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert jobs.seeds_per_program() >= 100
+    assert jobs.default_seeds_per_program() >= 100
 
 
 def test_time_is_from_earlier_runs_of_the_same_kind_and_else_a_guess(line, read_back):

@@ -26,7 +26,7 @@ def test_rows_without_runs_show_as_not_run():
     assert table1([], "mnist_sample") == []
 
 
-def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
+def test_a_row_has_mean_interval_and_provenance(line, read_back):
     angles = [{"angle_slope": s, "angle_spread_degrees": d} for s, d in ((-0.8, 9.0), (-0.9, 11.0))]
     read = read_back(
         line("rotation/stn-sl1", 0, 1.0, seconds=600, extra=angles[0].items()),
@@ -42,7 +42,7 @@ def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
         "n": "2",
         "epochs": str(Config().epochs),
         "slope": "-0.85 ± 0.64",
-        "spread": "10.0 ± 12.7°",
+        "within-class RMS": "10.0 ± 12.7°",
         "training": "15 min",
         "device": "a CPU",
     }
@@ -51,7 +51,7 @@ def test_a_row_has_mean_interval_and_what_it_was_made_with(line, read_back):
     assert "jax 1.2.3" in results_page.markdown(TABLES["table1"], read, "mnist")
 
 
-def test_the_spread_within_a_digit_is_shown_where_all_lines_have_it(line, read_back):
+def test_the_within_digit_rms_is_shown_if_all_lines_have_it(line, read_back):
     names = ("angle_slope", "angle_spread_degrees", "angle_spread_within_degrees")
     measured = [dict(zip(names, (-0.9, 17.0, within), strict=True)) for within in (6.0, 8.0)]
     old = {name: measured[0][name] for name in names[:2]}
@@ -61,12 +61,12 @@ def test_the_spread_within_a_digit_is_shown_where_all_lines_have_it(line, read_b
             *(line("rotation/stn-c0", i, 1.0, extra=x) for i, x in enumerate((old, measured[0]))),
         )
     )
-    shown = {row["network"]: row.get("within a digit") for row in rows}
+    shown = {row["network"]: row.get("within-digit RMS") for row in rows}
     assert shown["rotation/stn-sl1"] == "7.0 ± 12.7°"
     assert shown["rotation/stn-c0"] == ""
 
 
-def test_places_and_windows_are_shown_in_their_units(line, read_back):
+def test_translations_and_windows_are_shown_in_their_units(line, read_back):
     found = {
         "place_slope": -1.1,  # how earlier versions fitted it: both axes, one intercept
         "place_slope_x": -0.98,
@@ -80,12 +80,12 @@ def test_places_and_windows_are_shown_in_their_units(line, read_back):
         for row in table1(read_back(line("translation/stn-c1", 0, 1.0, extra=found.items())))
         if row["ours"] != "not run"
     )
-    assert [row[name] for name in ("slope", "spread", "within a digit", "window")] == [
+    assert [row[name] for name in ("slope", "within-class RMS", "within-digit RMS", "window")] == [
         *("-0.98, -1.00", "1.23 px", "0.50 px", "0.52")
     ]
 
 
-def test_what_is_trained_otherwise_is_told_apart(line, read_back):
+def test_runs_with_other_settings_have_separate_lines(line, read_back):
     read = read_back(
         line("rotation/cnn", 0, 1.0),
         line("rotation/cnn", 0, 2.0, epochs=4),
@@ -130,7 +130,7 @@ def test_data_sets_are_never_mixed(line, read_back, tmp_path):
     assert re.findall(r"\*\*.*\*\*", others) == ["**7.77 %**"]
 
 
-def test_house_numbers_show_digits_and_the_papers_figures_on_svhn_alone(line, read_back):
+def test_house_numbers_have_digits_and_the_papers_numbers_only_on_svhn(line, read_back):
     digits = [("position_error_percent", 12.5)]
     read = read_back(
         line("svhn/stn-sl3", 0, 30.0, dataset="svhn_numbers", extra=digits),
@@ -154,9 +154,7 @@ def test_a_run_shows_in_every_table_that_has_its_network(line, read_back):
     assert [row["ours"] for row in table1(read)[:3]] == ["not run", "**1.10 %**", "not run"]
 
 
-def test_synthetic_results_are_called_so_and_show_what_else_they_were_tested_on(
-    line, read_back, tmp_path
-):
+def test_synthetic_results_are_labeled_and_show_other_test_sets(line, read_back, tmp_path):
     def tested(error):
         crops = {"test_error_percent": error, "position_error_percent": 9.0, "test_examples": 128}
         return {"also_tested": {"svhn_numbers/custom": crops}}.items()

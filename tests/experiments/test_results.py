@@ -38,7 +38,7 @@ def test_lines_without_a_recipe_are_of_what_was_made_then(line, read_back):
         assert results.of(dataclasses.replace(config, recipe=recipe), read)
 
 
-def test_what_a_killed_process_left_is_reported_and_mended(line, tmp_path, capsys):
+def test_leftovers_of_a_killed_process_are_reported_and_repaired(line, tmp_path, capsys):
     path = tmp_path / "table1.jsonl"
     results.append(path, [line("rotation/cnn", seed) for seed in range(2)])
     whole = path.read_bytes()
@@ -47,7 +47,7 @@ def test_what_a_killed_process_left_is_reported_and_mended(line, tmp_path, capsy
         # The line without its line break is whole.
         survivors = [(0,), (1,)] if cut == 1 else [(0,)]
         assert [r.config.seeds for r in results.read(tmp_path)] == survivors
-        said = f"{path}, line 2 is left out: it is not a whole result\n"
+        said = f"{path}, line 2 is skipped: not a complete result\n"
         assert capsys.readouterr().err == ("" if cut == 1 else said)
         results.append(path, [line("rotation/cnn", 2)])
         assert [r.config.seeds for r in results.read(tmp_path)] == [*survivors, (2,)]
@@ -79,10 +79,10 @@ def test_lines_of_several_writers_do_not_mix(tmp_path):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[]", "it is not a whole result"),
-        ("3", "it is not a whole result"),
-        ('{"row": "rotation/cnn"}', "it is not a whole result"),
-        ('{"config": {"epochs": 3, "seeds": [0]}}', "it is not a whole result: row is missing"),
+        ("[]", "not a complete result"),
+        ("3", "not a complete result"),
+        ('{"row": "rotation/cnn"}', "not a complete result"),
+        ('{"config": {"epochs": 3, "seeds": [0]}}', "not a complete result: row is missing"),
         ('{"config": {"tomorrow": 3}}', "the configuration has unknown fields: tomorrow"),
         ('{"config": {"epochs": 0}}', "epochs is 0; expected 1 or more and at most 2147482624"),
     ],
@@ -91,7 +91,7 @@ def test_other_lines_are_left_out_and_the_rest_is_read(line, tmp_path, capsys, t
     path = tmp_path / "table1.jsonl"
     path.write_text(f"{text}\n\n{json.dumps(line('rotation/cnn'))}\n")
     assert len(results.read(tmp_path)) == 1
-    assert capsys.readouterr().err == f"{path}, line 1 is left out: {why}\n"
+    assert capsys.readouterr().err == f"{path}, line 1 is skipped: {why}\n"
 
 
 def test_a_file_that_cannot_be_written_is_named(line, tmp_path):
@@ -109,7 +109,7 @@ def test_of_the_same_run_on_the_same_device_the_last_counts(line, read_back):
     assert sorted(r.line["test_error_percent"] for r in read) == [1.8, 1.9]
 
 
-def test_runs_are_the_same_if_nothing_differs_that_shapes_them():
+def test_runs_are_the_same_if_no_field_that_affects_them_differs():
     config = Config(seeds=(1,))
 
     def same(**changes):
@@ -157,7 +157,7 @@ def test_a_line_that_lacks_a_field_or_holds_something_else_there_is_rendered_or_
         (folder / "a.jsonl").write_text(f"{json.dumps(broken)}\n{json.dumps(other)}\n")
         read = results.read(folder)
         left_out += len(read) == 1
-        assert len(read) == 2 or capsys.readouterr().err.count("line 1 is left out: ") == 1
+        assert len(read) == 2 or capsys.readouterr().err.count("line 1 is skipped: ") == 1
         page.write(tmp_path / "results.md", read, folder)
         for result in read:
             jobs.estimate(jobs.Job(TABLES["table1"].rows[0], result.config), read)

@@ -79,12 +79,12 @@ def test_larger_images_take_lower_rates():
 def test_settings_come_before_a_rows_defaults():
     row = TABLES["table2"].select(["svhn/cnn"])[0]
     assert row.config({"epochs": 3, "dataset": "made_up"}).dataset == "made_up"
-    with pytest.raises(ConfigError, match=r"--config\.task is what the rows"):
+    with pytest.raises(ConfigError, match=r"--config\.task is set by the rows"):
         row.config({"task": "svhn_cropped"})
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_rows_are_networks_that_can_be_told_apart(name):
+def test_rows_are_distinct_networks(name):
     rows = TABLES[name].rows
     for row in rows:
         config = row.config({"seeds": (3,)})
@@ -113,5 +113,5 @@ def test_rows_are_chosen_by_names_and_patterns_and_come_in_the_tables_order():
 
 @pytest.mark.parametrize("field", ["task", "variant", "iterations"])
 def test_settings_cannot_make_another_network_of_a_row(field):
-    with pytest.raises(ConfigError, match=f"--config.{field} is what the rows of a table differ"):
+    with pytest.raises(ConfigError, match=f"--config.{field} is set by the rows of a table"):
         TABLES["table1"].rows[0].config({field: 1})

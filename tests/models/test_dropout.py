@@ -43,7 +43,7 @@ def test_a_part_has_the_masks_of_the_whole(size):
         np.testing.assert_array_equal(part, whole[start : start + size])
 
 
-def test_what_is_not_trained_or_not_dropped_is_left_alone():
+def test_evaluation_and_a_rate_of_0_drop_nothing():
     x = jnp.full((2, 3), jnp.nan)
     np.testing.assert_array_equal(Dropout(0.5).apply({}, x), x)
     np.testing.assert_array_equal(dropped(x, 0.0), x)

@@ -36,10 +36,12 @@ def small(variant: str, **options) -> Network:
     blocks, head = (Block(), Block()), Head(3)
     if kind is None:
         return Network(blocks, head)
-    look = Stack((Block(),), LOOK) if kind == "dl" else LOOK
-    transformer = SpatialTransformer(look, padding_mode="border", align_corners=True, **options)
+    localization = Stack((Block(),), LOOK) if kind == "dl" else LOOK
+    transformer = SpatialTransformer(
+        localization, padding_mode="border", align_corners=True, **options
+    )
     made = mnist(variant)
-    return Network(blocks, head, transformer, made.warp_depth, made.look_depth)
+    return Network(blocks, head, transformer, made.warp_depth, made.localization_depth)
 
 
 @functools.cache
@@ -100,9 +102,9 @@ def test_the_studys_networks_take_every_family(variant, name):
 def test_iterations_compose_within_the_family_and_resample_the_input(name):
     twice, once = (small("stn-c0", transform=name, iterations=n) for n in (2, 1))
     family, variables = transforms.resolve(name), {"params": moved(initial("stn-c0", name))}
-    look = jax.jit(partial(once.apply, return_details=True))
-    first = look(variables, IMAGES)[1]
-    second = look(variables, first.warped)[1]
+    forward = jax.jit(partial(once.apply, return_details=True))
+    first = forward(variables, IMAGES)[1]
+    second = forward(variables, first.warped)[1]
     details = jax.jit(partial(twice.apply, return_details=True))(variables, IMAGES)[1]
     expected = family.compose(first.theta, second.theta)
     chex.assert_trees_all_close(details.theta, expected, atol=1e-6)
@@ -141,7 +143,7 @@ def test_the_warp_is_that_of_plain_use():
     chex.assert_trees_all_close(warped, expected, atol=1e-6)
 
 
-def test_volumes_are_affine_alone():
+def test_volumes_support_only_affine_transforms():
     volumes = jnp.zeros((2, 4, 6, 8, 1))
     (_, theta), _ = SpatialTransformer(LOOK).init_with_output(
         jax.random.key(0), volumes, return_theta=True

@@ -107,7 +107,7 @@ def test_the_localization_network_of_svhn_keeps_the_size_but_for_its_pooling():
 
 
 @pytest.mark.parametrize("variant", ["stn-c0", "stn-c1", "stn-sl1", "stn-dl1"])
-def test_what_is_warped_of_scaled_digits_keeps_its_size(variant):
+def test_the_warped_array_of_scaled_digits_keeps_its_size(variant):
     for recipe, factor in (("published", 1), ("legacy", 2)):
         model = create_model("scaled_mnist", variant, recipe=recipe, width=1 / 16)
         images = images_for("scaled_mnist")
@@ -120,7 +120,7 @@ def test_what_is_warped_of_scaled_digits_keeps_its_size(variant):
         assert details.warped.shape[1:3] == (side, side)
 
 
-def test_an_unknown_recipe_is_refused():
+def test_an_unknown_recipe_is_rejected():
     with pytest.raises(ValueError, match="recipe is 'old'; expected one of published, legacy"):
         create_model("rotated_mnist", "cnn", recipe="old")
 
@@ -168,7 +168,7 @@ def resized(images, side):
 
 
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
-def test_looking_at_depth_0_is_the_same_whichever_way_it_is_named(task):
+def test_all_variants_of_depth_0_are_the_same_network(task):
     model, variables, images = init(task, "stn-c0")
     variables = moved(variables)
     logits = jax.jit(model.apply)(variables, images)
@@ -240,7 +240,7 @@ def test_iterations_compose_their_thetas_and_resample_the_input():
     assert float(jnp.abs(expected - first.theta).max()) > 1e-3
 
 
-def test_iterations_that_shrink_look_at_full_size_until_the_last():
+def test_iterations_with_downsampling_use_the_full_size_until_the_last():
     model, variables, images = init("translated_mnist", "stn-c0", iterations=3)
     assert details_of(model, variables, images)[1].warped.shape == (3, 30, 30, 1)
 
@@ -303,7 +303,7 @@ def test_unknown_variants_are_named_in_the_error(name):
         Variant.parse(name)
 
 
-def test_impossible_requests_say_what_is_possible():
+def test_errors_for_impossible_requests_say_what_is_possible():
     with pytest.raises(ValueError, match="task is 'mnist'; expected one of rotated_mnist"):
         create_model("mnist", "cnn")
     with pytest.raises(ValueError, match=r"'stn-sl3'.* has 2 blocks; expected a depth from 0 to 2"):
@@ -312,11 +312,20 @@ def test_impossible_requests_say_what_is_possible():
         create_model("rotated_mnist", "cnn").init(jax.random.key(0), jnp.zeros((1, 7, 7, 1)))
 
 
+def test_the_earlier_name_of_crop_fraction_is_accepted():
+    old, new = (
+        create_model("translated_mnist", "stn-c0", **{name: 0.5})
+        for name in ("window", "crop_fraction")
+    )
+    assert old == new
+    assert new.transformer.crop_fraction == 0.5
+
+
 class TestSpatialTransformer:
-    look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
+    localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
 
     def test_starts_at_the_identity_and_can_learn_from_there(self):
-        module = SpatialTransformer(self.look)
+        module = SpatialTransformer(self.localization)
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
         warped, variables = module.init_with_output(jax.random.key(1), images)
         chex.assert_trees_all_close(warped, images, atol=1e-5)
@@ -328,12 +337,12 @@ class TestSpatialTransformer:
 
     @pytest.mark.parametrize(("options", "side"), [({"shape": (5, 7)}, (5, 7)), ({}, (12, 12))])
     def test_output_shape(self, options, side):
-        module = SpatialTransformer(self.look, **options)
+        module = SpatialTransformer(self.localization, **options)
         warped, _ = module.init_with_output(jax.random.key(1), jnp.ones((4, 12, 12, 2)))
         chex.assert_shape(warped, (4, *side, 2))
 
-    def test_a_window_starts_with_the_middle_and_theta_says_so(self):
-        module = SpatialTransformer(self.look, downsample=2, window=0.5)
+    def test_a_crop_starts_at_the_center_and_theta_includes_it(self):
+        module = SpatialTransformer(self.localization, downsample=2, crop_fraction=0.5)
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         (warped, theta), variables = module.init_with_output(
             jax.random.key(1), images, return_theta=True
@@ -347,26 +356,28 @@ class TestSpatialTransformer:
         chex.assert_trees_all_close(warped, images[:, 3:9, 8:16], atol=1e-5)
 
     @pytest.mark.parametrize("iterations", [1, 2])
-    def test_a_window_is_of_the_last_look_alone(self, iterations):
+    def test_the_crop_applies_to_the_last_iteration_only(self, iterations):
         options = {"iterations": iterations, "shape": (12, 12)}
-        whole = SpatialTransformer(self.look, **options)
-        part = SpatialTransformer(self.look, window=0.5, **options)
+        whole = SpatialTransformer(self.localization, **options)
+        part = SpatialTransformer(self.localization, crop_fraction=0.5, **options)
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
         params = whole.init(jax.random.key(1), images)["params"]
         params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
         _, theta = whole.apply({"params": params}, images, return_theta=True)
-        _, windowed = part.apply({"params": params}, images, return_theta=True)
-        chex.assert_trees_all_close(windowed, affine.compose(theta, affine.scaling(0.5)))
+        _, cropped = part.apply({"params": params}, images, return_theta=True)
+        chex.assert_trees_all_close(cropped, affine.compose(theta, affine.scaling(0.5)))
 
     def test_volumes(self):
-        module = SpatialTransformer(self.look, downsample=2)
+        module = SpatialTransformer(self.localization, downsample=2)
         volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
         (warped, theta), _ = module.init_with_output(jax.random.key(1), volumes, return_theta=True)
         chex.assert_shape(warped, (2, 2, 3, 4, 1))
         chex.assert_shape(theta, (2, 3, 4))
 
     def test_predict_and_warp_are_the_call_in_two_steps(self):
-        module = SpatialTransformer(self.look, downsample=2, window=0.5, align_corners=True)
+        module = SpatialTransformer(
+            self.localization, downsample=2, crop_fraction=0.5, align_corners=True
+        )
         images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
         variables = module.init(jax.random.key(1), images[..., :1])
         variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
@@ -380,7 +391,7 @@ class TestSpatialTransformer:
         chex.assert_trees_all_equal_shapes(made, variables)
 
     def test_predict_and_warp_of_volumes(self):
-        module = SpatialTransformer(self.look)
+        module = SpatialTransformer(self.localization)
         volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
         theta, _ = module.init_with_output(
             jax.random.key(1), volumes, num_spatial_dims=3, method="predict"
@@ -388,22 +399,24 @@ class TestSpatialTransformer:
         warped = module.apply({}, volumes, theta, method="warp")
         chex.assert_trees_all_close(warped, volumes, atol=1e-5)
 
-    def test_predict_looks_once(self):
-        with pytest.raises(ValueError, match="iterations is 2, and predict looks once"):
-            SpatialTransformer(self.look, iterations=2).init(
+    def test_predict_supports_a_single_iteration(self):
+        with pytest.raises(ValueError, match="iterations is 2; predict expects 1"):
+            SpatialTransformer(self.localization, iterations=2).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2)), method="predict"
             )
 
-    def test_bad_input_is_refused(self):
-        for window in (0.0, -1.0, float("nan"), float("inf")):
-            with pytest.raises(ValueError, match=f"window is {window}; expected a share of a side"):
-                SpatialTransformer(self.look, window=window).init(
+    def test_bad_input_is_rejected(self):
+        for fraction in (0.0, -1.0, float("nan"), float("inf")):
+            with pytest.raises(
+                ValueError, match=f"crop_fraction is {fraction}; expected a fraction of"
+            ):
+                SpatialTransformer(self.localization, crop_fraction=fraction).init(
                     jax.random.key(1), jnp.ones((1, 12, 12, 2))
                 )
         with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
-            SpatialTransformer(self.look).init(jax.random.key(1), jnp.ones((12, 12, 2)))
+            SpatialTransformer(self.localization).init(jax.random.key(1), jnp.ones((12, 12, 2)))
         with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
-            SpatialTransformer(self.look, iterations=0).init(
+            SpatialTransformer(self.localization, iterations=0).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2))
             )
 
@@ -413,46 +426,51 @@ class TestSpatialTransformer:
             (
                 {"downsample": 8},
                 (1, 6, 6, 1),
-                "downsample is 8, which leaves nothing of an image of 6x6",
+                "downsample is 8, too much for an image of 6x6",
             ),
-            ({"downsample": 3}, (1, 6, 2, 1), "expected no more than 2"),
+            ({"downsample": 3}, (1, 6, 2, 1), "expected at most 2"),
             ({"shape": (0, 5)}, (1, 6, 6, 1), r"shape is \(0, 5\); expected 2 sides of 1 or more"),
             ({"shape": (5,)}, (1, 6, 6, 1), r"shape is \(5,\); expected 2 sides"),
             ({"shape": (5, 5)}, (1, 6, 6, 6, 1), r"shape is \(5, 5\); expected 3 sides"),
             ({}, (1, 0, 6, 1), r"image has shape \(1, 0, 6, 1\); expected sides of 1 or more"),
         ],
     )
-    def test_an_empty_output_is_refused(self, options, shape, message):
-        module = SpatialTransformer(self.look, **options)
+    def test_an_empty_output_is_rejected(self, options, shape, message):
+        module = SpatialTransformer(self.localization, **options)
         with pytest.raises(ValueError, match=message):
             module.init(jax.random.key(1), jnp.ones(shape))
         with pytest.raises(ValueError, match=message):
             module.apply({}, jnp.ones(shape), jnp.ones((1, 2, 3)), method="warp")
 
     @pytest.mark.parametrize(
-        "look", [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))]
+        "localization",
+        [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))],
     )
-    def test_what_is_no_vector_for_each_image_is_refused(self, look):
-        with pytest.raises(ValueError, match=r"the localization network gave .*expected a vector"):
-            SpatialTransformer(look).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
+    def test_a_localization_output_that_is_not_a_vector_is_rejected(self, localization):
+        with pytest.raises(
+            ValueError, match=r"the localization network returned .*expected a vector"
+        ):
+            SpatialTransformer(localization).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
 
 
 class TestFlags:
     """Who has an argument ``train`` is told, and flags can be static arguments."""
 
-    look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
+    localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
 
-    def test_a_localization_network_that_knows_nothing_of_training(self):
+    def test_a_localization_network_may_have_no_train_argument(self):
         images = images_for("rotated_mnist")
         for variant in ("stn-c0", "stn-c1", "stn-sl1", "stn-dl1"):
-            model = create_model("rotated_mnist", variant, width=1 / 16, localization=self.look)
+            model = create_model(
+                "rotated_mnist", variant, width=1 / 16, localization=self.localization
+            )
             variables = model.init(jax.random.key(0), images)
             logits, details = model.apply(variables, images, True, True)
             assert logits.shape == (3, 10)
             assert details.theta.shape == (3, 2, 3)
 
     @pytest.mark.parametrize("kind", ["keyword", "position", "sequential", "any", "function"])
-    def test_a_localization_network_is_told(self, kind):
+    def test_a_localization_network_is_passed_the_train_flag(self, kind):
         told = []
 
         class Keyword(nn.Module):
@@ -509,7 +527,7 @@ class TestFlags:
     @pytest.mark.parametrize("depth", [None, 0, 1])
     @pytest.mark.parametrize("lift", ["remat", "jit"])
     def test_lifted_networks(self, lift, depth):
-        transformer = None if depth is None else SpatialTransformer(self.look)
+        transformer = None if depth is None else SpatialTransformer(self.localization)
         fields, images = (self.blocks, self.head, transformer, 0, depth or 0), self.images
         model = Network(*fields)
         other = getattr(nn, lift)(Network, static_argnums=(2, 3))(*fields)
@@ -537,10 +555,10 @@ class TestFlags:
     @pytest.mark.parametrize("lift", ["remat", "jit"])
     def test_lifted_transformers(self, lift):
         images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
-        look = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
+        localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
         lifted = getattr(nn, lift)(SpatialTransformer, static_argnums=(2, 3, 4))
         steps = nn.remat(SpatialTransformer, static_argnums=2, methods=["predict", "warp"])
-        variables = SpatialTransformer(look).init(jax.random.key(1), images)
+        variables = SpatialTransformer(localization).init(jax.random.key(1), images)
         variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
 
         def in_steps(module, x):
@@ -555,13 +573,19 @@ class TestFlags:
 
             return jax.jit(jax.value_and_grad(loss, (0, 1)))(variables, images)
 
-        expected = gradient(SpatialTransformer(look), whole)
-        for found in (gradient(lifted(look), whole), gradient(steps(look), in_steps)):
+        expected = gradient(SpatialTransformer(localization), whole)
+        for found in (
+            gradient(lifted(localization), whole),
+            gradient(steps(localization), in_steps),
+        ):
             chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
     def test_networks_mapped_and_scanned(self):
         """An ensemble by nn.vmap, and a transformer that refines an image in nn.scan."""
-        images, fields = self.images, (self.blocks, self.head, SpatialTransformer(self.look))
+        images, fields = (
+            self.images,
+            (self.blocks, self.head, SpatialTransformer(self.localization)),
+        )
         model = Network(*fields)
         several = nn.vmap(
             Network,
@@ -578,22 +602,22 @@ class TestFlags:
         class Refine(nn.Module):
             @nn.compact
             def __call__(self, image, _):
-                return SpatialTransformer(TestFlags.look, name="look")(image), None
+                return SpatialTransformer(TestFlags.localization, name="transformer")(image), None
 
         scanned = nn.scan(
             Refine, variable_broadcast="params", split_rngs={"params": False}, length=3
         )()
         made = scanned.init(jax.random.key(0), images, None)
-        made["params"]["look"]["theta"]["bias"] = jnp.array([0, 0.1, 0, -0.1, 0, 0])
+        made["params"]["transformer"]["theta"]["bias"] = jnp.array([0, 0.1, 0, -0.1, 0, 0])
         expected = images
         for _ in range(3):
-            once = {"params": made["params"]["look"]}
-            expected = SpatialTransformer(self.look).apply(once, expected)
+            once = {"params": made["params"]["transformer"]}
+            expected = SpatialTransformer(self.localization).apply(once, expected)
         found, _ = scanned.apply(made, images, None)
         chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
-def test_maps_that_are_too_small_are_refused():
+def test_maps_that_are_too_small_are_rejected():
     for task, side, message in (
         ("svhn", 8, "a map of 1x1 is too small for pooling by 2"),
         ("rotated_mnist", 14, "a map of 3x3 is too small for a 7x7 convolution"),

@@ -54,13 +54,13 @@ def our_results(case: Case, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def compiled(fn, *args):
-    """Compiled in a hurry: each is run once, and optimising would take most of the time."""
+    """Compiled in a hurry: each is run once, and optimizing would take most of the time."""
     lowered = jax.jit(fn).lower(*args)
-    unoptimised = {"xla_backend_optimization_level": 0}
+    unoptimized = {"xla_backend_optimization_level": 0}
     try:
-        return lowered.compile({**unoptimised, "xla_cpu_use_fusion_emitters": False})
+        return lowered.compile({**unoptimized, "xla_cpu_use_fusion_emitters": False})
     except jax.errors.JaxRuntimeError:  # a version of XLA without this option
-        return lowered.compile(unoptimised)
+        return lowered.compile(unoptimized)
 
 
 def assert_close(
@@ -129,7 +129,7 @@ class TestTransferOfParameters:
         back = interop.to_flax(module)
         jax.tree.map(np.testing.assert_array_equal, back, params)
 
-    def test_height_and_width_are_told_apart(self):
+    def test_height_and_width_are_distinguished(self):
         import torch
 
         torch.manual_seed(0)

@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from stn_jax.data import cache, house_numbers, sources
 from stn_jax.report import page
-from stn_jax.report import run_report as report_of
 from stn_jax.report import sweep as sweeping
 from stn_jax.report.gallery import first_of_each_class
 from stn_jax.report.run_report import report, sweep, write_report
@@ -63,11 +62,13 @@ class Reader(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.addresses, self.text, self._inside = [], [], [], ""
+        self.attributes = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self._inside = tag
+        self.attributes += attributes
         self.addresses += [v for k, v in attributes if k in ("src", "href", "srcset", "action")]
 
     def handle_endtag(self, tag):
@@ -91,7 +92,7 @@ def test_the_page_says_what_the_result_says(made):
     for name, value in result["versions"].items():
         assert name in text
         assert value in text
-    for section in ("Turn a digit", "Gallery", "Angles", "Training", "Confusion", "Hardest"):
+    for section in ("Rotate a digit", "Gallery", "Angles", "Training", "Confusion", "Hardest"):
         assert section in text
     for name in Config().to_dict():
         assert name in text
@@ -128,7 +129,7 @@ def test_a_digit_turns_counter_clockwise_from_end_to_end(made):
             assert np.abs(difference).max() <= 1
 
 
-def test_what_the_slider_says_is_what_the_network_says(made):
+def test_the_slider_shows_the_networks_predictions(made):
     folder, _, path = made
     data = sweep_of(path)
     run, state = load(folder)
@@ -170,8 +171,8 @@ def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
     if task == "translated_mnist":
         assert inputs.shape[1:] == (60, 60)
         assert (data.values[0], data.values[-1]) == (-16, 16)
-        centre = (inputs * np.arange(60)).sum((1, 2)) / mass
-        np.testing.assert_allclose(centre - centre[16], data.values, atol=0.01)
+        center = (inputs * np.arange(60)).sum((1, 2)) / mass
+        np.testing.assert_allclose(center - center[16], data.values, atol=0.01)
     else:
         assert inputs.shape[1:] == (112, 112)
         assert (data.values[0], data.values[-1]) == (0.5, 4)
@@ -221,10 +222,10 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
 
         source = sources.Source("drawn", "1.0.0", 11, split, split, draw=draw)
         monkeypatch.setattr(sources, "load", lambda *_, **__: source)
-    monkeypatch.setattr(sweeping, "_FEW", 3)
-    turn = report_of._DISTORTIONS["svhn"]
+    monkeypatch.setattr(sweeping, "_MAX_EXAMPLES", 3)
+    turn = sweeping._DISTORTIONS["svhn"]
     few = dataclasses.replace(turn, values=lambda side, canvas: np.array([-45.0, 0.0, 45.0]))
-    monkeypatch.setitem(report_of._DISTORTIONS, "svhn", few)
+    monkeypatch.setitem(sweeping._DISTORTIONS, "svhn", few)
     config = Config(
         task="svhn",
         variant="stn-c3",
@@ -258,10 +259,10 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     text = page.render(found)
     assert f"{100 * wrong.mean():.2f} %" in text
     assert "read as none: " in text or not (said == 10).any()
-    assert "Turn a number" in text
+    assert "Rotate a number" in text
 
 
-def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
+def test_the_alignment_of_translated_digits_is_reported(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c0", "test_passes": 2}
     run = assemble(Config(**tiny_config | values))
     few = sources.Split(run.test.images[:6], run.test.labels[:6])
@@ -274,37 +275,51 @@ def test_how_translated_digits_are_brought_to_one_place_is_told(tiny_config):
     centres = -30 * predictions.applied[..., 2] / predictions.applied[..., 0, 0, None]
     within = np.sqrt(((centres[0] - centres[1]) ** 2).sum(-1).mean() / 2)
     assert [float(slope) for slope in tiles["Slope of positions"].split(", ")] == [0, 0]
-    assert tiles["Within a digit"] == f"{within:.2f} px"
-    assert tiles["Spread of poses"].endswith(" px")
+    assert tiles["Within-digit RMS"] == f"{within:.2f} px"
+    assert tiles["Within-class RMS"].endswith(" px")
 
 
 def test_texts_cannot_become_markup():
-    hostile = "</script><script>alert(1)</script><b>&amp;\"'"
+    hostile = "</script><script>alert(1)</script><b>&amp;\"'{{ 1 }}]]>"
     digits = np.zeros((1, 3, 4, 4, 1))
     flat = np.zeros((1, 3))
     sweep = page.Sweep(
         *[hostile] * 5,
-        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, None),
+        *(np.arange(3.0), [hostile], digits, digits, flat, [[hostile] * 3], flat, np.arange(3.0)),
     )
+    angles = np.arange(3.0)
     report = page.Report(
         title=hostile,
         about=hostile,
         tiles=[page.Tile(hostile, hostile, hostile)],
         sweep=sweep,
         curves=[page.Curve(hostile, [[(0, 1.0), (1, 2.0)]])],
-        gallery=None,
-        angles=None,
+        gallery=(digits, digits),
+        angles=page.Angles(angles, -angles, angles.astype(int)),
         confusion=np.ones((1, 1), int),
         hardest=[page.Hard(hostile, hostile, digits[0, 0], None)],
-        config={hostile: hostile},
+        config={hostile: hostile, "list": [hostile]},
         defaults={},
-        made_with={},
+        made_with={hostile: hostile},
         names=[hostile],
     )
-    reader = Reader(page.render(report))
+    text = page.render(report)
+    reader = Reader(text)
     assert "b" not in reader.tags[reader.tags.index("section") :]
     assert reader.tags.count("script") == 2
-    assert hostile in "".join(reader.text)
+    # As texts they are whole: 3 above, 3 in a tile, 2 of the slider, 1 of a curve, 2 in the matrix,
+    # 2 of an image, 3 of the configuration, 2 below.
+    assert "\n".join(reader.text).count(hostile) == 18
+    # As attributes too: of the thumbnail, the slider, a cell, and the pictures of two charts.
+    labels = [value for name, value in reader.attributes if name in ("aria-label", "title")]
+    assert [value for value in labels if hostile in value] == [
+        *(hostile, hostile, hostile, hostile),
+        f"{hostile} read as {hostile}: 1 of 1",
+    ]
+    store = json.loads(re.search(r'id="sweep-data">(.*?)</script>', text, re.S)[1])
+    assert store["examples"][0]["label"] == store["applied"] == hostile
+    for raw in ("<script>alert", "<b>&amp;\"'"):
+        assert raw not in text
 
 
 def test_numbers_that_are_not_finite_stand_on_the_page_as_such():
@@ -380,7 +395,7 @@ def test_the_slider_moves_both_pictures_frame_by_frame(made, shown):
             np.testing.assert_array_equal(canvas(shown, name), strip[i])
         said = shown.run("document.getElementById('sweep-said').textContent")
         sign = "+" if i > 30 else "\N{MINUS SIGN}" if i < 30 else ""
-        assert said.startswith(f"Turned by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
+        assert said.startswith(f"Rotated by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
         assert f"It reads {example['said'][i]} " in said
         seen.append(canvas(shown, "input"))
         shown.press("ArrowRight")
@@ -416,7 +431,7 @@ def test_play_runs_to_the_end_and_stops(shown):
     shown.until("document.getElementById('sweep-play').textContent === 'Play'")
     assert shown.run("document.getElementById('sweep').value") == "60"
     said = shown.run("document.getElementById('sweep-said').textContent")
-    assert said.startswith("Turned by +90")
+    assert said.startswith("Rotated by +90")
 
 
 @pytest.mark.parametrize("width", [320, 390])
@@ -454,7 +469,7 @@ def test_text_stands_out_in_light_and_dark(made, browser, scheme):
 
 
 def luminance(browser, element, what):
-    """Relative luminance (WCAG 2.1) of an element's colour."""
+    """Relative luminance (WCAG 2.1) of an element's color."""
     text = browser.run(f"getComputedStyle({element}).{what}")
     rgb = np.array([float(x) for x in re.findall(r"[\d.]+", text)[:3]]) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

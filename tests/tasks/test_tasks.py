@@ -30,7 +30,7 @@ def test_rotation_is_scipys_by_the_angle_that_it_reports(digits):
         expected = ndimage.rotate(
             np.asarray(digit[..., 0], np.float64) / 255, angle, reshape=False, order=1
         )
-        # SciPy counts a position outside the pixel centres as outside altogether.
+        # SciPy counts a position outside the pixel centers as outside altogether.
         np.testing.assert_allclose(image[2:-2, 2:-2, 0], expected[2:-2, 2:-2], atol=2e-5)
 
 
@@ -48,7 +48,7 @@ def without_clutter(images, pool):
     return jax.jit(translate)(keys(len(images)), images, jnp.zeros_like(pool))
 
 
-def test_translation_puts_the_digit_at_a_whole_pixel_place(digits):
+def test_translation_places_the_digit_at_a_whole_pixel_position(digits):
     images, theta = without_clutter(digits[:50], digits)
     chex.assert_shape(images, (50, 60, 60, 1))
     places = []
@@ -160,7 +160,7 @@ def test_a_square_of_clutter_shows_a_crop_of_6x6_pixels(digits):
             rows = image[top : top + side, left : left + side]
             if np.ptp(rows, axis=1).max() > 1e-5:
                 continue  # another square lies upon it
-            # Bilinear between pixel centres, the outer ones' values beyond them.
+            # Bilinear between pixel centers, the outer ones' values beyond them.
             place = np.clip((np.arange(side) + 0.5) * 6 / side - 0.5, 0, 5)
             step = 9 / 255
             start = rows[0, 0] / step - place[0]
@@ -187,14 +187,14 @@ def test_legacy_clutter_of_scaled_digits_grows_with_the_digit(digits):
     assert np.median(crops[factor < 0.7]) == pytest.approx(6, rel=0.05)
 
 
-def test_recipes_differ_in_the_clutter_of_scaled_digits_alone():
+def test_recipes_differ_only_in_the_clutter_of_scaled_digits():
     for name, task in TASKS.items():
         assert make_task(name) is task
         assert (make_task(name, "legacy") == task) == (name != "scaled_mnist")
 
 
 @pytest.mark.parametrize("recipe", ["published", "legacy"])
-def test_scaled_mnist_looks_like_the_published_one(digits, recipe):
+def test_scaled_mnist_has_the_published_statistics(digits, recipe):
     # Digits alone have a mean of 0.031: a quarter of the ink is clutter.
     task = make_task("scaled_mnist", recipe)
     pool = jnp.asarray(sources.load("mnist_sample").train.images[:2000])
@@ -204,7 +204,7 @@ def test_scaled_mnist_looks_like_the_published_one(digits, recipe):
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.distorts])
-def test_what_an_example_looks_like_does_not_depend_on_its_batch(digits, name):
+def test_an_example_does_not_depend_on_its_batch(digits, name):
     distort = jax.jit(TASKS[name].distort)
     whole = distort(keys(8), digits[:8], digits)
     part = distort(keys(8)[3:5], digits[3:5], digits)
@@ -228,10 +228,10 @@ def test_statistics_of_other_data_are_measured(digits):
     assert float(deviation[0]) == pytest.approx(0.1585, abs=0.03)
 
 
-def test_colour_images_of_another_size(digits):
-    colour = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
+def test_color_images_of_another_size(digits):
+    color = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
     for distort, side in ((rotate, 32), (translate, 68), (scale, 128)):
-        images = jax.jit(distort)(keys(4), colour, colour).images
+        images = jax.jit(distort)(keys(4), color, color).images
         chex.assert_shape(images, (4, side, side, 3))
         # What is done to a channel does not depend on the others.
         chex.assert_trees_all_equal(images[..., 0], images[..., 2])
@@ -244,14 +244,14 @@ def photos():
 
 def test_house_numbers_are_shown_as_they_are(photos):
     for train in (True, False):
-        images, theta = TASKS["svhn"].shown(train)(keys(40), photos, photos)
+        images, theta = TASKS["svhn"].transform(train)(keys(40), photos, photos)
         np.testing.assert_allclose(images, np.asarray(photos) / 255, rtol=1e-6)
         chex.assert_trees_all_equal(theta, jnp.tile(affine.identity(), (40, 1, 1)))
 
 
 def test_training_sees_random_parts_and_evaluation_the_middle(photos):
     task = TASKS["svhn"].cropped(54)
-    images, theta = jax.jit(task.shown(True))(keys(40), photos, photos)
+    images, theta = jax.jit(task.transform(True))(keys(40), photos, photos)
     chex.assert_shape(images, (40, 54, 54, 3))
     corners = []
     for image, photo, each in zip(np.asarray(images), np.asarray(photos), theta, strict=True):
@@ -266,7 +266,7 @@ def test_training_sees_random_parts_and_evaluation_the_middle(photos):
     # The theta is what the warp would have to do.
     warped = affine_transform(photos.astype(jnp.float32) / 255, theta, (54, 54))
     np.testing.assert_allclose(warped, images, atol=1e-4)
-    images, theta = task.shown(False)(keys(40, seed=1), photos, photos)
+    images, theta = task.transform(False)(keys(40, seed=1), photos, photos)
     np.testing.assert_allclose(images, np.asarray(photos)[:, 5:59, 5:59] / 255, rtol=1e-6)
     np.testing.assert_allclose(affine.shift(theta), 0, atol=1e-6)
 

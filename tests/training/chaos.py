@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
+import safetensors.numpy
 
 ROOT = Path(__file__).parents[2]
 TIMED = {"seconds", "images_per_second"}
@@ -88,12 +88,8 @@ def kill(process: subprocess.Popen, workdir: Path, chance: random.Random, span: 
 
 def outcome(workdir: Path) -> tuple[dict, list, dict]:
     """Parameters and the rest of the last state by path, metrics and result without times."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    newest = max(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*[0-9]"))
-    state = ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(newest) / "default")
-    leaves = {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(state)}
+    newest = max((workdir / "checkpoints").glob("*.safetensors"), key=lambda path: int(path.stem))
+    leaves = safetensors.numpy.load_file(newest)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((workdir / "result.json").read_text())
     bare = [{k: v for k, v in line.items() if k not in TIMED} for line in lines]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from stn_jax.data import sources
-from stn_jax.report.user_images import answer_files_pretrained
-from stn_jax.training.classify import Answer, doubts_of, two_likeliest
+from stn_jax.report.user_images import classify_files_pretrained
+from stn_jax.training.classify import Classification, probability_doubts, top_two
 
 NETWORK = "rotated_mnist/stn-sl1"
 
@@ -24,7 +24,7 @@ def test_the_two_likeliest_numbers_are_those_of_all():
         probability = rng.dirichlet(np.ones(4), 3).astype(np.float32)
         joint = np.einsum("a,b,c->abc", *probability)
         order = np.argsort(joint.ravel())[::-1]
-        for (labels, sure), index in zip(two_likeliest(probability), order, strict=False):
+        for (labels, sure), index in zip(top_two(probability), order, strict=False):
             assert tuple(labels) == np.unravel_index(index, joint.shape)
             np.testing.assert_allclose(sure, joint.ravel()[index], rtol=1e-5)
 
@@ -40,11 +40,11 @@ def test_the_two_likeliest_numbers_are_those_of_all():
     ],
 )
 def test_doubts_in_words(probability, expected):
-    assert doubts_of(np.array(probability), said) == expected
+    assert probability_doubts(np.array(probability), said) == expected
 
 
 def test_an_answer_is_a_line_and_ready_for_json():
-    answer = Answer("a.png", "7", 0.5, "1", 0.4, ("x", "y"), (0.0, 0.0, 2.0, 2.0), 3.2)
+    answer = Classification("a.png", "7", 0.5, "1", 0.4, ("x", "y"), (0.0, 0.0, 2.0, 2.0), 3.2)
     assert str(answer) == "a.png: 7 (50.0 %), turned by +3 degrees; doubtful: x; y"
     assert json.loads(json.dumps(answer._asdict()))["doubts"] == ["x", "y"]
     assert str(answer._replace(doubts=(), degrees=None)) == "a.png: 7 (50.0 %)"
@@ -70,7 +70,7 @@ def answered(tmp_path_factory):
     for file, page in zip(files, pages.values(), strict=True):
         Image.fromarray(np.clip(page, 0, 255).astype(np.uint8)).convert("RGB").save(file)
     picture = folder / "images.png"
-    return files, answer_files_pretrained(NETWORK, files, picture), picture
+    return files, classify_files_pretrained(NETWORK, files, picture), picture
 
 
 def test_photographs_in_uneven_light_are_read(answered):
@@ -88,7 +88,7 @@ def test_photographs_in_uneven_light_are_read(answered):
         assert drawn.width > 600
 
 
-def test_what_is_no_digit_is_doubted(answered):
+def test_images_without_a_digit_are_doubted(answered):
     noise, patch = map(str, answered[1][6:])
     assert re.search(r"noise.png: \d .*; doubtful: .*no digit stands out from the page", noise)
     assert re.search(r"patch.png: \d .*; doubtful: .*a patch rather than strokes", patch)

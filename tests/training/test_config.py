@@ -36,7 +36,10 @@ from stn_jax.training import Config, ConfigError
         ({"padding_mode": "wrap"}, "padding_mode is 'wrap'; expected one of"),
         ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, atten"),
         ({"transform": "tps", "iterations": 2}, "'tps', which does not compose, and iterations is"),
-        ({"transform": "tps", "window": 0.5}, "'tps', which does not compose, and window is 0.5"),
+        (
+            {"transform": "tps", "window": 0.5},
+            "'tps', which does not compose, and window is 0.5",
+        ),
         ({"window": 0.0}, "window is 0.0; expected more than 0 and at most 100"),
         ({"compute_dtype": "float16"}, "compute_dtype is 'float16'; expected one of float32"),
         ({"seeds": ()}, r"seeds is \(\); expected one or more, all different"),
@@ -83,7 +86,7 @@ NAMES = [field.name for field in dataclasses.fields(Config)]
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(NAMES), ANYTHING)
-def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
+def test_any_value_is_accepted_unchanged_or_rejected_by_name(name, value):
     config, message = None, ""
     try:
         config = Config(**{name: value})
@@ -122,7 +125,7 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path):
     (tmp_path / "config.json").write_text("{")
     for text in (b"{", b"\xff", b"[" * 100_000):
         (tmp_path / "config.json").write_bytes(text)
-        with pytest.raises(ConfigError, match="is not readable as JSON"):
+        with pytest.raises(ConfigError, match="is not valid JSON"):
             Config.load(tmp_path)
     (tmp_path / "config.json").write_text("3")
     with pytest.raises(ConfigError, match=r"config.json holds 3; expected fields"):
@@ -148,7 +151,7 @@ ALL = [
 
 
 @pytest.mark.parametrize(("task", "variant"), ALL)
-def test_what_was_stored_without_a_recipe_is_read_as_it_was_made(task, variant, tmp_path):
+def test_configurations_stored_without_a_recipe_are_legacy(task, variant, tmp_path):
     recipes = ("published", "legacy")
     one, other = (create_model(task, variant, recipe=recipe) for recipe in recipes)
     shows = [make_task(task, recipe).distort for recipe in recipes]
@@ -169,7 +172,7 @@ def test_what_was_stored_without_a_recipe_is_read_as_it_was_made(task, variant, 
     assert Config.from_dict(old) == new
 
 
-def test_differences_name_what_shapes_the_training_and_nothing_else():
+def test_differences_name_only_fields_that_affect_the_training():
     config = Config(epochs=4)
     assert config.differences(Config(epochs=8, log_every=7, cache_dir="x")) == [
         "epochs: 4 against 8"

@@ -99,7 +99,7 @@ def eight(config, one) -> tuple[Path, dict]:
     return path, finish(start(config, path, 8))[0][0]
 
 
-def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
+def test_eight_devices_learn_the_same_as_one_and_each_holds_its_part(one, eight):
     path, said = eight
     assert said == {
         "devices": 8,
@@ -114,9 +114,9 @@ def test_eight_devices_learn_what_one_does_and_each_has_its_share(one, eight):
     assert_alike(one, path)
 
 
-def test_eight_devices_share_each_part_of_a_batch(config, one, tmp_path):
-    in_parts = dataclasses.replace(config, microbatch=80)
-    [(said, _)] = finish(start(in_parts, tmp_path / "parts", 8))
+def test_eight_devices_divide_each_microbatch(config, one, tmp_path):
+    map_microbatches = dataclasses.replace(config, microbatch=80)
+    [(said, _)] = finish(start(map_microbatches, tmp_path / "parts", 8))
     assert (said["devices"], said["status"]) == (8, 0)
     assert_alike(one, tmp_path / "parts")
     assert evaluate_workdir_on(tmp_path / "parts", {"dataset": "mnist_sample"})["test_passes"] == 1
@@ -184,7 +184,7 @@ def start_two(config: Config, workdir: Path, *stop: tuple[str, ...]):
     ]
 
 
-def test_two_processes_train_one_run_and_stop_together(config, one, tmp_path):
+def test_two_processes_train_one_run_and_stop_at_the_same_step(config, one, tmp_path):
     """Two processes of two devices each. The second is told to stop, and both do."""
     workdir = tmp_path / "run"
     (first, errors), (second, _) = finish(*start_two(config, workdir, (), ("3",)))
@@ -192,19 +192,19 @@ def test_two_processes_train_one_run_and_stop_together(config, one, tmp_path):
     assert first["training"] == second["training"] == [130, 130]
     assert first["batch"] == second["batch"] == 60
     assert (first["status"], second["status"]) == (143, 143)
-    assert "SIGTERM: stopped at step 3 of 6, which is saved in" in errors
+    assert "SIGTERM: stopped at step 3 of 6, saved in" in errors
     for said, _ in finish(*start_two(config, workdir, (), ())):
         assert said["status"] == 0
     assert_alike(one, workdir)
 
 
-def test_two_processes_are_refused_together(config, tmp_path):
+def test_both_of_two_processes_are_rejected(config, tmp_path):
     other = dataclasses.replace(config, epochs=1)
     Workdir(tmp_path).write_json("config.json", other.to_dict())
     (first, errors), (second, others) = finish(*start_two(config, tmp_path, (), ()))
     assert (first["status"], second["status"]) == (2, 1)
     assert "holds a run of another configuration" in errors
-    assert "the first process could not go on; it says why" in others
+    assert "the first process failed; see its output" in others
 
 
 def train_py(number: int, port: int, *flags: str) -> subprocess.Popen:
@@ -224,7 +224,7 @@ def train_py(number: int, port: int, *flags: str) -> subprocess.Popen:
         ("--config.data_dir=/nowhere", "data_dir /nowhere does not exist"),
     ],
 )
-def test_what_fails_in_one_process_before_they_meet_ends_the_other(tmp_path, flag, message):
+def test_a_failure_in_one_process_before_a_collective_ends_the_other(tmp_path, flag, message):
     port, workdir = free_port(), f"--workdir={tmp_path / 'run'}"
     two = [train_py(0, port, workdir), train_py(1, port, workdir, flag)]
     try:
@@ -233,7 +233,7 @@ def test_what_fails_in_one_process_before_they_meet_ends_the_other(tmp_path, fla
         for process in two:
             process.kill()
     assert [process.returncode for process in two] == [1, 2]
-    assert "another process could not go on; it says why" in first
+    assert "another process failed; see its output" in first
     assert message in second
     assert not (tmp_path / "run").exists()
 
@@ -245,7 +245,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_two_processes_train_a_table_together(config, one, tmp_path):
+def test_two_processes_train_a_table(config, one, tmp_path):
     """The first alone writes results and speaks; both test on other data; again, all is done."""
     port = free_port()
     flags = ["table1", "--rows=rotation/cnn,rotation/stn-c0", "--seeds=0", "--epochs=1"]
@@ -292,12 +292,12 @@ def test_two_processes_train_a_table_together(config, one, tmp_path):
         ({"mesh": "seeds=2"}, r"but 2 devices cannot share 1 \(seeds\) evenly"),
     ],
 )
-def test_a_mesh_that_does_not_fit_is_refused(config, fields, message):
+def test_a_mesh_that_does_not_fit_is_rejected(config, fields, message):
     with pytest.raises(ConfigError, match=message):
         Placement.choose(dataclasses.replace(config, **fields))
 
 
 @pytest.mark.parametrize("mesh", ["", "model", "batch=0", "batch,batch", "batch,seeds", "batch=-1"])
-def test_what_is_no_mesh_is_refused(mesh):
+def test_an_invalid_mesh_is_rejected(mesh):
     with pytest.raises(ConfigError, match="mesh is "):
         Config(mesh=mesh)

@@ -60,7 +60,7 @@ def test_the_example_beside_it_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pretrained=rotated_mnist/cnn", "--seed=1", "out"], "--seed goes with --workdir"),
+        (["--pretrained=rotated_mnist/cnn", "--seed=1", "out"], "--seed needs --workdir"),
         (["--workdir={run}", "--seed=4", "out"], "has networks of seeds 3, 5"),
         (["--workdir={run}", "{run}/config.json/x"], "cannot write to"),
         (["--workdir={run}"], "required: FOLDER"),

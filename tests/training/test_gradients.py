@@ -13,7 +13,7 @@ from stn_jax import SpatialTransformer
 from stn_jax.models import ConvBlock, DenseLocalization, Head, Network
 from stn_jax.training import Config
 from stn_jax.training.assemble import assemble
-from stn_jax.training.gradients import shortened, value_and_grad
+from stn_jax.training.gradients import clip_by_ratio, value_and_grad
 from stn_jax.training.step import Metrics, make_train_steps
 
 
@@ -77,7 +77,7 @@ class TestClipping:
         moved = float(jnp.abs(expected["theta"]["bias"] - plain[1]["theta"]["bias"]).max())
         assert (moved > 1e-3) == (0 < ratio <= 1)
 
-    def test_each_images_gradient_is_no_longer_than_asked_for(self):
+    def test_each_images_gradient_is_clipped(self):
         module, params = self.module(1)
         loss_fn = self.loss(module)
 
@@ -96,10 +96,10 @@ class TestClipping:
         assert factors.min() < 0.3
 
     def test_no_gradient_at_all_stays_so(self):
-        found = jax.jit(lambda x: shortened(x, 1.0))(jnp.zeros((4, 3)))
+        found = jax.jit(lambda x: clip_by_ratio(x, 1.0))(jnp.zeros((4, 3)))
         np.testing.assert_array_equal(found, 0)
 
-    def test_at_once_it_costs_nothing(self):
+    def test_clipping_a_whole_batch_costs_nothing(self):
         """XLA merges the passes: their operations are those of one."""
         module, params = self.module(1)
         loss_fn, batch = self.loss(module), (self.images, self.weights)
@@ -125,7 +125,7 @@ def test_training_in_parts_is_training_at_once(tiny_cache):
         (ConvBlock(4, 5, pool=True, dropout=0.5), ConvBlock(4, 3, pool=True, dropout=0.5)),
         Head(10, hidden=(16,), dropout=0.5),
         SpatialTransformer(DenseLocalization((8,)), iterations=2, align_corners=True),
-        look_depth=1,
+        localization_depth=1,
     )
     run = dataclasses.replace(assemble(config), model=model)
 

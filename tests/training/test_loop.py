@@ -71,7 +71,7 @@ def test_a_run_leaves_what_the_readme_promises(finished):
 def test_a_finished_run_is_not_done_again(finished, capsys):
     path, config, result = finished
     assert train(config, str(path)) == result
-    assert "trained and evaluated already" in capsys.readouterr().out
+    assert "is already trained and evaluated" in capsys.readouterr().out
 
 
 def test_a_run_that_was_cut_off_ends_as_if_it_never_was(finished, tmp_path, monkeypatch):
@@ -95,14 +95,14 @@ def test_a_run_that_was_cut_off_ends_as_if_it_never_was(finished, tmp_path, monk
     assert differ <= {"seconds"}
 
 
-def test_a_workdir_of_another_configuration_is_refused(finished):
+def test_a_workdir_of_another_configuration_is_rejected(finished):
     path, config, _ = finished
     other = Config(**{**config.to_dict(), "epochs": 3})
     with pytest.raises(ConfigError, match=r"another configuration \(epochs: 2 against 3\)"):
         train(other, str(path))
 
 
-def test_a_workdir_that_cannot_be_made_is_refused(tiny_config, tmp_path):
+def test_a_workdir_that_cannot_be_made_is_rejected(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write to workdir"):
         train(Config(**tiny_config), str(tmp_path / "file" / "run"))
@@ -118,14 +118,14 @@ def test_training_stops_where_the_loss_is_not_finite(tiny_config, tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").latest_step() is None
 
 
-def test_more_examples_a_batch_than_there_are_is_refused(tiny_config, tmp_path):
+def test_more_examples_a_batch_than_there_are_is_rejected(tiny_config, tmp_path):
     with pytest.raises(ConfigError, match="batch_size is 521, but mnist has 520"):
         train(Config(**{**tiny_config, "batch_size": 521}), str(tmp_path))
     with pytest.raises(ConfigError, match=r"has 0 training images \(520 held out\)"):
         train(Config(**{**tiny_config, "holdout": 520}), str(tmp_path))
 
 
-def test_held_out_examples_take_the_test_sets_place(tiny_config):
+def test_held_out_examples_replace_the_test_set(tiny_config):
     whole, held = (
         assemble(Config(**tiny_config)),
         assemble(Config(**{**tiny_config, "holdout": 20})),
@@ -155,10 +155,10 @@ def test_evaluating_again_gives_the_same_result(finished):
     assert evaluate_workdir(path) == result
 
 
-def test_evaluating_what_was_never_trained_says_so(finished, tmp_path):
+def test_evaluating_an_untrained_workdir_is_an_error(finished, tmp_path):
     _, config, _ = finished
     Workdir(tmp_path).write_json("config.json", config.to_dict())
-    with pytest.raises(ConfigError, match="holds no checkpoint yet; train it first"):
+    with pytest.raises(ConfigError, match="has no checkpoint; train it first"):
         evaluate_workdir(tmp_path)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.assemble import assemble
-from stn_jax.training.microbatch import automatic, in_parts
+from stn_jax.training.microbatch import automatic_size, map_microbatches
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run
 from stn_jax.training.step import Metrics, make_train_steps
@@ -30,7 +30,7 @@ def test_means_and_arrays_of_the_parts(count, size, seed):
         total = part["x"].sum(-1) * part["y"]
         return {"mean": total.mean(), "number": number}, (total, jnp.full(size, number))
 
-    means, (kept, numbers) = jax.jit(lambda batch: in_parts(fn, batch, size))(batch)
+    means, (kept, numbers) = jax.jit(lambda batch: map_microbatches(fn, batch, size))(batch)
     expected = batch["x"].astype(np.float64).sum(-1) * batch["y"]
     np.testing.assert_allclose(kept, expected, atol=1e-5)
     np.testing.assert_allclose(means["mean"], expected.mean(), atol=1e-5)
@@ -53,7 +53,7 @@ def run(tiny_cache) -> Run:
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])
-def test_steps_in_parts_learn_what_whole_batches_do(run, seeds):
+def test_steps_with_microbatches_learn_the_same_as_whole_batches(run, seeds):
     config = Config(**{**run.config.to_dict(), "seeds": seeds})
     one = Run(config, run.task, run.model, run.data, run.test)
     ends = []
@@ -87,28 +87,28 @@ def test_memory_is_that_of_a_part(run):
     ("batch_size", "side", "expected"),
     [(256, 28, 64), (256, 60, 32), (500, 60, 25), (32, 60, 32), (256, 112, 32), (127, 60, 127)],
 )
-def test_what_is_chosen_on_a_cpu(batch_size, side, expected):
-    assert automatic(batch_size, side**2) == expected
+def test_the_size_chosen_on_a_cpu(batch_size, side, expected):
+    assert automatic_size(batch_size, side**2) == expected
 
 
 @given(st.integers(1, 600), st.integers(1, 10**7))
-def test_what_is_chosen_divides_the_batch(batch_size, values):
-    assert batch_size % automatic(batch_size, values) == 0
+def test_the_chosen_size_divides_the_batch(batch_size, values):
+    assert batch_size % automatic_size(batch_size, values) == 0
 
 
 @pytest.mark.parametrize("value", [48, 512, -1, 2.5, "half"])
-def test_a_size_that_does_not_fit_is_refused(value):
+def test_a_size_that_does_not_fit_is_rejected(value):
     with pytest.raises(ConfigError, match="microbatch is"):
         Config(microbatch=value)
 
 
-def test_devices_share_the_parts():
+def test_devices_divide_the_microbatches():
     config = Config(batch_size=256, microbatch=32)
     with pytest.raises(ConfigError, match=r"cannot share 32 \(microbatch\) evenly"):
         Placement.choose(config, "batch=3")
 
 
-def test_a_training_in_parts_goes_as_one_of_whole_batches(tiny_config, tmp_path):
+def test_training_with_microbatches_equals_training_with_whole_batches(tiny_config, tmp_path):
     values = {**tiny_config, "learning_rate": 0.02, "test_passes": 1, "log_every": 1}
     losses = []
     for size, name in [(32, "parts"), (128, "whole")]:

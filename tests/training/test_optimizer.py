@@ -94,7 +94,7 @@ def test_adam_is_at_its_peak_while_the_classifier_warms_up():
     assert float(make_adam_schedule(steps, 90)(40)) == pytest.approx(0.01)
 
 
-def test_adam_moves_the_localization_network_alone():
+def test_adam_updates_only_the_localization_network():
     values = {"weight_decay": 0.5, "clip_norm": 1.0, "localization_rate": 0.25}
     gradients = jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS)
     moved = updates(gradients, localization_optimizer="adam", **values)

@@ -61,7 +61,7 @@ def test_a_program_is_compiled_once_for_dispatches_of_all_lengths(run):
     assert steps._cache_size() == 1
 
 
-def test_seeds_together_learn_what_each_learns_alone(run):
+def test_seeds_in_one_program_learn_the_same_as_separately(run):
     def states_after(seeds):
         # Adam's first steps have the sign of what may be rounding.
         fields = {"seeds": seeds, "localization_optimizer": "sgd"}

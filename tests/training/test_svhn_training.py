@@ -24,7 +24,7 @@ from stn_jax.data import cache, house_numbers, sources
 from stn_jax.data.sources import Source, Split
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import Intermediates
-from stn_jax.report.user_images import answer_files
+from stn_jax.report.user_images import classify_files
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import Predictions, predict, summarize
@@ -209,7 +209,7 @@ def test_the_images_stay_on_the_disk(svhn_cache):
     assert any(low <= address < high for low, high in spans)
 
 
-def test_images_are_normalised_by_what_the_cache_has_stored(svhn_cache):
+def test_images_are_normalized_by_what_the_cache_has_stored(svhn_cache):
     run = assemble(config_of(svhn_cache, holdout=8))
     images = made(40, 64)[0] / 255
     np.testing.assert_allclose(run.data.mean, images.mean((0, 1, 2)), atol=1e-5)
@@ -228,7 +228,7 @@ def test_images_are_normalised_by_what_the_cache_has_stored(svhn_cache):
             r"svhn_numbers, with five labels an image .* expected .* one la",
         ),
         ({"task": "rotated_mnist"}, "task rotated_mnist; expected a data set with one label an"),
-        ({"crop": 64}, "crop is 64, but the images of svhn_numbers have 64 pixels a side"),
+        ({"crop": 64}, "crop is 64, but the images of svhn_numbers have 64 pixels per side"),
     ],
 )
 def test_data_that_does_not_fit_the_task(svhn_cache, values, message):
@@ -283,7 +283,7 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     config = config_of(tmp_path, dataset="bars", crop=16, variant="cnn", test_passes=2)
     run = assemble(config)
     chex.assert_shape(run.data.images, (24, 5))
-    assert run.seen_shape() == (16, 16, 3)
+    assert run.input_shape() == (16, 16, 3)
     state, _ = jax.eval_shape(
         run.train_steps(), run.init_state(), run.empty_metrics(), run.data, jnp.int32(1)
     )
@@ -293,9 +293,9 @@ def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, 
     assert np.abs(said.confidence[0, 0] - said.confidence[0, 1]).max() > 0  # freshly drawn
     keys = jax.vmap(jax.random.key)(jnp.arange(3))
     same = jnp.stack([run.data.images[0]] * 3)
-    shown = run.task.shown(False)(keys, same, run.data.images).images
+    shown = run.task.transform(False)(keys, same, run.data.images).images
     assert float(jnp.abs(shown[0] - shown[1]).max()) > 0.1
-    # Normalised by what is measured on drawn images.
+    # Normalized by what is measured on drawn images.
     assert 0.4 < float(run.data.mean.mean()) < 0.9
 
 
@@ -314,10 +314,10 @@ def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "house.png")
-    (answer,) = answer_files(trained, [tmp_path / "house.png"], (20, 10, 60, 50))
+    (answer,) = classify_files(trained, [tmp_path / "house.png"], (20, 10, 60, 50))
     line = str(answer)
     run, state = load(trained)
-    crop = house_numbers.cut_out(pixels, np.array([[20, 10, 60, 50]]))[5:59, 5:59]
+    crop = house_numbers.crop_number(pixels, np.array([[20, 10, 60, 50]]))[5:59, 5:59]
     seen = (crop[None] / np.float32(255) - run.data.mean) / run.data.deviation
     logits, details = run.apply(jax.tree.map(lambda x: x[0], state["params"]), seen)
     probability = np.asarray(jax.nn.softmax(logits[0]))
@@ -326,8 +326,8 @@ def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
     assert f"zoomed by {1 / float(affine.scale(details.theta[0])):.2f}" in line
     picture = np.asarray(Image.open(trained / "figures" / "images.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
-    with pytest.raises(ConfigError, match=r"--box goes with one photograph .* here: 2 files"):
-        answer_files(trained, [tmp_path / "house.png"] * 2, (20, 10, 60, 50))
+    with pytest.raises(ConfigError, match=r"--box needs one photograph .* found 2 files"):
+        classify_files(trained, [tmp_path / "house.png"] * 2, (20, 10, 60, 50))
 
 
 def test_a_network_is_tested_on_other_data_as_it_was_trained(svhn_cache, trained, tmp_path):
@@ -355,7 +355,7 @@ def test_the_networks_of_a_table_are_also_tested_on_other_data(
     shutil.copytree(svhn_cache / "svhn_numbers", "cache/svhn_numbers")
     splits = {"train": (3, [made(3, 64, 8)]), "test": (5, [made(5, 64, 9)])}
     cache.write(tmp_path / "cache" / "other", "other", "1.0.0", 11, splits)
-    flags = ["table2", "--rows=svhn/cnn", "--seeds=0,1", "--together=2", "--epochs=1"]
+    flags = ["table2", "--rows=svhn/cnn", "--seeds=0,1", "--seeds_per_program=2", "--epochs=1"]
     flags += ["--cache_dir=cache", "--config.width=0.02", "--config.batch_size=20"]
     flags += ["--config.compute_dtype=float32"]
 

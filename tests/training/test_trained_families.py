@@ -9,7 +9,7 @@ import pytest
 
 from stn_jax.models import Intermediates
 from stn_jax.report.gallery import DrawFigures
-from stn_jax.report.user_images import answer_files, picture_of
+from stn_jax.report.user_images import classify_files, picture_path
 from stn_jax.training import Config, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import predict, summarize
@@ -17,7 +17,7 @@ from stn_jax.warp import affine, affine_grid
 
 # A quarter turn, as each family's theta has it.
 QUARTER = affine.rotation(90.0)
-TURNS = {
+REPEATS = {
     "affine": QUARTER,
     "projective": 2 * jnp.concatenate([QUARTER, jnp.array([[0, 0, 1.0]])]),
     "tps": affine_grid(QUARTER, (4, 4), align_corners=True),
@@ -32,19 +32,19 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
     assert np.isfinite(result["angle_spread_degrees"] + result["angle_slope"]).all()
     for name in ("gallery.png", "angles.png"):
         assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
-    (answer,) = answer_files(tmp_path, [digit_file])
+    (answer,) = classify_files(tmp_path, [digit_file])
     line = str(answer)
     said = r"digit.jpg: \d \([\d.]+ %\), turned by [+-]\d+ degrees(; doubtful: .+)?$"
     assert re.search(said, line)
-    assert picture_of(tmp_path).read_bytes().startswith(b"\x89PNG")
+    assert picture_path(tmp_path).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("transform", TURNS)
-def test_what_a_family_did_is_drawn_and_read_by_its_own_rules(tiny_config, transform):
+@pytest.mark.parametrize("transform", REPEATS)
+def test_a_familys_transforms_are_drawn_and_read_correctly(tiny_config, transform):
     run = assemble(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
     pictures = np.asarray(run.test.images[:3], np.float32) / 255
     seen = (pictures - run.data.mean) / run.data.deviation
-    details = Intermediates(jnp.stack([TURNS[transform]] * 3), jnp.zeros((3, 10, 10, 4)))
+    details = Intermediates(jnp.stack([REPEATS[transform]] * 3), jnp.zeros((3, 10, 10, 4)))
     turned = run.aligned(seen, details)
     np.testing.assert_allclose(turned, np.rot90(pictures, axes=(1, 2)), rtol=0, atol=1e-4)
     np.testing.assert_allclose(affine.angle(run.pose(details)), [90] * 3, rtol=0, atol=1e-3)
@@ -78,7 +78,7 @@ def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
     np.testing.assert_allclose(poses[2], affine.scaling(0.5), atol=1e-6)
 
 
-def test_what_is_said_of_translated_digits(tiny_config):
+def test_the_report_of_translated_digits(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c1", "test_passes": 2}
     run = assemble(Config(**{**tiny_config, **values}))
     result = summarize(run, predict(run, run.init_state()["params"], quiet=True))

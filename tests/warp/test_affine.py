@@ -167,17 +167,17 @@ def test_a_positive_angle_turns_the_picture_counter_clockwise():
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 30), (28, 50), (50, 28)])
-def test_a_dot_goes_round_the_centre_on_a_circle_whatever_the_aspect(height, width):
+def test_a_dot_goes_round_the_center_on_a_circle_whatever_the_aspect(height, width):
     x, y = np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2)
-    dot = np.array([6, 3])  # right of the centre and below
+    dot = np.array([6, 3])  # right of the center and below
     image = np.float32(np.exp(-((x - dot[0]) ** 2 + (y - dot[1]) ** 2) / 4))[..., None]
     angles = np.float32([30, -50, 160])
     turned = jitted.transform(image, jitted.rotation(angles, aspect=width / height))
     for angle, picture in zip(angles, np.float64(turned[..., 0]), strict=True):
-        centre = np.array([(picture * x).sum(), (picture * y).sum()]) / picture.sum()
+        center = np.array([(picture * x).sum(), (picture * y).sum()]) / picture.sum()
         cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         # With y downwards, counter-clockwise as one sees it takes x to -y.
-        np.testing.assert_allclose(centre, [[cos, sin], [-sin, cos]] @ dot, rtol=0, atol=5e-3)
+        np.testing.assert_allclose(center, [[cos, sin], [-sin, cos]] @ dot, rtol=0, atol=5e-3)
 
 
 def test_a_translation_moves_the_picture_left_and_up():
@@ -235,7 +235,7 @@ def test_compose_broadcasts_and_one_theta_is_itself():
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("rank", "shape"), [(2, (4, 6)), (3, (2, 4, 5))])
-def test_a_composed_warp_looks_at_the_places_of_two_warps_in_a_row(rank, shape, align_corners):
+def test_a_composed_warp_samples_the_positions_of_two_successive_warps(rank, shape, align_corners):
     a, b = random_thetas(rank=rank, seed=0), random_thetas(rank=rank, seed=1)
     # The second warp looks at places of the first one's output, each of which looks on.
     places = np.asarray(jitted.grid(b, shape, align_corners=align_corners), np.float64)
@@ -295,7 +295,7 @@ def test_the_angle_is_that_of_the_nearest_rotation(data):
     nearest = u @ np.diag([1, flip]) @ vt
     expected = np.degrees(np.arctan2(nearest[1, 0], nearest[0, 0]))
     with jax.enable_x64(True):
-        # Of square pixels; normalised coordinates are these, squeezed along x.
+        # Of square pixels; normalized coordinates are these, squeezed along x.
         linear *= [[1, 1 / aspect], [aspect, 1]]
         theta = np.concatenate([linear, [[9.0], [9.0]]], axis=1)
         found = float(jitted.angle(theta, aspect=aspect))
@@ -397,7 +397,7 @@ def test_pixel_and_normalized_coordinates_undo_each_other(size, align_corners):
     pixel = np.linspace(-3, size + 2, 20, dtype=np.float32)
     normalized = pixel_to_normalized(pixel, size, **rule)
     if size == 1 and align_corners:
-        assert not normalized.any()  # all that a lone pixel has is its centre
+        assert not normalized.any()  # all that a lone pixel has is its center
         return
     np.testing.assert_allclose(
         normalized_to_pixel(normalized, size, **rule), pixel, rtol=0, atol=1e-5
@@ -410,7 +410,7 @@ def test_coordinates_keep_their_shape(convert):
     assert convert(0.0, 5).shape == ()
 
 
-def test_the_ends_of_an_axis_are_edges_or_centres():
+def test_the_ends_of_an_axis_are_edges_or_centers():
     ends = np.float32([-1, 0, 1])
     close(normalized_to_pixel(ends, 5), [-0.5, 2, 4.5])
     close(normalized_to_pixel(ends, 5, align_corners=True), [0, 2, 4])
@@ -422,7 +422,7 @@ def test_the_ends_of_an_axis_are_edges_or_centres():
     ("align_corners", "x", "y"),
     [(False, [-0.75, -0.25, 0.25, 0.75], [-0.5, 0.5]), (True, [-1, -1 / 3, 1 / 3, 1], [-1, 1])],
 )
-def test_the_grid_of_the_identity_holds_the_pixel_centres_as_x_y(align_corners, x, y):
+def test_the_grid_of_the_identity_holds_the_pixel_centers_as_x_y(align_corners, x, y):
     grid = jitted.grid(affine.identity(), (2, 4), align_corners=align_corners)
     close(grid, np.stack(np.meshgrid(x, y), axis=-1))
 
@@ -464,7 +464,7 @@ def test_grids_are_those_of_pytorch_down_to_a_single_pixel(shape, align_corners)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_a_single_pixel_looks_at_the_window_centre(align_corners):
+def test_a_single_pixel_samples_the_window_center(align_corners):
     theta = random_thetas()
     grid = jitted.grid(theta, (1, 1), align_corners=align_corners)
     np.testing.assert_array_equal(grid[0, 0], theta[:, 2])
@@ -504,7 +504,7 @@ def test_shapes_may_be_numpy_integers_or_lists():
         (np.eye(3, 4), "DHW", TypeError, "shape is 'DHW'; expected a tuple of ints (D, H, W)"),
     ],
 )
-def test_affine_grid_names_what_does_not_fit(theta, shape, kind, message):
+def test_affine_grid_names_the_wrong_argument(theta, shape, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         affine_grid(theta, shape)
 
@@ -512,7 +512,7 @@ def test_affine_grid_names_what_does_not_fit(theta, shape, kind, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: affine.identity(4), "rank is 4; expected 2 (images) or 3 (volumes)"),
+        (lambda: affine.identity(4), "num_spatial_dims is 4; expected 2 (images) or 3 (volumes)"),
         (lambda: affine.translation(0.5), "shift has shape (); expected [..., 2], for x and y"),
         (lambda: affine.translation([1.0, 2, 3]), "shift has shape (3,); expected [..., 2]"),
         (lambda: affine.scaling([1.0, 2, 3]), "scale has shape (3,); expected [..., 2]"),
@@ -530,7 +530,7 @@ def test_affine_grid_names_what_does_not_fit(theta, shape, kind, message):
         (lambda: affine.invert(np.eye(3)), "theta has shape (3, 3); expected [..., 2, 3] or"),
     ],
 )
-def test_affine_functions_name_what_does_not_fit(call, message):
+def test_affine_functions_name_the_wrong_argument(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
 

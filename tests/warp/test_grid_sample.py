@@ -89,7 +89,7 @@ def test_nearest_sends_halves_to_the_even_pixel():
     assert sampled[0, :, 0].tolist() == [1, 1, 3, 3, 5, 7, 0]
 
 
-def test_bilinear_halfway_is_the_mean_of_the_neighbours():
+def test_bilinear_halfway_is_the_mean_of_the_neighbors():
     image = random_image(4, 8, 3)
     grid = pixels_to_normalized([[[2.5, 1], [2, 1.5], [2.5, 1.5]]], (4, 8))
     expected = [image[1, 2:4].mean(0), image[1:3, 2].mean(0), image[1:3, 2:4].mean((0, 1))]
@@ -280,11 +280,11 @@ def test_affine_transform_agrees_with_scipy_once_theta_is_in_pixels(align_corner
     ndimage = pytest.importorskip("scipy.ndimage")
     image = random_image(5, 7, 1)
     theta = np.array([[0.8, -0.5, 0.1], [0.6, 0.7, -0.2]])
-    # A pixel p is at p / half - centre / half in normalised coordinates, for (y, x) as SciPy has.
-    centre = np.array([2, 3])
-    half = centre if align_corners else np.array([5, 7]) / 2
+    # A pixel p is at p / half - center / half in normalized coordinates, for (y, x) as SciPy has.
+    center = np.array([2, 3])
+    half = center if align_corners else np.array([5, 7]) / 2
     matrix = theta[::-1, 1::-1] * half[:, None] / half
-    offset = centre + theta[::-1, 2] * half - matrix @ centre
+    offset = center + theta[::-1, 2] * half - matrix @ center
     expected = ndimage.affine_transform(
         np.float64(image[..., 0]), matrix, offset, order=1, mode="grid-constant"
     )

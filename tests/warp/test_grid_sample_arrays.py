@@ -324,7 +324,7 @@ def test_derivatives_agree_with_each_other_and_with_finite_differences():
 
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev])
 @pytest.mark.parametrize("inner", [jax.jacfwd, jax.jacrev])
-def test_the_hessian_of_bilinear_is_the_twist_of_the_four_neighbours(outer, inner):
+def test_the_hessian_of_bilinear_is_the_twist_of_the_four_neighbors(outer, inner):
     image = np.float64(random_image(4, 8, 1))
     position = pixels_to_normalized([2.25, 1.5], (4, 8))
     with jax.enable_x64(True):
@@ -424,7 +424,7 @@ def test_unknown_modes_are_named_with_the_known_ones(fn, bad, message):
 
 
 def test_volumes_have_no_bicubic():
-    with pytest.raises(ValueError, match="mode is 'bicubic', which volumes do not have"):
+    with pytest.raises(ValueError, match="mode is 'bicubic', which does not support volumes"):
         affine_transform(np.zeros((3, 4, 8, 1)), np.eye(3, 4), mode="bicubic")
 
 
@@ -439,6 +439,6 @@ def test_volumes_have_no_bicubic():
         (np.zeros((2, 0, 3)), THETA, (4, 8), ValueError, "there is no pixel to sample from"),
     ],
 )
-def test_affine_transform_names_what_does_not_fit(image, theta, shape, kind, message):
+def test_affine_transform_names_the_wrong_argument(image, theta, shape, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         affine_transform(image, theta, shape)

@@ -95,7 +95,7 @@ def sampled(image, x, y, setting):
 
 
 def to_pixels(position, error, size, align_corners):
-    """Pixel positions of normalised ones in float64, and by how much float32 may miss them."""
+    """Pixel positions of normalized ones in float64, and by how much float32 may miss them."""
     pixel = ((position + 1) * (size - align_corners) - (not align_corners)) / 2
     rounding = 4 * EPS * ((np.abs(position) + 1) * size + 1)
     error = error * size / 2 + np.where(np.isinf(position), 0, rounding)
@@ -103,7 +103,7 @@ def to_pixels(position, error, size, align_corners):
 
 
 def check(found, image, position, error, setting):
-    """Compares samples ``[N, C]`` with what float64 finds at normalised positions ``[N, 2]``."""
+    """Compares samples ``[N, C]`` with what float64 finds at normalized positions ``[N, 2]``."""
     mode, padding_mode, align_corners = setting
     with np.errstate(invalid="ignore", over="ignore"):
         (x, dx), (y, dy) = (
@@ -231,7 +231,7 @@ def test_an_inverse_is_that_of_float64_or_not_finite(seed):
 
 @some
 @given(seeds)
-def test_any_homography_divides_or_looks_at_nothing(seed):
+def test_any_homography_divides_or_samples_outside(seed):
     family = transforms.Projective()
     thetas = hostile(seed, 256, 3, 3)
     # In float64 only where float32 neither over- nor underflows.
@@ -355,7 +355,7 @@ def test_any_theta_and_output_shape_give_the_shape_of_the_rule_or_an_error(
 
 
 @pytest.mark.parametrize("bad", [None, "image", [[1.0], [2.0, 3.0]], object(), {"a": 1}])
-def test_what_is_no_array_is_a_type_or_value_error(bad):
+def test_non_arrays_raise_a_type_or_value_error(bad):
     fine = np.zeros((4, 4, 1), np.float32)
     calls = [
         lambda: grid_sample(bad, np.zeros((4, 4, 2), np.float32)),

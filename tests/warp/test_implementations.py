@@ -68,7 +68,7 @@ def test_native_and_plain_are_the_same(rank, mode, padding_mode, align_corners):
 @pytest.mark.parametrize(
     ("image", "theta"), [((1, 3), (2, 3)), ((2, 1), (2, 3)), ((2, 3), (1, 3)), ((), (2, 3))]
 )
-def test_leading_axes_broadcast_alike(image, theta):
+def test_leading_axes_broadcast(image, theta):
     image = random_image(*image, 5, 4, 3)
     theta = np.float32(np.eye(2, 3) * 0.9) + random_image(*theta, 2, 3, seed=1) / 3
     both = [derivatives(name, affine_transform, image, theta) for name in ("native", "xla")]
@@ -150,7 +150,7 @@ def test_a_program_for_another_platform_has_that_platforms_form(platform):
     assert "stablehlo.scatter" in lowered(gradient, image, platforms=("cpu",))
 
 
-def test_what_is_forced_is_part_of_what_a_program_is():
+def test_a_forced_implementation_is_part_of_the_compilation_key():
     """A program traced before is not taken for another implementation."""
     image, theta = random_image(4, 5, 3), np.eye(2, 3, dtype=np.float32)
     program = jax.jit(affine_transform)
@@ -194,7 +194,7 @@ def test_gathers_keep_their_promise(rank, mode, padding_mode):
 
 @pytest.mark.parametrize("channels", [3, 32])
 @pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
-def test_accelerators_form_computes_what_the_cpus_does(wanted, channels):
+def test_the_accelerators_implementation_computes_the_same_as_the_cpus(wanted, channels):
     """A product with a matrix of weights where maps are small and channels many."""
     image, grid = random_image(2, 1, 6, 6, channels), random_image(1, 3, 4, 5, 2, seed=1)
     cotangent = random_image(2, 3, 4, 5, channels, seed=2)
@@ -207,7 +207,7 @@ def test_accelerators_form_computes_what_the_cpus_does(wanted, channels):
     assert_same(found, expected)
 
 
-def test_more_pixels_than_an_index_can_count_are_refused():
+def test_more_pixels_than_an_index_can_count_are_rejected():
     image = jax.ShapeDtypeStruct((2**16, 2**15, 1), np.float32)
     with pytest.raises(ValueError, match=r"2147483648 pixels.*parts of it"):
         jax.eval_shape(affine_transform, image, np.eye(2, 3, dtype=np.float32))

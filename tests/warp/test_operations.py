@@ -104,7 +104,7 @@ def test_matrices_and_thetas_are_converted_both_ways(kind, inverse, align_corner
     if kind == (3, 3):
         found, matrix = (m / m[..., 2:, 2:] for m in (np.asarray(found), matrix))
     assert_close(found, matrix, 1e-12)
-    # What it says of a position, from output to input, is what theta says of it normalised.
+    # What it says of a position, from output to input, is what theta says of it normalized.
     homogeneous = np.concatenate([position, np.ones((5, 1))], 1)[..., None]
     back = matrix if inverse else _inverse(matrix)
     there = (back @ homogeneous)[..., 0]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.interpolate import RBFInterpolator
+from scipy.spatial.distance import cdist
+from scipy.special import xlogy
 
 from stn_jax.warp import affine, affine_grid, grid_sample, transforms
 from stn_jax.warp.transforms import (
@@ -27,7 +28,7 @@ ALL = [
     *PLANAR,
     Rotation(aspect=1.5),
     Similarity(aspect=0.5),
-    Affine(rank=3),
+    Affine(num_spatial_dims=3),
     ThinPlateSpline(points=3, smoothing=0.1),
 ]
 MATRICES = [family for family in ALL if family.composable]
@@ -49,7 +50,7 @@ def random_params(family, *lead, seed=0, reach=0.3):
     return np.random.default_rng(seed).uniform(-reach, reach, (*lead, family.size))
 
 
-def pixel_centres(shape, align_corners):
+def pixel_centers(shape, align_corners):
     """[*shape, rank] of (x, y[, z]), from the definition."""
     axes = [
         np.linspace(-1, 1, size) if align_corners else (np.arange(size) + 0.5) * 2 / size - 1
@@ -58,8 +59,8 @@ def pixel_centres(shape, align_corners):
     return np.stack(np.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
 
 
-def look(theta, positions):
-    """Where positions [..., rank] look by a matrix, in homogeneous coordinates."""
+def apply_matrix(theta, positions):
+    """Positions [..., rank] transformed by a matrix, in homogeneous coordinates."""
     theta = np.asarray(theta, np.float64)
     moved = np.append(positions, np.ones((*positions.shape[:-1], 1)), -1) @ theta.T
     rank = positions.shape[-1]
@@ -71,7 +72,7 @@ def look(theta, positions):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_parameters_0_are_exactly_the_identity(family):
-    rank = family.rank
+    rank = family.num_spatial_dims
     shapes = (SHAPE[rank], (1,) * rank, (28,) * rank)
 
     @jax.jit
@@ -93,21 +94,21 @@ def test_parameters_0_are_exactly_the_identity(family):
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_each_member_of_a_batch_is_taken_for_itself(family):
     params = random_params(family, 2, 3)
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     grids = jitted(family)(params, shape)
-    assert grids.shape == (2, 3, *shape, family.rank)
+    assert grids.shape == (2, 3, *shape, family.num_spatial_dims)
     for place in np.ndindex(2, 3):
         close(grids[place], jitted(family)(params[place], shape))
     mapped = jax.jit(jax.vmap(lambda p: family.grid(p, shape), in_axes=1, out_axes=1))(params)
     close(mapped, grids)
-    assert jitted(family)(params[:, :0], shape).shape == (2, 0, *shape, family.rank)
+    assert jitted(family)(params[:, :0], shape).shape == (2, 0, *shape, family.num_spatial_dims)
     empty = (0, *shape[1:])
-    assert jitted(family)(params, empty).shape == (2, 3, *empty, family.rank)
+    assert jitted(family)(params, empty).shape == (2, 3, *empty, family.num_spatial_dims)
 
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_half_precision_is_computed_in_float32_and_float64_stays(family):
-    params, shape = random_params(family), SHAPE[family.rank]
+    params, shape = random_params(family), SHAPE[family.num_spatial_dims]
 
     @jax.jit
     def everything(params):
@@ -131,9 +132,9 @@ def test_half_precision_is_computed_in_float32_and_float64_stays(family):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_gradients_are_those_of_finite_differences(family):
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     rng = np.random.default_rng(1)
-    weight = rng.normal(size=(*shape, family.rank))
+    weight = rng.normal(size=(*shape, family.num_spatial_dims))
     direction = rng.normal(size=family.size)
     step = 1e-6
     with jax.enable_x64(True):
@@ -156,7 +157,7 @@ def test_gradients_are_those_of_finite_differences(family):
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_no_matrix_product_is_left_to_the_accelerators_default_precision(family):
-    shape, params = SHAPE[family.rank], random_params(family, 2)
+    shape, params = SHAPE[family.num_spatial_dims], random_params(family, 2)
 
     def everything(params):
         theta = family.theta(params)
@@ -196,7 +197,7 @@ def test_thetas_are_the_matrices_of_the_table():
 @pytest.mark.parametrize("family", AFFINE, ids=str)
 def test_affine_families_have_pytorchs_grids(family, align_corners):
     torch = pytest.importorskip("torch")
-    params, shape = random_params(family, 3), SHAPE[family.rank]
+    params, shape = random_params(family, 3), SHAPE[family.num_spatial_dims]
     with jax.enable_x64(True):
         theta = np.array(family.theta(params))
         found = jitted(family)(params, shape, align_corners=align_corners)
@@ -232,8 +233,10 @@ def test_with_the_aspect_distances_in_pixels_are_kept(family, align_corners):
 @pytest.mark.parametrize("family", MATRICES, ids=str)
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10**6), align_corners=st.booleans())
-def test_a_composed_transform_looks_where_two_in_a_row_look(family, seed, align_corners):
-    shape = SHAPE[family.rank]
+def test_a_composed_transform_samples_the_positions_of_two_successive_ones(
+    family, seed, align_corners
+):
+    shape = SHAPE[family.num_spatial_dims]
     first, second = random_params(family, 2, seed=seed)
     with jax.enable_x64(True):
         a, b = (jitted(family, "theta")(p) for p in (first, second))
@@ -241,7 +244,7 @@ def test_a_composed_transform_looks_where_two_in_a_row_look(family, seed, align_
         found = jitted(family, "grid_of")(composed, shape, align_corners=align_corners)
         grid_b = jitted(family)(second, shape, align_corners=align_corners)
     # The second warp looks at places of the first one's output, each of which looks on.
-    exact(found, look(a, np.asarray(grid_b)))
+    exact(found, apply_matrix(a, np.asarray(grid_b)))
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
@@ -263,7 +266,7 @@ def test_composing_stays_in_the_family(params, angle, log_scale):
 
 
 @pytest.mark.parametrize("family", MATRICES, ids=str)
-def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
+def test_compose_broadcasts_several_thetas_and_returns_a_single_one_unchanged(family):
     @jax.jit
     def composed(*params):
         a, b = map(family.theta, params)
@@ -277,21 +280,23 @@ def test_compose_takes_several_broadcasts_and_leaves_one_alone(family):
     close(three, step_by_step)
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("fraction", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("family", MATRICES, ids=str)
-def test_a_windowed_transform_looks_where_the_middle_of_it_does(family, share):
+def test_a_cropped_transform_samples_the_central_positions(family, fraction):
     theta = np.asarray(family.theta(random_params(family, seed=3)), np.float64)
     for align_corners in (False, True):
-        positions = share * pixel_centres(SHAPE[family.rank], align_corners)
+        positions = fraction * pixel_centers(SHAPE[family.num_spatial_dims], align_corners)
         grid = family.grid_of(
-            family.windowed(theta, share), SHAPE[family.rank], align_corners=align_corners
+            family.cropped(theta, fraction),
+            SHAPE[family.num_spatial_dims],
+            align_corners=align_corners,
         )
-        close(grid, look(theta, positions))
+        close(grid, apply_matrix(theta, positions))
 
 
-def test_a_window_of_half_the_sides_keeps_the_resolution():
+def test_a_crop_of_half_the_sides_keeps_the_resolution():
     image = np.random.default_rng(0).normal(size=(12, 20, 3)).astype(np.float32)
-    theta = Affine().windowed(affine.identity(), 0.5)
+    theta = Affine().cropped(affine.identity(), 0.5)
     middle = grid_sample(image, affine_grid(theta, (6, 10)))
     close(middle, image[3:9, 5:15])
 
@@ -305,7 +310,7 @@ def test_a_homography_divides_by_the_third_coordinate(align_corners):
     theta = np.eye(3) + np.append(params, np.zeros((20, 1)), -1).reshape(20, 3, 3)
     shape = (4, 6)
     found = jitted(Projective())(params, shape, align_corners=align_corners)
-    expected = [look(each, pixel_centres(shape, align_corners)) for each in theta]
+    expected = [apply_matrix(each, pixel_centers(shape, align_corners)) for each in theta]
     close(found, expected, atol=2e-6)
 
 
@@ -350,11 +355,11 @@ class TestHorizon:
     def test_on_it_and_behind_it_positions_are_finite_and_far_outside(self):
         grid = np.asarray(self.grid(self.theta))
         assert np.all(grid[:2] == Projective.NOWHERE)
-        close(grid[2:], look(self.theta, pixel_centres(self.shape, True)[2:]))
+        close(grid[2:], apply_matrix(self.theta, pixel_centers(self.shape, True)[2:]))
 
     @pytest.mark.parametrize(("padding_mode", "seen"), [("zeros", 0), ("border", image[0, 0, 0])])
     @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
-    def test_what_is_seen_there_is_the_padding(self, mode, padding_mode, seen):
+    def test_positions_behind_the_horizon_show_the_padding(self, mode, padding_mode, seen):
         sampled = grid_sample(
             self.image,
             self.grid(self.theta),
@@ -366,7 +371,7 @@ class TestHorizon:
         assert np.all(np.asarray(sampled[2, :3]) > 0.5)
 
     def test_a_point_behind_that_would_come_out_in_the_middle_is_not_seen(self):
-        # (u, v) is (0, 0) at (x, y) = (-1, -1), where w is -1: dividing would give the centre.
+        # (u, v) is (0, 0) at (x, y) = (-1, -1), where w is -1: dividing would give the center.
         theta = np.float32([[1, 0, 1], [0, 1, 1], [0, 2, 1]])
         assert np.all(np.asarray(self.grid(theta))[0, 0] == Projective.NOWHERE)
         # And where all three are 0.
@@ -413,26 +418,33 @@ class TestHorizon:
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("points", "smoothing"), [(2, 0.0), (4, 0.0), (5, 0.0), (4, 0.2)])
-def test_splines_are_those_of_scipy(points, smoothing, align_corners):
+def test_splines_solve_their_equations(points, smoothing, align_corners):
+    """Bookstein 1989, Eq. 1-5: f(p) = sum of w_i U(|p - c_i|), plus an affine transform."""
     family, shape = ThinPlateSpline(points, smoothing), (4, 6)
     params = random_params(family, reach=0.5)
     axis = np.linspace(-1, 1, points)
     control = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    judge = RBFInterpolator(
-        control,
-        control + params.reshape(-1, 2),
-        kernel="thin_plate_spline",
-        degree=1,
-        smoothing=smoothing,
-    )
-    expected = judge(pixel_centres(shape, align_corners).reshape(-1, 2)).reshape(*shape, 2)
+
+    def basis(positions):
+        distance = cdist(positions, control)
+        affine_part = np.concatenate([np.ones((len(positions), 1)), positions], axis=1)
+        return np.concatenate([xlogy(distance**2, distance), affine_part], axis=1)
+
+    count = len(control)
+    system = np.zeros((count + 3, count + 3))
+    system[:count] = basis(control)
+    system[:count, :count] += smoothing * np.eye(count)
+    system[count:, :count] = system[:count, count:].T
+    values = np.concatenate([control + params.reshape(-1, 2), np.zeros((3, 2))])
+    pixels = pixel_centers(shape, align_corners).reshape(-1, 2)
+    expected = (basis(pixels) @ np.linalg.solve(system, values)).reshape(*shape, 2)
     with jax.enable_x64(True):
         exact(jitted(family)(params, shape, align_corners=align_corners), expected)
     close(jitted(family)(params, shape, align_corners=align_corners), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("points", [2, 4, 7])
-def test_control_points_look_where_they_are_told(points):
+def test_control_points_are_mapped_to_their_positions(points):
     family = ThinPlateSpline(points)
     theta = family.theta(random_params(family, 3))
     close(jitted(family, "grid_of")(theta, (points, points), align_corners=True), theta, atol=2e-6)
@@ -448,7 +460,7 @@ def test_parameters_are_displacements_row_by_row():
 
 
 @pytest.mark.parametrize("family", [ThinPlateSpline(), ThinPlateSpline(3, smoothing=10.0)], ids=str)
-def test_what_is_affine_bends_nothing(family):
+def test_affine_displacements_do_not_bend(family):
     matrix = affine.from_parameters(30, (1.2, 0.7), 0.1, (0.1, -0.2))
     control = affine_grid(matrix, (family.points,) * 2, align_corners=True)
     close(jitted(family, "grid_of")(control, (4, 6)), affine_grid(matrix, (4, 6)), atol=2e-6)
@@ -471,21 +483,21 @@ def test_affine_thetas_stand_for_themselves(family):
     np.testing.assert_array_equal(family.as_affine(theta), theta)
 
 
-def test_a_homography_stands_for_its_slope_at_the_centre():
+def test_a_homography_stands_for_its_slope_at_the_center():
     params, step = random_params(Projective(), 5), 1e-6
     with jax.enable_x64(True):
         theta = 3 * Projective().theta(params)
         found = np.asarray(Projective().as_affine(theta))
     for each, read in zip(np.asarray(theta), found, strict=True):
-        exact(read[:, 2], look(each, np.zeros(2)))
-        ahead, back = look(each, step * np.eye(2)), look(each, -step * np.eye(2))
+        exact(read[:, 2], apply_matrix(each, np.zeros(2)))
+        ahead, back = apply_matrix(each, step * np.eye(2)), apply_matrix(each, -step * np.eye(2))
         np.testing.assert_allclose(read[:, :2], (ahead - back).T / (2 * step), atol=1e-8)
 
 
 def test_a_spline_stands_for_the_nearest_affine_transform():
     family = ThinPlateSpline()
     theta = np.asarray(family.theta(random_params(family)))
-    control = np.append(pixel_centres((4, 4), True), np.ones((4, 4, 1)), -1)
+    control = np.append(pixel_centers((4, 4), True), np.ones((4, 4, 1)), -1)
     expected, *_ = np.linalg.lstsq(control.reshape(-1, 3), theta.reshape(-1, 2))
     close(jitted(family, "as_affine")(theta), expected.T)
 
@@ -540,10 +552,14 @@ def test_names_and_objects_are_found():
         (
             lambda: transforms.resolve(Affine(3)),
             ValueError,
-            "transform is Affine(rank=3), which is for volumes; for images use 'affine'",
+            "transform is Affine(num_spatial_dims=3), which is for volumes; for images use",
         ),
-        (lambda: Affine(4), ValueError, "rank is 4; expected 2 (images) or 3 (volumes)"),
-        (lambda: Rotation(aspect=0), ValueError, "aspect is 0; expected width / height, more than"),
+        (
+            lambda: Affine(4),
+            ValueError,
+            "num_spatial_dims is 4; expected 2 (images) or 3 (volumes)",
+        ),
+        (lambda: Rotation(aspect=0), ValueError, "aspect is 0; expected width / height, positive"),
         (lambda: Similarity(aspect=-1.0), ValueError, "aspect is -1.0; expected width / height"),
         (lambda: ThinPlateSpline(1), ValueError, "points is 1; expected a whole number of 2 or"),
         (lambda: ThinPlateSpline(4.0), ValueError, "points is 4.0; expected a whole number of 2"),
@@ -556,7 +572,7 @@ def test_names_and_objects_are_found():
         (
             lambda: ThinPlateSpline().compose(np.zeros((4, 4, 2)), np.zeros((4, 4, 2))),
             ValueError,
-            "2 thin-plate splines do not compose to one; use iterations=1",
+            "the composition of 2 thin-plate splines is not a spline; use iterations=1",
         ),
         (lambda: Projective().compose(), ValueError, "compose needs at least one theta"),
         (
@@ -581,14 +597,14 @@ def test_names_and_objects_are_found():
         ),
     ],
 )
-def test_what_does_not_fit_is_named(call, kind, message):
+def test_errors_name_the_wrong_argument(call, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         call()
 
 
 @pytest.mark.parametrize("family", ALL, ids=str)
 def test_parameters_and_shapes_that_do_not_fit_are_named(family):
-    shape = SHAPE[family.rank]
+    shape = SHAPE[family.num_spatial_dims]
     for params in (np.zeros(family.size + 1), np.zeros((5, family.size - 1)), np.float32(0)):
         message = f"params has shape {params.shape}; expected [..., {family.size}]"
         with pytest.raises(ValueError, match=re.escape(message)):

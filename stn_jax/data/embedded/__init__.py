@@ -1,9 +1,9 @@
 """A sample of MNIST that ships with the package: ``sources.load("mnist_sample")``.
 
-10,000 training and 2,000 test digits in their original order: of each six training digits one, the
-first and the second in turn (two groups of writers alternate, and both should be in), and of each
-five test digits the first. ``LICENSE.md`` beside it names the authors and the licence. ``python -m
-stn_jax.data.embedded --manual_dir=DIR`` makes it from the original files.
+10,000 training and 2,000 test digits in their original order: one of every six training digits,
+alternately the first and the second (two groups of writers alternate, and both should be included),
+and the first of every five test digits. ``LICENSE.md`` names the authors and the license. ``python
+-m tools.embed_sample --manual_dir=DIR`` makes it from the original files.
 """
 
 import pathlib

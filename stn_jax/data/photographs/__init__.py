@@ -1,4 +1,4 @@
-"""A user's own pictures, from image files to what a network for MNIST or SVHN sees."""
+"""A user's own images, from files to inputs of networks for MNIST or SVHN."""
 
 from stn_jax.data.photographs.image_files import read_picture
 from stn_jax.data.photographs.readings import Reading, find_digit, read_digit, read_number

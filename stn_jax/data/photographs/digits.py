@@ -1,55 +1,55 @@
-"""A mark of ink as MNIST would have it."""
+"""Converts a mark of ink to an image in MNIST's format."""
 
 import numpy as np
 
 from stn_jax.data.photographs.marks import Mark
 
-# MNIST's digits fill a box of 20 of 28 pixels, and their centre of mass is pixel (14, 14).
+# MNIST's digits fill a box of 20 of 28 pixels, and their center of mass is pixel (14, 14).
 BOX, SIDE = 20, 28
-# Widths of strokes in that box: nine in ten of MNIST's digits lie between.
+# Range of stroke widths in that box that covers nine in ten of MNIST's digits.
 _STROKES = (2.5, 5.0)
-# Pixels of a digit's longer side while its strokes are made wider or narrower.
+# Pixels of a digit's longer side while its strokes are widened or narrowed.
 _DETAIL = 80
 
 
-def in_mnist_form(strength: np.ndarray, mark: Mark, side: int) -> np.ndarray:
-    """Brings a mark into MNIST's form.
+def to_mnist_format(strength: np.ndarray, mark: Mark, side: int) -> np.ndarray:
+    """Converts a mark to MNIST's format.
 
     Args:
-      strength: ``[H, W]``, of the ink.
-      mark: which of it.
-      side: of the result.
+      strength: ``[H, W]``, strength of the ink.
+      mark: the mark of the digit.
+      side: side of the result.
 
     Returns:
       ``[side, side, 1]`` uint8, light on black.
     """
-    digit = _with_usual_strokes(_alone(strength, mark), mark.width, mark.extent)
+    digit = _normalize_strokes(_isolate(strength, mark), mark.width, mark.extent)
     box = min(BOX, round(side * BOX / SIDE))
-    return _centred(_scaled(_cropped(digit), box), side)[..., None]
+    return _center(_scale(_crop(digit), box), side)[..., None]
 
 
-def _alone(strength: np.ndarray, mark: Mark) -> np.ndarray:
-    """The mark and nothing else, cropped with a margin: in [0, 1], its edges soft."""
+def _isolate(strength: np.ndarray, mark: Mark) -> np.ndarray:
+    """The mark without any other ink, cropped with a margin: in [0, 1], with soft edges."""
     import scipy.ndimage as nd
 
     margin = mark.extent // 2 + 1
-    # Padded, for room to grow beyond the picture.
+    # Padded, since the margin may extend beyond the image.
     top, bottom, left, right = mark.bounds
     box = slice(top, bottom + 2 * margin), slice(left, right + 2 * margin)
     mask, values = (np.pad(x, margin)[box] for x in (mark.mask, strength / mark.level))
-    # A sixth of the ink's strength and less is paper, five sixths and more are ink.
+    # Up to a sixth of the ink's strength is paper, from five sixths on it is ink.
     return np.clip(1.5 * values - 0.25, 0, 1) * nd.binary_dilation(mask, np.ones((3, 3)))
 
 
-def _with_usual_strokes(digit: np.ndarray, width: float, extent: float) -> np.ndarray:
-    """Widens or narrows strokes to what MNIST has, for a given width and extent in pixels."""
+def _normalize_strokes(digit: np.ndarray, width: float, extent: float) -> np.ndarray:
+    """Widens or narrows strokes to MNIST's range, given their width and the extent in pixels."""
     import scipy.ndimage as nd
 
     factor = min(1.0, _DETAIL / extent)
-    digit = _scaled(digit, max(1, round(max(digit.shape) * factor)))
+    digit = _scale(digit, max(1, round(max(digit.shape) * factor)))
     width, extent = width * factor, extent * factor
     wanted = np.clip(width / extent, _STROKES[0] / BOX, _STROKES[1] / BOX)
-    # Grown by r on all sides, width and extent are w + 2 r and e + 2 r. Never narrowed to nothing.
+    # Growing by r turns width and extent into w + 2 r and e + 2 r. Strokes never vanish.
     radius = max((wanted * extent - width) / (2 * (1 - wanted)), -width / 4)
     if abs(radius) < 0.5:
         return digit
@@ -59,13 +59,13 @@ def _with_usual_strokes(digit: np.ndarray, width: float, extent: float) -> np.nd
     return (nd.grey_dilation if radius > 0 else nd.grey_erosion)(digit, footprint=disk)
 
 
-def _cropped(digit: np.ndarray) -> np.ndarray:
+def _crop(digit: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(digit > 0.15 * digit.max())
     return digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def _scaled(digit: np.ndarray, longer: int) -> np.ndarray:
-    """A picture in [0, 1] with a longer side of so many pixels."""
+def _scale(digit: np.ndarray, longer: int) -> np.ndarray:
+    """Resizes an image in [0, 1] so that its longer side has ``longer`` pixels."""
     from PIL import Image
 
     height, width = (max(1, round(length * longer / max(digit.shape))) for length in digit.shape)
@@ -73,8 +73,8 @@ def _scaled(digit: np.ndarray, longer: int) -> np.ndarray:
     return np.clip(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)), 0, 1)
 
 
-def _centred(digit: np.ndarray, side: int) -> np.ndarray:
-    """Puts a digit in [0, 1] on a black square so that its centre of mass is the middle: uint8."""
+def _center(digit: np.ndarray, side: int) -> np.ndarray:
+    """Places a digit in [0, 1] on a black square with its center of mass at the center: uint8."""
     mass = digit / digit.sum()
     top, left = (
         int(np.clip(round(side / 2 - np.sum(mass * position)), 0, side - length))

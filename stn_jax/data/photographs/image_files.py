@@ -1,4 +1,4 @@
-"""Image files of users: decoded, or refused with a reason."""
+"""Decodes users' image files, or rejects them with a reason."""
 
 import warnings
 from pathlib import Path
@@ -9,16 +9,16 @@ import numpy as np
 from stn_jax.data.sources import DataError
 
 MAX_PIXELS = 50_000_000
-# Not all that Pillow reads: for some it starts other programs (Ghostscript for EPS).
+# Not all of Pillow's formats: for some it starts other programs (Ghostscript for EPS).
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 def read_picture(path: str | Path) -> np.ndarray:
     """Reads a user's image file.
 
-    Transparent parts count as paper: white, or black where what is drawn on it is nearly white. A
-    photograph is turned as its camera says (EXIF); of an animation the first picture counts; wider
-    numbers are scaled to 8 bits, without regard to single pixels that are far off.
+    Transparent parts become white, or black if the rest is nearly white. Photographs are rotated
+    according to their EXIF orientation; of animations the first frame is used; more than 8 bits are
+    scaled to 8, ignoring a few outliers.
 
     Args:
       path: an image file, in one of FORMATS.
@@ -27,16 +27,16 @@ def read_picture(path: str | Path) -> np.ndarray:
       ``[H, W, 3]``, uint8.
 
     Raises:
-      DataError: the file does not exist, is no image, or is too large.
+      DataError: the file does not exist, is not an image, or is too large.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe, for one, would be waited for
-        raise DataError(f"{path} cannot be read as an image: it is no file; expected PNG or JPEG")
+    if path.exists() and not path.is_file():  # a pipe, for example, would block
+        raise DataError(f"{path} cannot be read as an image: not a file; expected PNG or JPEG")
     try:
         with warnings.catch_warnings():
-            # Of what is wrong we hear by exceptions; what is too large we refuse below.
+            # Errors are exceptions, and the size is checked below.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -48,7 +48,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected an image file") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not an image that can be read; expected PNG or JPEG") from None
+        raise DataError(f"{path} is not a readable image; expected PNG or JPEG") from None
     except DataError:
         raise
     except Exception as error:
@@ -62,7 +62,7 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 
 def _paper(rgba: Any) -> str:
-    """The colour behind a picture, on which what is drawn can be seen."""
+    """The background color, black or white, on which the opaque parts are visible."""
     from PIL import ImageStat
 
     alpha = rgba.getchannel("A")
@@ -74,19 +74,19 @@ def _paper(rgba: Any) -> str:
 
 
 def _eight_bits(image: Any) -> Any:
-    """An image of wider numbers (16 bits, floats) scaled to 8 bits; any other as it is."""
+    """Scales images with more than 8 bits (16 bits, floats) to 8 bits; others are unchanged."""
     from PIL import Image
 
     if image.mode[0] not in "IF":
         return image
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it has pixels that are no finite numbers")
-    # A pixel in a hundred thousand may be broken.
+        raise ValueError("it has pixels that are not finite")
+    # Up to one pixel in a hundred thousand may be broken.
     broken = min(1 + values.size // 100_000, (values.size - 1) // 2)
     ends = (broken, values.size - 1 - broken)
     low, high = np.partition(values.ravel(), ends)[list(ends)]
-    if low == high:  # all that there is to see is in these few
+    if low == high:  # all contrast is in the outliers
         low, high = values.min(), values.max()
     values = np.clip((values - low) / max(high - low, np.finfo(float).tiny), 0, 1)
     return Image.fromarray((values * 255).astype(np.uint8))

@@ -1,33 +1,33 @@
-"""Ink on paper: what in a photograph differs from the ground around it.
+"""Detects ink on paper: pixels of a photograph that differ from the background around them.
 
-The ground (paper, and the light on it) is estimated for each pixel from its neighbourhood, by a
-morphological closing: dark strokes narrower than a square vanish, while a gradient and even the
-sharp edge of a shadow stay, since the square fits on either side of it. What is left is told as a
-fraction of the ground, so that ink is as dark in the shade as in the light. Light ink on a dark
-ground is found by an opening likewise.
+The background (paper and illumination) is estimated for each pixel by a morphological closing,
+which removes dark strokes narrower than a square, while gradients and even the sharp edge of a
+shadow stay, since the square fits on either side of it. The remaining difference is expressed as a
+fraction of the background, so that ink is equally dark in shade and in light. Light ink on a dark
+background is found by an opening in the same way.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-# Pixels that ink is found on, larger photographs are scaled down; and those for its colour.
+# Larger photographs are scaled down to this many pixels to find ink, and to find its color.
 _PIXELS, _FEW_PIXELS = 1_000_000, 48 * 48
-# Sides of squares as fractions of a photograph's (of the geometric mean of both): no stroke is so
-# wide that it contains the first; of the second's pixels most are ground.
+# Sides of squares as fractions of a photograph's (the geometric mean of both): no stroke is wide
+# enough to contain the first; most of the second's pixels are background.
 _STROKE, _SURROUNDINGS = 0.3, 0.75
-# Noise that is left alone, in levels of 255: more is smoothed until it is about that.
+# Noise up to this, in levels of 255, is not smoothed; stronger noise is smoothed to about that.
 _QUIET = 4.0
-_DARKEST = 16.0  # levels: a ground below counts as this bright, since noise would be all there is
+_DARKEST = 16.0  # levels: darker backgrounds count as this bright, so as not to amplify noise
 _OF_SIGMA = 1.4826  # the standard deviation for a median absolute deviation of 1
 
 
 class Ink(NamedTuple):
-    """How much each pixel differs from the ground, towards the ink.
+    """How much each pixel differs from the background, in the direction of the ink's color.
 
     Attributes:
-      strength: ``[H, W]`` float32, as a fraction of the ground; 0: ground.
-      noise: the standard deviation of that on the ground.
+      strength: ``[H, W]`` float32, as a fraction of the background; 0: background.
+      noise: the standard deviation of the strength on the background.
     """
 
     strength: np.ndarray
@@ -35,42 +35,42 @@ class Ink(NamedTuple):
 
 
 def find_ink(pixels: np.ndarray) -> Ink:
-    """Tells ink from ground.
+    """Separates ink from background.
 
     Args:
       pixels: ``[H, W, 3]``, uint8.
 
     Returns:
-      Ink, of a picture of about a million pixels at most; all zeros where there is one colour.
+      Ink, for an image reduced to about a million pixels at most; all zeros for a single color.
     """
     image, small = _reduced(pixels, _PIXELS), _reduced(pixels, _FEW_PIXELS)
-    if (image[..., 1:] == image[..., :-1]).all():  # gray: one channel says it all
+    if (image[..., 1:] == image[..., :-1]).all():  # gray: one channel is enough
         image, small = image[..., :1], small[..., :1]
     weights = _color_of_ink(small)
     strength = sum(
         abs(weight) * _contrast(channel, weight > 0)
         for weight, channel in zip(weights, np.moveaxis(image, -1, 0), strict=True)
     )
-    # The closing takes the brightest of the noise: the ground differs from it by what is usual.
+    # The closing is biased towards the brightest noise; the median corrects the bias.
     some = strength[::2, ::2]
-    usual = np.median(some)
-    noise = _OF_SIGMA * float(np.median(np.abs(some - usual)))
-    return Ink(np.maximum(strength - usual, 0), noise)
+    bias = np.median(some)
+    noise = _OF_SIGMA * float(np.median(np.abs(some - bias)))
+    return Ink(np.maximum(strength - bias, 0), noise)
 
 
 def _contrast(channel: np.ndarray, lighter: bool) -> np.ndarray:
-    """How much pixels are lighter, or darker, than the ground, as a fraction of it."""
+    """How much pixels are lighter, or darker, than the background, as a fraction of it."""
     import scipy.ndimage as nd
 
     channel = nd.gaussian_filter(channel, _smoothing(channel))
     change = nd.white_tophat if lighter else nd.black_tophat
-    differs = change(channel, _odd(_STROKE, channel))
-    ground = channel - differs if lighter else channel + differs
-    return differs / np.maximum(ground, _DARKEST)
+    difference = change(channel, _odd(_STROKE, channel))
+    ground = channel - difference if lighter else channel + difference
+    return difference / np.maximum(ground, _DARKEST)
 
 
 def _reduced(pixels: np.ndarray, count: int) -> np.ndarray:
-    """A picture of about so many pixels at most, averaged: float32 ``[h, w, 3]``."""
+    """Reduces an image to at most about ``count`` pixels by averaging: float32 ``[h, w, 3]``."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
@@ -82,25 +82,25 @@ def _reduced(pixels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _color_of_ink(small: np.ndarray) -> np.ndarray:
-    """In which direction from the ground's colour the ink's is.
+    """The direction from the background's color to the ink's.
 
     Args:
       small: a photograph of few pixels, ``[h, w, C]``.
 
     Returns:
-      ``[C]``, of absolute sum 1; below 0 where ink is darker than the ground.
+      ``[C]``, with absolute sum 1; negative where ink is darker than the background.
     """
     import scipy.ndimage as nd
 
     differs = np.zeros(small.shape)
     for i, channel in enumerate(np.moveaxis(small, -1, 0)):
         ground = _median(channel, _odd(_SURROUNDINGS, small))
-        # What is wide is light and shade: no more counts than is in narrow parts.
+        # Wide differences are illumination: only narrow parts count.
         square = _odd(_STROKE, small)
         darker = np.clip(ground - channel, 0, nd.black_tophat(channel, square))
         lighter = np.clip(channel - ground, 0, nd.white_tophat(channel, square))
         differs[..., i] = (lighter - darker) / np.maximum(ground, _DARKEST)
-    # What differs most counts most.
+    # Weighted towards the largest differences.
     sizes = np.linalg.norm(differs, axis=-1, keepdims=True)
     direction = (sizes**2 * differs).sum((0, 1))
     length = np.abs(direction).sum()
@@ -108,17 +108,17 @@ def _color_of_ink(small: np.ndarray) -> np.ndarray:
 
 
 def _median(channel: np.ndarray, window: int) -> np.ndarray:
-    """The median of each pixel's surroundings, of every third row and column of them."""
+    """The median of each pixel's neighborhood, of every third row and column."""
     padded = np.pad(channel, window // 2, mode="symmetric")
     around = np.lib.stride_tricks.sliding_window_view(padded, (window, window))
     return np.median(around[..., ::3, ::3], axis=(-2, -1))
 
 
 def _smoothing(channel: np.ndarray) -> float:
-    """The standard deviation of the Gaussian that leaves little of the noise, in pixels."""
+    """The standard deviation, in pixels, of the Gaussian that reduces noise to about _QUIET."""
     if min(channel.shape) < 3:
         return 0.0
-    # What neighbours in row and column do not explain: no gradient, few edges (Immerkaer 1996).
+    # Second differences along rows and columns ignore gradients and most edges (Immerkaer 1996).
     x = channel[:-2] - 2 * channel[1:-1] + channel[2:]
     x = x[:, :-2] - 2 * x[:, 1:-1] + x[:, 2:]
     noise = _OF_SIGMA * float(np.median(np.abs(x[::2, ::2]))) / 6
@@ -126,5 +126,5 @@ def _smoothing(channel: np.ndarray) -> float:
 
 
 def _odd(fraction: float, image: np.ndarray) -> int:
-    """A fraction of a picture's side in pixels, odd: a closing's two steps have one middle."""
+    """A fraction of an image's side as an odd number of pixels, so that closings are centered."""
     return 2 * round(fraction / 2 * np.sqrt(image.shape[0] * image.shape[1])) + 1

@@ -1,4 +1,4 @@
-"""Marks of ink on a page, and which of them is the digit."""
+"""Finds marks of ink on a page, and the one that is the digit."""
 
 from typing import NamedTuple
 
@@ -6,36 +6,36 @@ import numpy as np
 
 from stn_jax.data.photographs.ink import Ink
 
-_AROUND = np.ones((3, 3), bool)  # pixels that touch, corners too
-# Of the strongest ink: what is ink for certain, and what is where it touches such ink.
+_AROUND = np.ones((3, 3), bool)  # 8-connectivity
+# Fractions of the strongest ink: certainly ink, and ink if connected to such ink (hysteresis).
 _CERTAIN, _POSSIBLE = 0.55, 0.4
-# Of two groups of strengths, each as narrow as of the ruling and the ink, the variance between
-# them is at least this fraction of all.
+# Strengths form two groups, such as ruled lines and ink, if the variance between the groups is at
+# least this fraction of the total.
 _TWO_GROUPS = 0.85
-# A part of a digit is at least so large, in extents of the largest, and at most so far away, in
-# extents of both together: of MNIST's broken digits six in seven. A larger one may be something
-# else, and has to be nearer.
+# A further part of a digit has at least this extent, relative to the largest mark, and at most the
+# distance below, relative to the joint extent; this covers six in seven of MNIST's broken digits.
+# Larger parts are more likely to be something else, and must be nearer.
 _PART = 0.08
-_GAPS = ((0.4, 0.25), (0.8, 0.15), (np.inf, 0.1))  # by size, the farthest
+_GAPS = ((0.4, 0.25), (0.8, 0.15), (np.inf, 0.1))  # (relative extent up to, maximum distance)
 _MOST_PARTS = 8
-# A mark that the border cuts off counts less; one from border to border is hardly a digit.
+# Factors on the score of marks that touch one border, or two opposite ones.
 _CUT_OFF, _THROUGH = 0.4, 0.1
-_SIMILAR = 0.6  # of two marks: how much the lesser counts
-_CLEAR, _FAINT = 6, 0.06  # standard deviations of the noise; a fraction of the ground
-_LEAST = 8  # pixels that a digit can be told in
-_PATCH = 0.4  # no pen's stroke is so wide, in the mark's extent
+_SIMILAR = 0.6  # another mark with this fraction of the best score is similar
+_CLEAR, _FAINT = 6, 0.06  # minimum strength: standard deviations of the noise; fraction
+_LEAST = 8  # minimum extent of a recognizable digit, in pixels
+_PATCH = 0.4  # strokes wider than this fraction of the mark's extent are not from a pen
 
 
 class Mark(NamedTuple):
-    """Ink that belongs together.
+    """A connected or grouped region of ink.
 
     Attributes:
-      mask: ``[H, W]`` bool, where it is.
-      level: the usual strength of its ink.
+      mask: ``[H, W]`` bool, its pixels.
+      level: the median strength of its ink.
       bounds: top, bottom, left, right in pixels of the mask.
-      extent: the longer side of that.
+      extent: the longer side of the bounds.
       width: the mean width of its strokes, in pixels.
-      doubts: in words, why it may not be what was meant.
+      doubts: reasons why it may not be the digit, as text.
     """
 
     mask: np.ndarray
@@ -47,16 +47,16 @@ class Mark(NamedTuple):
 
 
 def main_mark(ink: Ink) -> Mark | None:
-    """The mark that stands out: large, whole, near the middle. None where there is no ink."""
+    """The most prominent mark: large, complete, central. None if there is no ink."""
     import scipy.ndimage as nd
 
     labels, count = nd.label(_inked(ink), _AROUND)
     if not count:
         return None
     ends = np.array([[(s.start, s.stop) for s in box] for box in nd.find_objects(labels)])
-    touches, through, scores = _standing(ends, labels.shape)
+    touches, through, scores = _prominence(ends, labels.shape)
     best = int(scores.argmax())
-    # What the border cuts off is part of something else.
+    # Marks that the border cuts off are not parts of the digit.
     own = _with_parts(labels, ends, best, touches & ~touches[best])
     mask = np.isin(labels, own + 1)
     level = float(np.median(ink.strength[mask]))
@@ -70,8 +70,8 @@ def main_mark(ink: Ink) -> Mark | None:
             level < max(_CLEAR * ink.noise, _FAINT) or extent < _LEAST or through[best]
         ),
         "it is a patch rather than strokes of a pen": width > _PATCH * extent,
-        "there are several marks of about its size": (others > _SIMILAR * scores[best]).any(),
-        "it touches the picture's border": touches[best],
+        "there are several marks of similar size": (others > _SIMILAR * scores[best]).any(),
+        "it touches the image's border": touches[best],
     }
     return Mark(
         mask, level, bounds, extent, width, tuple(text for text, holds in doubts.items() if holds)
@@ -79,10 +79,10 @@ def main_mark(ink: Ink) -> Mark | None:
 
 
 def _inked(ink: Ink) -> np.ndarray:
-    """Where there is ink: ``[H, W]`` bool."""
+    """A mask of the ink: ``[H, W]`` bool."""
     import scipy.ndimage as nd
 
-    # All but a thousandth of the pixels are weaker: more than specks are stronger.
+    # The 99.9th percentile, so that specks do not set the level.
     flat = ink.strength.ravel()
     few = min(len(flat) - 1, max(4, len(flat) // 1000))
     level = float(np.partition(flat, -1 - few)[-1 - few]) or float(flat.max())
@@ -93,46 +93,46 @@ def _inked(ink: Ink) -> np.ndarray:
 
 
 def _between_groups(values: np.ndarray) -> float:
-    """Where values are of two groups (Otsu 1979), the middle between their means; else 0."""
+    """If values form two groups (Otsu 1979), the midpoint between their means; otherwise 0."""
     if not len(values):
         return 0.0
     counts, edges = np.histogram(values, 32)
-    middles, shares = (edges[:-1] + edges[1:]) / 2, counts / counts.sum()
-    mean = (shares * middles).sum()
-    lower, below = np.cumsum(shares)[:-1], np.cumsum(shares * middles)[:-1]
-    spread = lower * (1 - lower)
-    between = np.divide((mean * lower - below) ** 2, spread, where=spread > 0, out=0 * spread)
-    if between.max() <= _TWO_GROUPS * (shares * (middles - mean) ** 2).sum():
+    middles, weights = (edges[:-1] + edges[1:]) / 2, counts / counts.sum()
+    mean = (weights * middles).sum()
+    lower, below = np.cumsum(weights)[:-1], np.cumsum(weights * middles)[:-1]
+    product = lower * (1 - lower)
+    between = np.divide((mean * lower - below) ** 2, product, where=product > 0, out=0 * product)
+    if between.max() <= _TWO_GROUPS * (weights * (middles - mean) ** 2).sum():
         return 0.0
     best = between.argmax()
     means = below[best] / lower[best], (mean - below[best]) / (1 - lower[best])
     return float(sum(means) / 2)
 
 
-def _standing(
+def _prominence(
     ends: np.ndarray, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each mark: whether it touches a border, or two opposite ones; how much it stands out.
+    """For each mark: whether it touches a border, or two opposite ones; its score.
 
     Args:
-      ends: ``[n, 2, 2]``, the first and the last row of each, and a column likewise, exclusive.
-      shape: of the page.
+      ends: ``[n, 2, 2]``: first and last (exclusive) row of each mark, and the same for columns.
+      shape: shape of the page.
     """
     low, high = ends[..., 0], ends[..., 1]
     touching = ((low == 0).astype(int) + (high == shape)).max(-1)
-    off_centre = np.abs((low + high) / (2 * np.array(shape)) - 0.5).max(-1)
-    scores = (high - low).max(-1) * (1 - off_centre) * np.choose(touching, (1, _CUT_OFF, _THROUGH))
+    off_center = np.abs((low + high) / (2 * np.array(shape)) - 0.5).max(-1)
+    scores = (high - low).max(-1) * (1 - off_center) * np.choose(touching, (1, _CUT_OFF, _THROUGH))
     return touching > 0, touching > 1, scores
 
 
 def _with_parts(labels: np.ndarray, ends: np.ndarray, best: int, apart: np.ndarray) -> np.ndarray:
-    """The numbers, from 0, of a mark and of those near it, or near these, that are parts of it.
+    """The indices of a mark and of those that are parts of it, being near it or near other parts.
 
     Args:
       labels: ``[H, W]``, the marks, from 1.
-      ends: see :func:`_standing`.
-      best: the mark.
-      apart: ``[n]``, which can be no parts.
+      ends: see :func:`_prominence`.
+      best: index of the mark.
+      apart: ``[n]``, marks that cannot be parts.
     """
     import scipy.ndimage as nd
 
@@ -160,5 +160,5 @@ def _stroke_width(mask: np.ndarray) -> float:
     import scipy.ndimage as nd
 
     inside = nd.distance_transform_edt(np.pad(mask, 1))
-    # From pixels' centres to those outside: half a pixel too much.
+    # Distances between pixel centers are half a pixel too long.
     return 4 * float(inside[inside > 0].mean() - 0.5)

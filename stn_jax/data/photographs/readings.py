@@ -1,4 +1,4 @@
-"""What is read from a photograph, for a network to see, and what speaks against the reading."""
+"""Reads digits and house numbers from photographs, as network inputs with possible doubts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,28 +7,28 @@ from typing import NamedTuple
 import numpy as np
 
 from stn_jax.data import house_numbers
-from stn_jax.data.photographs.digits import in_mnist_form
+from stn_jax.data.photographs.digits import to_mnist_format
 from stn_jax.data.photographs.image_files import read_picture
 from stn_jax.data.photographs.ink import find_ink
 from stn_jax.data.photographs.marks import main_mark
 from stn_jax.data.sources import DataError
 
 _THUMBNAIL = 400  # pixels of its longer side
-# Of a house number: fewer pixels tell no digits apart, less contrast (in levels of 255) is haze.
+# Minimum height of a house number in pixels, and its minimum contrast in levels of 255.
 _LEAST_HEIGHT = 8
 _LEAST_CONTRAST = 16
-# Who gives no box gives a crop; a picture with more pixels either way is likely none.
+# Without a box the image should be a crop; one with a longer side than this is probably not.
 _LARGEST_CROP = 600
 
 
 class Reading(NamedTuple):
-    """A digit or house number out of a photograph.
+    """A digit or house number extracted from a photograph.
 
     Attributes:
-      image: ``[H, W, C]`` uint8, what a network is shown.
-      box: left, top, right, bottom of where it was, in pixels of the photograph from its corner.
-      doubts: in words, why it may not be what was meant; empty where nothing speaks against it.
-      thumbnail: ``[h, w, 3]`` uint8, the photograph, small.
+      image: ``[H, W, C]`` uint8, the network's input.
+      box: its left, top, right, bottom in pixels from the photograph's corner.
+      doubts: reasons why it may not be the intended digit or number, as text; empty without any.
+      thumbnail: ``[h, w, 3]`` uint8, the photograph, reduced.
       shape: height and width of the photograph in pixels.
     """
 
@@ -40,9 +40,9 @@ class Reading(NamedTuple):
 
 
 def read_digit(path: str | Path, side: int = 28) -> Reading:
-    """Reads an image of one digit and brings it into MNIST's form.
+    """Reads an image of one digit and converts it to MNIST's format.
 
-    See :func:`find_digit` for how, and :func:`read_picture` for what can be read.
+    See :func:`find_digit` for the method, and :func:`read_picture` for the supported files.
 
     Args:
       path: an image file.
@@ -52,29 +52,28 @@ def read_digit(path: str | Path, side: int = 28) -> Reading:
       A Reading whose image is ``[side, side, 1]``.
 
     Raises:
-      DataError: as :func:`read_picture`, and where the file shows nothing.
+      DataError: as :func:`read_picture`, or there is no ink in the image.
     """
     reading = find_digit(read_picture(path), side)
     if reading is None:
-        raise DataError(f"{path} shows nothing: no ink stands out from the ground")
+        raise DataError(f"{path} is blank: no ink stands out from the background")
     return reading
 
 
 def find_digit(pixels: np.ndarray, side: int = 28) -> Reading | None:
-    """Finds the digit in a photograph of paper, or of a board, and brings it into MNIST's form.
+    """Finds the digit in a photograph of paper or a board, and converts it to MNIST's format.
 
-    Light may be uneven, paper and ink of any two colours. Of several marks that which is large,
-    whole and near the middle counts, with what lies close to it. The digit's box is scaled to 20 of
-    28 pixels and put where its centre of mass is the image's centre; strokes are drawn as wide as
-    MNIST's.
+    Illumination may be uneven, and paper and ink may have any two colors. Of several marks, the
+    largest complete one near the center is used, with its parts. The digit's box is scaled to 20 of
+    28 pixels, its center of mass is placed at the image's center, and its strokes are made as wide
+    as MNIST's.
 
     Args:
       pixels: ``[H, W, 3]``, uint8.
       side: side of the result.
 
     Returns:
-      A Reading whose image is ``[side, side, 1]``, a light digit on black; None where there is no
-      ink at all.
+      A Reading whose image is ``[side, side, 1]``, a light digit on black; None if there is no ink.
     """
     ink = find_ink(pixels)
     mark = main_mark(ink)
@@ -83,38 +82,41 @@ def find_digit(pixels: np.ndarray, side: int = 28) -> Reading | None:
     scale_y, scale_x = (n / m for n, m in zip(pixels.shape, mark.mask.shape, strict=False))
     top, bottom, left, right = mark.bounds
     return Reading(
-        in_mnist_form(ink.strength, mark, side),
+        to_mnist_format(ink.strength, mark, side),
         (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y),
         mark.doubts,
-        _small(pixels),
+        _thumbnail(pixels),
         pixels.shape[:2],
     )
 
 
 def read_number(path: str | Path, box: Sequence[float] | None = None) -> Reading:
-    """Reads a photograph of a house number and cuts the number out as SVHN's task does.
+    """Reads a photograph of a house number and crops the number as in SVHN's task.
 
-    The pixels stay as they are, since the networks learn from photographs in every light.
+    Pixel values are unchanged, since the networks are trained on photographs in any light.
 
     Args:
       path: an image file.
       box: left, top, right, bottom of the number in pixels, from the photograph's corner; it is
-        grown by 30 % first. None: the picture shows the number and little else.
+        grown by 30 %. None: the whole image shows the number.
 
     Returns:
-      A Reading whose image is ``[64, 64, 3]``, and whose box is what was cut out.
+      A Reading whose image is ``[64, 64, 3]``, and whose box is the cropped region.
 
     Raises:
-      DataError: as :func:`read_picture`, and where the box is empty or not in the picture.
+      DataError: as :func:`read_picture`, or the box is empty or outside the image.
     """
     pixels = read_picture(path)
     height, width = pixels.shape[:2]
     doubts = []
     if box is None:
-        image, region = house_numbers.squeezed(pixels), (0.0, 0.0, float(width), float(height))
-        tall = height
+        image, region = (
+            house_numbers.resize_to_square(pixels),
+            (0.0, 0.0, float(width), float(height)),
+        )
+        number_height: float = height
         if max(width, height) > _LARGEST_CROP:
-            doubts.append("the whole picture was taken for the number; --box says where it is")
+            doubts.append("the whole image was taken for the number; set its location with --box")
     else:
         left, top, right, bottom = box
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
@@ -123,17 +125,17 @@ def read_number(path: str | Path, box: Sequence[float] | None = None) -> Reading
                 f"within {path}, which has {width}x{height} pixels"
             )
         boxes = np.array([box], np.float64)
-        image = house_numbers.cut_out(pixels, boxes)
+        image = house_numbers.crop_number(pixels, boxes)
         region = house_numbers.region(boxes, width, height)
-        tall = bottom - top
-    if tall < _LEAST_HEIGHT:
-        doubts.append(f"it is only {tall:.3g} pixels high")
+        number_height = bottom - top
+    if number_height < _LEAST_HEIGHT:
+        doubts.append(f"it is only {number_height:.3g} pixels high")
     if np.ptp(np.percentile(image, (2, 98), axis=(0, 1)), axis=0).max() < _LEAST_CONTRAST:
-        doubts.append("no digit stands out from the ground")
-    return Reading(image, region, tuple(doubts), _small(pixels), (height, width))
+        doubts.append("no digit stands out from the background")
+    return Reading(image, region, tuple(doubts), _thumbnail(pixels), (height, width))
 
 
-def _small(pixels: np.ndarray) -> np.ndarray:
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
     from PIL import Image
 
     image = Image.fromarray(pixels)

@@ -1,13 +1,13 @@
-"""Reading an archive of SVHN's full numbers: images as they pass by, and their labels.
+"""Streams an archive of SVHN's full numbers: images and their labels.
 
 An archive ``train.tar.gz`` holds images ``train/1.png``, ``train/2.png``, ... and, anywhere among
 them, ``train/digitStruct.mat``: a MATLAB v7.3 file, which is HDF5. There ``digitStruct/name`` and
 ``digitStruct/bbox`` are columns of references, row i for the image ``i+1.png``; a group of boxes
-has ``label``, ``left``, ``top``, ``width`` and ``height``, each a number where there is one digit,
-else a column of references to numbers. The label 10 is the digit 0.
+has ``label``, ``left``, ``top``, ``width`` and ``height``, each a number if there is one digit,
+otherwise a column of references to numbers. The label 10 is the digit 0.
 
-Memory does not grow with the archive: it is streamed twice, once for the labels, which go to a
-temporary file, and once for the images. (A bit of bookkeeping is left: one byte an image.)
+Memory does not grow with the archive, except for one byte per image: it is streamed twice, once for
+the labels, which go to a temporary file, and once for the images.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ _DAMAGED = (tarfile.TarError, EOFError, zlib.error, OSError)
 
 
 class ArchiveError(RuntimeError):
-    """An archive cannot be read, or not all of it and nobody accepts less."""
+    """An archive cannot be read, or has a fault that is not accepted."""
 
 
 class Fault(NamedTuple):
-    """What is wrong with one file of an archive, or with the archive itself."""
+    """A fault in one file of an archive, or in the archive itself."""
 
     file: str  # "train.tar.gz: 17.png"
     reason: str
@@ -42,34 +42,34 @@ class Fault(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An image and what it shows."""
+    """An image and its labels."""
 
-    name: str  # of the file, "1.png"
+    name: str  # the file's name, "1.png"
     png: bytes
     size: tuple[int, int]  # width and height
     digits: list[int]  # from left to right, 0 to 9
-    # int32 [digits, 4]: left, top, right, bottom in pixels, as published; some reach over the
+    # int32 [digits, 4]: left, top, right, bottom in pixels, as published; some extend beyond the
     # image's edge by a few pixels
     boxes: np.ndarray
 
 
 def read(path: Path, on_fault: Callable[[Fault], None]) -> Iterator[Entry]:
-    """Reads an archive from its beginning to its end.
+    """Reads an archive from beginning to end.
 
-    What cannot be used is told to ``on_fault``, by file: an image that is no readable PNG, that
-    has no labels, whose labels make no sense, or with a box that shares no pixel with it; an
-    archive that is cut off or damaged in the middle; and, in the end, images that have labels but
-    are not there. Reading goes on where it can, unless ``on_fault`` raises.
+    Faults are reported to ``on_fault``, by file: an image that is not a readable PNG, has no labels
+    or invalid ones, or a box that does not overlap it; an archive that is truncated or damaged;
+    and, at the end, images that have labels but are missing. Reading continues where possible,
+    unless ``on_fault`` raises.
 
     Args:
       path: the ``.tar.gz``.
       on_fault: called with each :class:`Fault`.
 
     Yields:
-      The other images, in the archive's order.
+      The valid images, in the archive's order.
 
     Raises:
-      ArchiveError: there is no such file, or it has no labels that can be read.
+      ArchiveError: the file does not exist, or has no readable labels.
     """
     with tempfile.TemporaryFile(prefix="digitStruct-") as file:
         _extract_labels(path, file)
@@ -94,8 +94,8 @@ def read(path: Path, on_fault: Callable[[Fault], None]) -> Iterator[Entry]:
 
 
 def _images(path: Path) -> Iterator[tuple[str, bytes]]:
-    """An archive's PNG files as they pass by: their names, without folders, and contents."""
-    # gzip's own reader notices a file that was cut off; tarfile's takes it for the end.
+    """Yields an archive's PNG files: their names, without folders, and contents."""
+    # gzip's reader detects a truncated file; tarfile's takes it for the end.
     with gzip.open(path) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
         for name, file in _files(tar):
             if name.endswith(".png"):
@@ -105,9 +105,9 @@ def _images(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _files(tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names, without folders, and contents of the files in a tar that is streamed."""
+    """Yields the files of a streamed tar: their names, without folders, and contents."""
     while (member := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
+        tar.members = []  # type: ignore[attr-defined]  # it would keep all of them in memory
         if (file := tar.extractfile(member)) is not None:
             yield PurePosixPath(member.name).name, file
 
@@ -148,7 +148,7 @@ class _Labels(contextlib.AbstractContextManager):
         return len(self._names)
 
     def row_of(self, name: str) -> int:
-        """The row of an image; ValueError where it has none."""
+        """The row of an image. Raises ValueError if it has none."""
         stem = name.removesuffix(".png")
         row = int(stem) - 1 if stem.isascii() and stem.isdigit() else -1
         if not 0 <= row < len(self) or (found := self._name(row)) is None:
@@ -164,7 +164,7 @@ class _Labels(contextlib.AbstractContextManager):
             return None
 
     def __getitem__(self, row: int) -> tuple[list[int], np.ndarray]:
-        """Digits and boxes as they are written; ValueError where they cannot be read."""
+        """The stored digits and boxes. Raises ValueError if they cannot be read."""
         try:
             group = self._file[self._boxes[row, 0]]
             label, left, top, width, height = (
@@ -173,7 +173,7 @@ class _Labels(contextlib.AbstractContextManager):
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"its labels cannot be read, {_words(error)}") from error
         if len({len(each) for each in (label, left, top, width, height)}) > 1 or not len(label):
-            raise ValueError("its labels and boxes are not of one number, or there are none")
+            raise ValueError("its labels and boxes differ in number, or there are none")
         boxes = np.stack([left, top, left + width, top + height], -1)
         whole = np.round(boxes)
         if not np.array_equal(boxes, whole) or not np.array_equal(label, np.round(label)):
@@ -191,7 +191,7 @@ class _Labels(contextlib.AbstractContextManager):
 def _checked(
     png: bytes, labels: list[int], boxes: np.ndarray
 ) -> tuple[tuple[int, int], list[int], np.ndarray]:
-    """Size, digits and boxes of an image; ValueError where they do not fit together."""
+    """Size, digits and boxes of an image. Raises ValueError if they are inconsistent."""
     from PIL import Image
 
     try:

@@ -14,19 +14,19 @@ from stn_jax.data.svhn_numbers.archive import ArchiveError, Fault
 
 URL = "http://ufldl.stanford.edu/housenumbers/"
 SPLITS = ("train", "test", "extra")
-# What metadata lists by name; the others are counted.
+# Metadata lists this many faults by file name, and counts the others.
 FAULTS_LISTED = 1000
 
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-    """Which archives are read, and what becomes of faults in them.
+    """Which archives are read, and how faults in them are handled.
 
     Attributes:
-      refuse: whether a fault ends the preparation; otherwise the image is left out, a line is
-        logged, and metadata says so.
+      refuse: whether a fault aborts the preparation; otherwise the image is skipped, logged, and
+        listed in the metadata.
       published: whether the archives are the published ones, downloaded or from the manual folder;
-        otherwise they are whatever the manual folder has under those names, at least two of them.
+        otherwise any archives of those names in the manual folder, at least train and test.
     """
 
     refuse: bool = False
@@ -36,23 +36,23 @@ class Config(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """SVHN's full numbers: every photograph as published, its digits, and their boxes.
 
-    The checksums of ``train.tar.gz`` and ``test.tar.gz`` are those by which docTR
-    (github.com/mindee/doctr) verifies its downloads. For ``extra.tar.gz`` none is known to us, so
-    TFDS takes it unverified, but for gzip's own checksum; ``register_checksums=True`` records it.
+    The checksums of ``train.tar.gz`` and ``test.tar.gz`` are those that docTR
+    (github.com/mindee/doctr) uses. For ``extra.tar.gz`` none is known to us, so TFDS accepts it
+    verified only by gzip's checksum; ``register_checksums=True`` records it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (TFDS declares it without)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Nothing has to be done by hand: the archives are downloaded from {URL}. Copies of "
-        "train.tar.gz, test.tar.gz and extra.tar.gz in manual_dir are used in place of downloads."
+        f"No manual download is needed: the archives are downloaded from {URL}. Copies of "
+        "train.tar.gz, test.tar.gz and extra.tar.gz in manual_dir are used instead of downloads."
     )
     BUILDER_CONFIGS = [  # noqa: RUF012
-        Config(name="published", description="What cannot be read is left out, and reported."),
-        Config(name="strict", description="The first fault ends the preparation.", refuse=True),
+        Config(name="published", description="Unreadable files are skipped and reported."),
+        Config(name="strict", description="The first fault aborts the preparation.", refuse=True),
         Config(
             name="custom",
-            description="Archives of that layout in manual_dir, whatever they hold.",
+            description="Any archives of the same layout in manual_dir.",
             published=False,
         ),
     ]
@@ -76,17 +76,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, Any]]]:
         names = {split: f"{split}.tar.gz" for split in SPLITS}
         paths = {
-            split: path for split, name in names.items() if (path := _by_hand(dl_manager, name))
+            split: path for split, name in names.items() if (path := _manual_file(dl_manager, name))
         }
         if self.builder_config.published:
-            # TFDS finds by itself, and verifies, what has a checksum.
+            # Files with a checksum are found and verified by TFDS itself.
             urls = {split: URL + name for split, name in names.items()}
             wanted = [s for s in SPLITS if urls[s] in self.url_infos or s not in paths]
             paths |= dl_manager.download({split: urls[split] for split in wanted})
         elif not {"train", "test"} <= set(paths):
             found = ", ".join(path.name for path in paths.values()) or "none"
             raise ArchiveError(
-                f"{self.builder_config.name} needs train.tar.gz and test.tar.gz, and takes "
+                f"{self.builder_config.name} needs train.tar.gz and test.tar.gz, and optionally "
                 f"extra.tar.gz, in manual_dir; found {found}"
             )
         return {split: self._generate_examples(split, path) for split, path in paths.items()}
@@ -97,7 +97,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """Streams one archive; the key is the file's name.
 
         Raises:
-          ArchiveError: it cannot be read or, where the config refuses faults, has one.
+          ArchiveError: it cannot be read, or has a fault and the configuration is strict.
         """
         count, faults = 0, {}
 
@@ -107,7 +107,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 raise ArchiveError(
                     f"{fault} (the configuration {self.builder_config.name} refuses)"
                 )
-            logging.warning("svhn_numbers, %s split, is left out: %s", split, fault)
+            logging.warning("svhn_numbers, %s split, skipped: %s", split, fault)
             count += 1
             if count <= FAULTS_LISTED:
                 faults[fault.file] = fault.reason
@@ -126,10 +126,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self.info.metadata.setdefault("faults", {})[split] = {"count": count, "files": faults}
 
 
-def _by_hand(dl_manager: Any, name: str) -> epath.Path | None:
-    """A file in manual_dir, if there is one."""
+def _manual_file(dl_manager: Any, name: str) -> epath.Path | None:
+    """A file in manual_dir, if it exists."""
     try:
         path = dl_manager.manual_dir / name
-    except AssertionError:  # no such folder, or an empty one
+    except AssertionError:  # the folder does not exist or is empty
         return None
     return path if path.exists() else None

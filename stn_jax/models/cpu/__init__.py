@@ -1,5 +1,6 @@
-"""Convolution in forms that are fast on CPU, and the primitive that chooses by platform."""
+"""Convolution and pooling, fast on CPU: primitives whose form is chosen by platform."""
 
+from stn_jax.models.cpu.pooling import max_pool
 from stn_jax.models.cpu.primitive import convolution, force_implementation
 
-__all__ = ["convolution", "force_implementation"]
+__all__ = ["convolution", "force_implementation", "max_pool"]

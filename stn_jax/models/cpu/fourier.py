@@ -73,6 +73,17 @@ def cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
     return _cost(batch, out_shape, kernel_shape, tile)
 
 
+def kernel_cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
+    """What storing the kernel's transform costs, as :func:`cost`: what only large maps are worth.
+
+    It is not part of :func:`cost`, which compares forms that all prepare a kernel.
+    """
+    out_shape = (shape[1] - kernel_shape[0] + 1, shape[2] - kernel_shape[1] + 1)
+    tile = _best_tile(counted(shape[0]), out_shape, kernel_shape)
+    area = math.prod(t + k - 1 for t, k in zip(tile, kernel_shape[:2], strict=True))
+    return 1.5 * area * _MOVING * math.prod(kernel_shape[2:])
+
+
 def counted(batch: Any) -> int:
     """The number of images to reckon with where a program is exported for any number."""
     return batch if isinstance(batch, int) else 32

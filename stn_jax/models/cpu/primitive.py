@@ -8,11 +8,13 @@ A convolution is linear in the input and linear in the kernel. With a cotangent 
 is the contraction of that form with the two others. These three are closed under differentiation:
 the derivatives of one are the other two. One primitive holds them, and what is wanted is one of its
 parameters. Mapped axes stay parameters too (which of the three have them), so that all that
-depends on the platform happens at lowering: on CPU the forms of this folder, elsewhere
-``lax.conv_general_dilated``, both mapped and transposed by JAX itself.
+depends on the platform happens at lowering: on CPU the native kernels, or where these cannot be
+called the forms of this folder; elsewhere ``lax.conv_general_dilated``. The latter two are mapped
+and transposed by JAX itself.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,12 +24,13 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from stn_jax.models.cpu import fourier, tiled
+from stn_jax.models.cpu import fourier, native, tiled
 from stn_jax.warp import jax_rules
 
 #: The implementation of what is traced within ``with force_implementation(name):``, whatever the
-#: platform: "lax" is ``lax.conv_general_dilated``, "cpu" are the forms for CPU; None: by platform.
-#: It is part of the key by which ``jax.jit`` finds what it has traced. For tests and measurements.
+#: platform: "lax" is ``lax.conv_general_dilated``, "cpu" are the forms for CPU; "native" are the
+#: native kernels, on CPU (an error where there are none); None: by platform. It is part of the key
+#: by which ``jax.jit`` finds what it has traced. For tests and measurements.
 force_implementation = jax.make_user_context(None)
 
 INPUT, KERNEL, OUTPUT = range(3)
@@ -71,8 +74,10 @@ def convolution(
       ``[B, H_out, W_out, C_out]``.
     """
     name = force_implementation.value
-    if name not in (None, "lax", "cpu"):
-        raise ValueError(f"force_implementation is {name!r}; expected 'lax', 'cpu' or None")
+    if name not in (None, "lax", "cpu", "native"):
+        raise ValueError(
+            f"force_implementation is {name!r}; expected 'lax', 'cpu', 'native' or None"
+        )
     if precision is None:
         precision = getattr(jax.config, "jax_default_matmul_precision", None)
     x, kernel = jax_rules.vary_alike(x, kernel)
@@ -153,7 +158,7 @@ def _plain(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
 
 
 def _fast(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
-    """The form for CPU that takes less time."""
+    """The form for CPU, of those made of XLA's operations, that takes less time."""
     if not all(isinstance(size, int) for size in (*x.shape[1:], *kernel.shape)):
         return _plain(x, kernel, spec)  # an exported program, of maps of any size
     x = jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
@@ -176,12 +181,51 @@ def _contraction(
     return result
 
 
-def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, form: Form, **params: Any) -> Any:
-    """Lowers by a form, or by the one that the call asked for."""
-    form = {None: form, "lax": _plain, "cpu": _fast}[params["spec"].implementation]
+def _is_direct(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> bool:
+    """Whether the native kernels, which take all products one by one, take less time.
+
+    Large maps of many channels need so many fewer of them in the Fourier form that it is faster.
+    """
+    shapes = dict(zip(_given(wanted), (a.shape[-4:], b.shape[-4:]), strict=True))
+    shapes[wanted] = _result_shape(a, b, wanted, mapped, spec)[-4:]
+    batch, *sides, channels = shapes[INPUT]
+    sides = [size + sum(pads) for size, pads in zip(sides, spec.padding, strict=True)]
+    products = math.prod(shapes[OUTPUT][:3]) * math.prod(shapes[KERNEL])
+    padded = (batch, *sides, channels)
+    others = (cost(padded, shapes[KERNEL]) for cost in (fourier.cost, fourier.kernel_cost))
+    return sum(others) > _DIRECT * products
+
+
+# The native kernels' time for a product, in multiplications of the Fourier form: with it the faster
+# of the two was chosen for each of eleven layers, for 32 images, or one within a twentieth of it.
+_DIRECT = 0.9
+
+
+def _lower(
+    ctx: mlir.LoweringRuleContext,
+    *operands: Any,
+    on_cpu: bool,
+    wanted: int,
+    mapped: Mapped,
+    spec: Spec,
+) -> Any:
+    """Lowers by the form that the call asked for, or else the fastest for the platform."""
+    name = spec.implementation
+    calls_native = False
+    if on_cpu and name in (None, "native") and native.is_usable(ctx, required=name == "native"):
+        a, b = ctx.avals_in
+        calls_native = name == "native" or _is_direct(a, b, wanted, mapped, spec)
+    form = _fast if name == "cpu" or (on_cpu and name is None) else _plain
 
     def compute(a: jax.Array, b: jax.Array) -> list[jax.Array]:
-        return [_contraction(a, b, form=form, **params)]
+        if not calls_native:
+            return [_contraction(a, b, form=form, wanted=wanted, mapped=mapped, spec=spec)]
+        shape = _result_shape(a, b, wanted, mapped, spec)
+        return [
+            native.contraction(
+                a, b, wanted=wanted, mapped=mapped, padding=spec.padding, shape=shape
+            )
+        ]
 
     return jax_rules.lower(ctx, compute, *operands)
 
@@ -220,5 +264,7 @@ ad.defbilinear(
     _convolution_p, functools.partial(_transpose, at=0), functools.partial(_transpose, at=1)
 )
 batching.primitive_batchers[_convolution_p] = _batch
-mlir.register_lowering(_convolution_p, functools.partial(_lower, form=_plain))
-mlir.register_lowering(_convolution_p, functools.partial(_lower, form=_fast), platform="cpu")
+for _platform, _on_cpu in ((None, False), ("cpu", True)):
+    mlir.register_lowering(
+        _convolution_p, functools.partial(_lower, on_cpu=_on_cpu), platform=_platform
+    )

@@ -22,6 +22,8 @@ from jax.typing import DTypeLike
 
 SAMPLE = "stn_jax_sample"
 ADJOINT = "stn_jax_adjoint"
+CONVOLVE = "stn_jax_convolve"  # this and the next are called by stn_jax.models.cpu
+POOL = "stn_jax_pool"
 
 # In the order of the numbers that the kernels know them by.
 MODES = ("nearest", "bilinear", "bicubic")
@@ -90,8 +92,8 @@ def _load() -> _Library | str:
 
 def _warn(reason: str) -> None:
     warnings.warn(
-        f"the native kernels of stn_jax are left out ({reason}); warps on CPU are computed by "
-        "plain JAX, which is slower. STN_JAX_NATIVE=0 silences this",
+        f"the native kernels of stn_jax are left out ({reason}); warps and layers on CPU are "
+        "computed by plain JAX, which is slower. STN_JAX_NATIVE=0 silences this",
         RuntimeWarning,
         stacklevel=4,
     )
@@ -125,7 +127,7 @@ def _register(library: _Library) -> _Library:
     # Against a backend that runs, so that what it refuses is an error here; kept for a backend yet
     # to come, it would be an error there and keep that from starting.
     jax.local_devices(backend="cpu")
-    for name in (SAMPLE, ADJOINT):
+    for name in (SAMPLE, ADJOINT, CONVOLVE, POOL):
         handler = jax.ffi.pycapsule(getattr(library.handle, name))
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(name)

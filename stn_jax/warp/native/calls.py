@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.interpreters import mlir
 
-from stn_jax.warp import native
+from stn_jax.warp import jax_rules, native
 from stn_jax.warp.sampling import Sampling
 
 
@@ -46,14 +46,7 @@ def _is_usable(ctx: Any, sampling: Sampling) -> bool:
         return False
     # The partitioner cuts along leading axes that all operands have.
     whole = sampling.lead("image", image) == sampling.lead("where", where)
-    return whole or not _is_partitioned(module.axis_context)
-
-
-def _is_partitioned(context: Any) -> bool:
-    """Whether XLA is to divide the program among several devices."""
-    if isinstance(context, mlir.ShardingContext):
-        return context.num_devices != 1
-    return set(context.manual_axes) != set(context.mesh.axis_names)
+    return whole or not jax_rules.is_partitioned(module.axis_context)
 
 
 def _call(ctx: Any, target: str, sampling: Sampling, *operands: Any, **flags: bool) -> Any:
@@ -67,7 +60,7 @@ def _call(ctx: Any, target: str, sampling: Sampling, *operands: Any, **flags: bo
     }
     lead = len(sampling.lead("where", ctx.avals_in[1]))
     extra = {}
-    if _is_partitioned(ctx.module_context.axis_context):
+    if jax_rules.is_partitioned(ctx.module_context.axis_context):
         extra["mhlo.frontend_attributes"] = mlir.ir_attribute({"num_batch_dims": str(lead)})
         extra["sdy.sharding_rule"] = _sharding_rule(ctx, lead)
     rule = jax.ffi.ffi_lowering(target, extra_attributes=extra)

@@ -9,10 +9,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "host.h"
 #include "plan.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
 
 #define STN_DECLARE_LEVEL(level) \
   namespace stn::level {         \
@@ -29,7 +27,6 @@ STN_DECLARE_LEVEL(generic)
 namespace stn {
 namespace {
 
-enum Level { kNone, kGeneric, kAvx2, kAvx512 };
 constexpr const char* kLevelNames[] = {"", "generic", "avx2", "avx512"};
 
 // The widest that this processor has, or the one that STN_JAX_NATIVE_LEVEL names if it has that.
@@ -51,21 +48,14 @@ Level find_level() {
   return kNone;
 }
 
+std::atomic<int64_t> threads_seen{0};
+
+}  // namespace
+
 Level level() {
   static const Level found = find_level();
   return found;
 }
-
-template <class T>
-Kernels<T> find_kernels(const Problem<T>& problem) {
-#if defined(__x86_64__)
-  return level() == kAvx512 ? avx512::find_kernels(problem) : avx2::find_kernels(problem);
-#else
-  return generic::find_kernels(problem);
-#endif
-}
-
-std::atomic<int64_t> threads_seen{0};
 
 Pool pool_of(ffi::ThreadPool& threads) {
   const int64_t count = std::max<int64_t>(1, threads.num_threads());
@@ -73,7 +63,6 @@ Pool pool_of(ffi::ThreadPool& threads) {
   return {count, [&threads](std::function<void()> task) { threads.Schedule(std::move(task)); }};
 }
 
-// Lets fresh memory come in large pages: half of the time that a large result takes is page faults.
 void prepare_result(void* data, size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{1} << 21;
@@ -85,16 +74,27 @@ void prepare_result(void* data, size_t bytes) {
 #endif
 }
 
-struct Options {
-  int64_t rank, theta, mode, padding, align_corners;
-};
-
 std::string shape_of(const ffi::AnyBuffer& buffer) {
   std::string text = "[";
   for (const int64_t size : buffer.dimensions())
     text += (text.size() > 1 ? ", " : "") + std::to_string(size);
   return text + "]";
 }
+
+namespace {
+
+template <class T>
+Kernels<T> find_kernels(const Problem<T>& problem) {
+#if defined(__x86_64__)
+  return level() == kAvx512 ? avx512::find_kernels(problem) : avx2::find_kernels(problem);
+#else
+  return generic::find_kernels(problem);
+#endif
+}
+
+struct Options {
+  int64_t rank, theta, mode, padding, align_corners;
+};
 
 // A problem and the memory that it refers to.
 template <class T>

@@ -1,25 +1,28 @@
 """Families of transforms: from a vector of parameters to a sampling grid.
 
-A family says what a spatial transformer may do (Jaderberg et al. 2015, Section 3.2). It is a small
-object without parameters of its own; parameters ``[..., size]`` come from a network, or from the
-user. Parameters 0 are exactly the identity, in every family.
+A family is the set of transforms that a spatial transformer may apply (Jaderberg et al. 2015,
+Section 3.2). It holds no parameters itself; parameters ``[..., size]`` come from a network or from
+the user. In every family, parameters of 0 are exactly the identity.
 
-| name | class | parameters | theta |
-|---|---|---|---|
-| rotation | :class:`Rotation` | angle in radians | 2x3 |
-| attention | :class:`Attention` | log of the scale, shift x, y | 2x3 |
-| similarity | :class:`Similarity` | angle in radians, log of the scale, shift x, y | 2x3 |
-| affine | :class:`Affine` | theta minus the identity, row by row | 2x3, volumes 3x4 |
-| projective | :class:`Projective` | theta minus the identity, without the last entry | 3x3 |
-| tps | :class:`ThinPlateSpline` | displacements of the control points, row by row, (x, y) | KxKx2 |
+========== ======================== ============================================== ==========
+name       class                    parameters                                     theta
+========== ======================== ============================================== ==========
+rotation   :class:`Rotation`        angle in radians                               2x3
+attention  :class:`Attention`       log of the scale, shift x, y                   2x3
+similarity :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
+affine     :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
+projective :class:`Projective`      theta minus the identity, but its last entry   3x3
+tps        :class:`ThinPlateSpline` displacements (x, y) of control points by row  KxKx2
+========== ======================== ============================================== ==========
 
-Theta is what the parameters stand for: a matrix, or the places of the control points. It can be
-composed, looked at, and turned into a grid at any resolution (:meth:`Transform.grid_of`).
+Theta is the transform that the parameters describe: a matrix, or the positions of the control
+points. Thetas can be composed, inspected, and turned into a grid of any resolution
+(:meth:`Transform.grid_of`).
 
 Convention
     As in :mod:`stn_jax.warp.affine` and :mod:`stn_jax.warp.grid`: *output* to *input* positions,
-    normalised (x, y) with y downwards. Parameters, thetas and grids are float32 (half precision
-    is too coarse), or float64 where the parameters are.
+    normalized (x, y) with y downwards. Parameters, thetas and grids are float32 (half precision
+    is too coarse), or float64 if the parameters are.
 
 Example:
   >>> import jax.numpy as jnp
@@ -58,12 +61,12 @@ FAMILIES: dict[str, type[Transform]] = {
 }
 
 
-def resolve(transform: Transform | str, rank: int = 2) -> Transform:
-    """A family by its name, or as it is given, for images (rank 2) or volumes (rank 3).
+def resolve(transform: Transform | str, num_spatial_dims: int = 2) -> Transform:
+    """The family of a name, or the given family, for images (2 dimensions) or volumes (3).
 
     Raises:
       TypeError: transform is neither a name nor a :class:`Transform`.
-      ValueError: the name is unknown, or the family is not one for this rank.
+      ValueError: the name is unknown, or the family has another number of dimensions.
 
     Example:
       >>> from stn_jax.warp import transforms
@@ -74,17 +77,17 @@ def resolve(transform: Transform | str, rank: int = 2) -> Transform:
         if transform not in FAMILIES:
             raise ValueError(f"transform is {transform!r}; expected one of {', '.join(FAMILIES)}")
         family = FAMILIES[transform]
-        found: Transform = Affine(rank) if family is Affine else family()
+        found: Transform = Affine(num_spatial_dims) if family is Affine else family()
     elif isinstance(transform, Transform):
         found = transform
     else:
         raise TypeError(
             f"transform is {transform!r}; expected a Transform or one of {', '.join(FAMILIES)}"
         )
-    if found.rank != rank:
+    if found.num_spatial_dims != num_spatial_dims:
         kinds = {2: "images", 3: "volumes"}
         raise ValueError(
-            f"transform is {transform!r}, which is for {kinds[found.rank]}; for {kinds[rank]} use "
-            "'affine'"
+            f"transform is {transform!r}, which is for {kinds[found.num_spatial_dims]}; for "
+            f"{kinds[num_spatial_dims]} use 'affine'"
         )
     return found

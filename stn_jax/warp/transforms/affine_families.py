@@ -16,7 +16,7 @@ from stn_jax.warp.transforms.base import Transform
 
 
 class _AffineTransform(Transform):
-    """What the families have in common whose thetas are those of :mod:`stn_jax.warp.affine`."""
+    """Base of the families whose thetas are those of :mod:`stn_jax.warp.affine`."""
 
     def grid_of(
         self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
@@ -34,7 +34,7 @@ class _AffineTransform(Transform):
         padding_mode: str = "zeros",
         align_corners: bool = False,
     ) -> jax.Array:
-        """:func:`stn_jax.affine_transform`: no grid is stored on the way."""
+        """:func:`stn_jax.affine_transform`, which does not store a grid."""
         return affine_transform(
             image, theta, shape, mode=mode, padding_mode=padding_mode, align_corners=align_corners
         )
@@ -49,8 +49,8 @@ class _AffineTransform(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Turning(_AffineTransform):
-    """What the families have in common that turn the picture as a rigid thing."""
+class _WithRotation(_AffineTransform):
+    """Base of the families with a rotation, which depends on the image's aspect ratio."""
 
     aspect: float = 1.0
 
@@ -59,13 +59,14 @@ class _Turning(_AffineTransform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotation(_Turning):
-    """Rotations about the image's centre.
+class Rotation(_WithRotation):
+    """Rotations about the image's center.
 
-    Parameters ``[..., 1]``: the angle in radians; positive turns the picture counter-clockwise.
+    Parameters ``[..., 1]``: the angle in radians; positive turns the image counter-clockwise.
 
     Attributes:
-      aspect: the image's, as in :func:`stn_jax.warp.affine.rotation`: 1 for square images.
+      aspect: the image's aspect ratio, as in :func:`stn_jax.warp.affine.rotation`; 1 for square
+        images.
     """
 
     @property
@@ -79,10 +80,10 @@ class Rotation(_Turning):
 
 @dataclasses.dataclass(frozen=True)
 class Attention(_AffineTransform):
-    """Windows of the image's own shape: isotropic scale and shift (Jaderberg et al. 2015, Eq. 2).
+    """Isotropic scale and shift (Jaderberg et al. 2015, Eq. 2).
 
-    Parameters ``[..., 3]``: the natural logarithm of the window's scale (below 0 it magnifies;
-    the scale cannot become 0 or negative), and the window's centre (x, y), normalised.
+    Parameters ``[..., 3]``: the natural logarithm of the sampling window's scale (below 0 it
+    magnifies; the scale cannot become 0 or negative), and its center (x, y), normalized.
     """
 
     @property
@@ -96,14 +97,15 @@ class Attention(_AffineTransform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Similarity(_Turning):
+class Similarity(_WithRotation):
     """Rotation, isotropic scale and shift.
 
     Parameters ``[..., 4]``: the angle in radians as in :class:`Rotation`, then the logarithm of
-    the window's scale and its centre (x, y) as in :class:`Attention`.
+    the sampling window's scale and its center (x, y) as in :class:`Attention`.
 
     Attributes:
-      aspect: the image's, as in :func:`stn_jax.warp.affine.rotation`: 1 for square images.
+      aspect: the image's aspect ratio, as in :func:`stn_jax.warp.affine.rotation`; 1 for square
+        images.
     """
 
     @property
@@ -127,28 +129,29 @@ class Affine(_AffineTransform):
     Parameters ``[..., 6]`` (``[..., 12]`` for volumes): theta minus the identity, row by row.
 
     Attributes:
-      rank: 2 for images, 3 for volumes.
+      num_spatial_dims: 2 for images, 3 for volumes.
     """
 
-    rank: int = 2
+    num_spatial_dims: int = 2
 
     def __post_init__(self) -> None:
-        validation.check_rank(self.rank)
+        validation.check_num_spatial_dims(self.num_spatial_dims)
 
     @property
     def size(self) -> int:
-        return self.rank * (self.rank + 1)
+        return self.num_spatial_dims * (self.num_spatial_dims + 1)
 
     def theta(self, params: ArrayLike) -> jax.Array:
         """``[..., 6]`` to ``[..., 2, 3]``; ``[..., 12]`` to ``[..., 3, 4]`` for volumes."""
         params = self._params(params)
-        delta = params.reshape(*params.shape[:-1], self.rank, self.rank + 1)
-        return lead_to(affine.identity(self.rank, delta.dtype), delta.ndim) + delta
+        dims = self.num_spatial_dims
+        delta = params.reshape(*params.shape[:-1], dims, dims + 1)
+        return lead_to(affine.identity(dims, delta.dtype), delta.ndim) + delta
 
 
 def _check_aspect(aspect: float) -> None:
     if not 0 < aspect < math.inf:
-        raise ValueError(f"aspect is {aspect}; expected width / height, more than 0 and finite")
+        raise ValueError(f"aspect is {aspect}; expected width / height, positive and finite")
 
 
 def _log_scaling(log_scale: jax.Array) -> jax.Array:

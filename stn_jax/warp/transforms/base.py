@@ -1,4 +1,4 @@
-"""What all families of transforms have in common."""
+"""The base class of all families of transforms."""
 
 import abc
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from stn_jax.warp.sample import grid_sample
 
 
 class Transform(abc.ABC):
-    """A family of transforms; see the module's text.
+    """A family of transforms; see the module's docstring.
 
     Attributes:
-      rank: 2 where it warps images, 3 where it warps volumes.
+      num_spatial_dims: 2 for images, 3 for volumes.
       size: number of parameters.
-      composable: whether two transforms in a row are one of the family, so that a transformer may
-        look several times, or show a part of what it looks at.
+      composable: whether the composition of two transforms belongs to the family, as several
+        iterations of a transformer and its crop_fraction require.
     """
 
-    rank: int = 2
+    num_spatial_dims: int = 2
     composable: bool = True
 
     @property
@@ -31,44 +31,45 @@ class Transform(abc.ABC):
 
     @abc.abstractmethod
     def theta(self, params: ArrayLike) -> jax.Array:
-        """What parameters ``[..., size]`` stand for: ``[..., 2, 3]`` or as the family says.
+        """The transform of parameters ``[..., size]``: ``[..., 2, 3]``, or the family's shape.
 
         Raises:
           TypeError: params is not of a floating-point type.
-          ValueError: params' last axis is not size.
+          ValueError: the last axis of params is not of length size.
         """
 
     @abc.abstractmethod
     def grid_of(
         self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
     ) -> jax.Array:
-        """The sampling grid of a theta ``[...]``: as :meth:`grid`."""
+        """The sampling grid of a theta ``[...]``, as :meth:`grid`."""
 
     @abc.abstractmethod
     def compose(self, *thetas: ArrayLike) -> jax.Array:
-        """The theta of several warps in a row, first one first, as :func:`affine.compose`.
+        """The theta of successive warps, in order of application, as :func:`affine.compose`.
 
         Raises:
           ValueError: the family is not composable, or a theta's shape is not the family's.
         """
 
-    def windowed(self, theta: ArrayLike, share: float) -> jax.Array:
-        """The theta of a warp that shows only the middle of what this one shows.
+    def cropped(self, theta: ArrayLike, fraction: float) -> jax.Array:
+        """The theta whose output is the central part of this one's output.
 
         Args:
           theta: ``[...]``, of the family.
-          share: of each side: 1 is all of it.
+          fraction: of each side; 1 is all of it.
 
         Raises:
           ValueError: the family is not composable.
         """
         theta = jnp.asarray(theta)
-        # Output positions are what a matrix multiplies first: those of the window are smaller.
-        return jnp.concatenate([share * theta[..., : self.rank], theta[..., self.rank :]], axis=-1)
+        # The same as composing with a scaling of the output positions.
+        dims = self.num_spatial_dims
+        return jnp.concatenate([fraction * theta[..., :dims], theta[..., dims:]], axis=-1)
 
     @abc.abstractmethod
     def as_affine(self, theta: ArrayLike) -> jax.Array:
-        """The affine transform ``[..., 2, 3]`` that stands for a theta, to read its pose from."""
+        """An affine approximation ``[..., 2, 3]`` of a theta, to read its pose from."""
 
     def grid(
         self, params: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
@@ -78,7 +79,7 @@ class Transform(abc.ABC):
         Args:
           params: ``[..., size]``, floating point.
           shape: spatial shape of the output: ``(H, W)``, or ``(D, H, W)`` for volumes.
-          align_corners: whether -1 and 1 are the centres (True) or the outer edges (False) of the
+          align_corners: whether -1 and 1 are the centers (True) or the outer edges (False) of the
             corner pixels.
 
         Returns:
@@ -86,8 +87,8 @@ class Transform(abc.ABC):
 
         Raises:
           TypeError: params is not of a floating-point type, or shape is not a sequence of ints.
-          ValueError: params' last axis is not size, or shape has not as many sizes as the family
-            has axes.
+          ValueError: the last axis of params is not of length size, or shape does not have
+            num_spatial_dims entries.
 
         Example:
           >>> import jax.numpy as jnp

@@ -16,22 +16,22 @@ from stn_jax.warp.transforms.base import Transform
 
 @dataclasses.dataclass(frozen=True)
 class Projective(Transform):
-    """Homographies: what a camera sees of a plane.
+    """Homographies: perspective views of a plane.
 
     Parameters ``[..., 8]``: theta minus the 3x3 identity, row by row, without the last entry,
     which is 1. With homogeneous coordinates (u, v, w) = theta (x, y, 1), an output position (x, y)
-    looks at (u / w, v / w).
+    samples the input at (u / w, v / w).
 
-    Theta is a homography up to a *positive* factor: what has w > 0 lies in front of the horizon
-    (the line w = 0). What lies on it or behind it sees nothing: its position is one far outside of
-    the image, so that the padding decides ("zeros": 0; "border": the top left pixel), and it has
-    no gradient. Composing multiplies the matrices and does not normalise the last entry to 1.
+    Theta is a homography up to a *positive* factor: positions with w > 0 lie in front of the
+    horizon (the line w = 0). Those on or behind it sample a position far outside the image, so that
+    the padding decides ("zeros": 0; "border": the top left pixel), and have no gradient. Composing
+    multiplies the matrices and does not normalize the last entry to 1.
     """
 
-    # w is a sum of terms that float32 rounds: where it is less than this part of them, positions
-    # would be off by more than a thousandth.
+    # w is a sum of rounded float32 terms: where it is less than this fraction of their size,
+    # positions would be off by more than a thousandth.
     HORIZON = 1e-4
-    NOWHERE = -1e4  # normalised; outside whatever the image's size
+    NOWHERE = -1e4  # normalized; outside the image whatever its size
 
     @property
     def size(self) -> int:
@@ -49,9 +49,9 @@ class Projective(Transform):
     ) -> jax.Array:
         """The grid ``[..., H, W, 2]`` of thetas ``[..., 3, 3]``."""
         uv, w, scale = homogeneous_grid(theta, shape, align_corners=align_corners)
-        # So written, a NaN is not behind, and stays one.
+        # Written so that NaN compares as not behind, and stays NaN.
         behind = w <= self.HORIZON * scale
-        # Twice where: a division by 0 that is not chosen would make the gradient NaN.
+        # The inner where avoids a division by 0, which would make the gradient NaN.
         return jnp.where(behind, self.NOWHERE, uv / jnp.where(behind, 1, w))
 
     def compose(self, *thetas: ArrayLike) -> jax.Array:
@@ -63,7 +63,7 @@ class Projective(Transform):
         )
 
     def as_affine(self, theta: ArrayLike) -> jax.Array:
-        """The first-order expansion at the output's centre; not finite where that is horizon."""
+        """The first-order expansion at the output's center; not finite if w is 0 there."""
         theta = validation.wide_floating("theta", theta, [(3, 3)])
         w = theta[..., 2:, 2:]
         position = theta[..., :2, 2:] / w
@@ -86,6 +86,6 @@ def homogeneous_grid(
     base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
     base = lead_to(base, uv.ndim)
     x, y = base[..., :1], base[..., 1:]
-    # By hand, not as a matrix product: see affine_grid.
+    # Not a matrix product, see stn_jax.warp.products.
     a, b, c = (theta[..., 2, k, None, None, None] for k in range(3))
     return uv, a * x + b * y + c, jnp.abs(a) + jnp.abs(b) + jnp.abs(c)

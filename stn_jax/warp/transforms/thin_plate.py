@@ -19,24 +19,23 @@ from stn_jax.warp.transforms.base import Transform
 
 @dataclasses.dataclass(frozen=True)
 class ThinPlateSpline(Transform):
-    """Thin-plate splines: the smoothest warp that moves control points as told (Bookstein 1989).
+    """Thin-plate splines: the smoothest warp with given control points (Bookstein 1989).
 
-    The control points are a regular grid over the output, corners of [-1, 1] included.
-    Parameters ``[..., 2 * points**2]``: how far from there each looks, normalised (x, y), row by
-    row from the top left. Theta is where they look: ``[..., points, points, 2]``. The warp takes
-    each control point there and bends as little as possible in between; displacements that are
-    affine bend nothing.
+    The control points are a regular grid over the output, including the corners of [-1, 1].
+    Parameters ``[..., 2 * points**2]``: their displacements in the input, normalized (x, y), row by
+    row from the top left. Theta holds their input positions: ``[..., points, points, 2]``. The warp
+    maps each control point to its input position with minimal bending energy in between; affine
+    displacements have none.
 
-    The spline is linear in the displacements, with coefficients that depend on the shape alone:
-    these are solved for in float64 while tracing, and a program holds H * W * points**2 numbers
-    of them.
+    The spline is linear in the displacements, with coefficients that depend only on the shape. They
+    are solved for in float64 while tracing; a program holds H * W * points**2 of them.
 
-    Two splines in a row are not a spline: :meth:`compose` refuses more than one.
+    The composition of two splines is not a spline: :meth:`compose` accepts only one.
 
     Attributes:
-      points: number of control points along an axis; Jaderberg et al. 2015 take 4.
-      smoothing: 0 meets the control points exactly; more bends less (Wahba 1990; as in
-        ``scipy.interpolate.RBFInterpolator``).
+      points: number of control points along an axis; 4 in Jaderberg et al. 2015.
+      smoothing: 0 interpolates the control points exactly; larger values bend less (Wahba 1990; as
+        in ``scipy.interpolate.RBFInterpolator``).
     """
 
     points: int = 4
@@ -68,7 +67,7 @@ class ThinPlateSpline(Transform):
         base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
         height, width, _ = base.shape
         weights = _spline_weights(self.points, self.smoothing, height, width, bool(align_corners))
-        # Displacements, not positions, so that none is exactly the identity.
+        # Displacements rather than positions, so that zero displacement is exactly the identity.
         displaced = theta - self._control_points(theta)
         moved = jnp.einsum(
             "hwkl,...klc->...hwc",
@@ -79,30 +78,32 @@ class ThinPlateSpline(Transform):
         return lead_to(base, moved.ndim) + moved
 
     def compose(self, *thetas: ArrayLike) -> jax.Array:
-        """A lone theta as it is; ValueError for more, which do not make a spline."""
+        """The only theta itself; ValueError for several, whose composition is not a spline."""
         if len(thetas) != 1:
             raise ValueError(
-                f"{len(thetas)} thin-plate splines do not compose to one; use iterations=1, or a "
-                "family of matrices, such as 'affine' or 'projective'"
+                f"the composition of {len(thetas)} thin-plate splines is not a spline; use "
+                "iterations=1, or another family, such as 'affine' or 'projective'"
             )
         return validation.wide_floating("theta", thetas[0], [(self.points, self.points, 2)])
 
-    def windowed(self, theta: ArrayLike, share: float) -> jax.Array:
-        """ValueError: part of a spline is a spline of other control points."""
-        raise ValueError("a part of a thin-plate spline is none; use a family of matrices")
+    def cropped(self, theta: ArrayLike, fraction: float) -> jax.Array:
+        """ValueError: a cropped spline is not one with these control points."""
+        raise ValueError(
+            "a thin-plate spline cannot be cropped; use another family, such as 'affine'"
+        )
 
     def as_affine(self, theta: ArrayLike) -> jax.Array:
-        """The affine transform that comes nearest to the control points, by least squares."""
+        """The affine transform that fits the control points best, by least squares."""
         theta = validation.wide_floating("theta", theta, [(self.points, self.points, 2)])
         control = self._control_points(theta)
-        # The control points are centred and alike in x and y, so the normal equations are
+        # The control points are centered and the same in x and y, so the normal equations are
         # diagonal.
         covariance = (theta[..., :, None] * control[..., None, :]).sum((-4, -3))
         slope = covariance / jnp.square(control[..., 0]).sum()
         return jnp.concatenate([slope, theta.mean((-3, -2))[..., None]], axis=-1)
 
     def _control_points(self, like: jax.Array) -> jax.Array:
-        """The control points, with as many axes as an array of thetas."""
+        """The control points, with as many axes as an array of thetas has."""
         return lead_to(jnp.asarray(_control_points(self.points), like.dtype), like.ndim)
 
 
@@ -118,26 +119,17 @@ def _spline_weights(
 ) -> np.ndarray:
     """How much each control point's displacement moves each pixel: ``[H, W, points, points]``.
 
-    A spline is f(p) = sum over i of w_i U(|p - c_i|) + a_0 + a_x x + a_y y with U(r) = r^2 log r
-    (Bookstein 1989, Eq. 1-5). Its coefficients solve [[K, P], [P', 0]] [w, a] = [d, 0] for the
-    values d at the control points, so f(p) is linear in d, by these weights.
+    The spline is linear in the displacements, so these are the splines of displacements that are
+    1 at one control point and 0 at the others.
     """
+    from scipy.interpolate import RBFInterpolator  # a quarter of a second that other warps save
+
     control = _control_points(points).reshape(-1, 2)
     x, y = axis_positions(width, align_corners), axis_positions(height, align_corners)
     pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    count = len(control)
-    system = np.zeros((count + 3, count + 3))
-    system[:count] = _spline_basis(control, control)
-    system[count:, :count] = system[:count, count:].T
-    system[:count, :count] += smoothing * np.eye(count)
-    solved = np.linalg.solve(system, np.eye(count + 3, count))
-    weights = (_spline_basis(pixels, control) @ solved).reshape(height, width, points, points)
-    weights.flags.writeable = False  # the cache gives it to everyone
+    spline = RBFInterpolator(
+        control, np.eye(len(control)), smoothing=smoothing, kernel="thin_plate_spline", degree=1
+    )
+    weights = spline(pixels).reshape(height, width, points, points)
+    weights.flags.writeable = False  # the cached array is shared
     return weights
-
-
-def _spline_basis(positions: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """U of the distances to the control points, and the affine terms: ``[N, count + 3]``."""
-    squared = np.square(positions[:, None] - control).sum(-1)
-    kernel = squared * np.log(np.where(squared > 0, squared, 1)) / 2
-    return np.concatenate([kernel, np.ones((len(positions), 1)), positions], axis=1)

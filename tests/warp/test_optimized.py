@@ -1,4 +1,4 @@
-"""What only XLA's optimisations could break: they are off in the other tests, and on here."""
+"""What only XLA's optimizations could break: they are off in the other tests, and on here."""
 
 import os
 import subprocess
@@ -59,10 +59,10 @@ for rank, modes in ((2, ("nearest", "bilinear", "bicubic")), (3, ("nearest", "bi
 
 def test_the_fence_that_positions_stand_behind_outlives_the_compiler():
     """A compiler that sees through its condition would round positions twice, here and there."""
-    run_optimised(FENCES)
+    run_optimized(FENCES)
 
 
-def run_optimised(program: str, **environment: str) -> None:
+def run_optimized(program: str, **environment: str) -> None:
     usual = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     run = subprocess.run(
         [sys.executable, "-c", program], env=usual | environment, capture_output=True, text=True
@@ -71,6 +71,6 @@ def run_optimised(program: str, **environment: str) -> None:
 
 
 @pytest.mark.parametrize("native", ["0", "1"])
-def test_positions_round_alike_wherever_they_are_used(native):
+def test_positions_round_the_same_way_in_all_their_uses(native):
     """An index and its weight from a position rounded once each are a whole pixel off."""
-    run_optimised(PROGRAM, STN_JAX_NATIVE=native)
+    run_optimized(PROGRAM, STN_JAX_NATIVE=native)

@@ -1,0 +1,108 @@
+"""Convolution and pooling by the native CPU kernels; ``docs/native.md`` says how they work.
+
+The kernels know one kind of operand, float32 without padding: padding is added before the call, and
+cut off a gradient after it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stn_jax.warp import jax_rules, native
+
+# As in the primitive, whose numbers the kernels know.
+_INPUT, _KERNEL, _OUTPUT = range(3)
+_TYPES = ("float32", "bfloat16", "float16")
+
+
+def is_usable(ctx: Any, *, required: bool, types: Sequence[str] = _TYPES) -> bool:
+    """Whether what is lowered can call the kernels.
+
+    Args:
+      ctx: of the lowering rule.
+      required: whether the caller asked for them; not whether they fit the operands.
+      types: of elements that they take.
+
+    Raises:
+      RuntimeError: they are required, and there are none.
+    """
+    if not required and ctx.module_context.lowering_parameters.for_export:
+        return False  # other machines run it
+    if not native.available():
+        if required:
+            raise RuntimeError(f"there are no native kernels: {native.status()}")
+        return False
+    fixed = all(isinstance(size, int) for aval in ctx.avals_in for size in aval.shape)
+    # A partitioner would have to know that a kernel has no part in the batch.
+    whole = not jax_rules.is_partitioned(ctx.module_context.axis_context)
+    return fixed and whole and str(ctx.avals_in[0].dtype) in types
+
+
+def contraction(
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    wanted: int,
+    mapped: Sequence[tuple[bool, bool, bool]],
+    padding: Sequence[tuple[int, int]],
+    shape: Sequence[int],
+) -> jax.Array:
+    """The one of input, kernel and output that is wanted, from the two others in this order.
+
+    Args:
+      a, b: the operands, each with the leading axes that ``mapped`` says it has.
+      wanted: 0 the input, 1 the kernel, 2 the output.
+      mapped: for each mapped axis, outermost first, whether input, kernel and output have it.
+      padding: values added before and after, of height and of width.
+      shape: of the result.
+    """
+    roles = [role for role in (_INPUT, _KERNEL, _OUTPUT) if role != wanted]
+    # Where the kernel does not have an axis, it is more of the batch.
+    batched = [axis == (True, False, True) for axis in mapped]
+    order = [*np.flatnonzero(np.logical_not(batched)), *np.flatnonzero(batched)]
+    kept = len(mapped) - sum(batched)
+
+    def laid_out(x: jax.Array, role: int) -> jax.Array:
+        """With all axes that are kept, those of the batch folded into it."""
+        own = [i for i in range(len(mapped)) if mapped[i][role]]
+        x = x.astype(jnp.float32)
+        x = x.transpose(*(own.index(i) for i in order if i in own), *range(len(own), x.ndim))
+        x = jnp.expand_dims(x, [k for k, i in enumerate(order[:kept]) if i not in own])
+        if role != _KERNEL:
+            x = x.reshape(*x.shape[:kept], math.prod(x.shape[kept:-3]), *x.shape[-3:])
+        if role == _INPUT:
+            x = jnp.pad(x, [(0, 0)] * (kept + 1) + [*padding, (0, 0)])
+        return x
+
+    operands = [laid_out(x, role) for x, role in zip((a, b), roles, strict=True)]
+    leading = np.broadcast_shapes(*(x.shape[:kept] for x in operands))
+    sizes = [*shape[-4:]]
+    if wanted != _KERNEL:
+        other = operands[roles.index(_OUTPUT if wanted == _INPUT else _INPUT)]
+        sizes[0] = other.shape[kept]
+    if wanted == _INPUT:
+        sizes[1:3] = [size + sum(pads) for size, pads in zip(sizes[1:3], padding, strict=True)]
+    call = jax.ffi.ffi_call(native.CONVOLVE, jax.ShapeDtypeStruct((*leading, *sizes), jnp.float32))
+    out = call(*operands, wanted=np.int64(wanted))
+
+    out = out.sum([k for k, i in enumerate(order[:kept]) if not mapped[i][wanted]])
+    if wanted == _INPUT:
+        (top, _), (left, _) = padding
+        out = out[..., top : top + shape[-3], left : left + shape[-2], :]
+    own = [i for i in order if mapped[i][wanted]]
+    sorted_sizes = dict(zip(sorted(own), shape, strict=False))
+    out = out.reshape(*(sorted_sizes[i] for i in own), *shape[-4:])
+    back = [own.index(i) for i in sorted(own)]
+    return out.transpose(*back, *range(len(own), out.ndim)).astype(a.dtype)
+
+
+def select(
+    x: jax.Array, values: jax.Array, shape: Sequence[int], *, size: int, transposed: bool
+) -> jax.Array:
+    """The values at the maxima of x, or its transpose; see :mod:`stn_jax.models.cpu.pooling`."""
+    call = jax.ffi.ffi_call(native.POOL, jax.ShapeDtypeStruct((*shape,), jnp.float32))
+    return call(x, values, size=np.int64(size), transposed=np.int64(transposed))

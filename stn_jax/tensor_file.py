@@ -1,0 +1,98 @@
+"""Named arrays and JSON metadata in one safetensors file, with a digest that covers both.
+
+The metadata is the JSON text under ``stn_jax`` in the header's ``__metadata__``; its ``sha256`` is
+the digest of the rest of it and of every array.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from stn_jax.files import atomic_write
+
+SUFFIX = ".safetensors"
+_KEY = "stn_jax"
+
+
+class DamagedFileError(ValueError):
+    """A file is not as it was written: says in what way."""
+
+
+def write(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+      path: the file; its folder is made where it does not exist.
+      arrays: by name, of any type that safetensors knows; bfloat16 is one of them.
+      metadata: ready for JSON.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    # safetensors takes an array's memory as it lies there, so that other orders would be mixed up.
+    ordered = {name: np.asarray(x, order="C") for name, x in arrays.items()}
+    text = json.dumps({"sha256": digest(ordered, metadata), **metadata})
+    content = safetensors.numpy.save(ordered, {_KEY: text})
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the metadata of a file that :func:`write` has written.
+
+    Raises:
+      DamagedFileError: it is not as it was written.
+      OSError: it cannot be read.
+    """
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = json.loads((file.metadata() or {})[_KEY])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        expected = metadata.pop("sha256")
+    except safetensors.SafetensorError as error:
+        raise DamagedFileError(_first_line(error)) from error
+    except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"its metadata is not ours: {_first_line(error)}") from error
+    if digest(arrays, metadata) != expected:
+        raise DamagedFileError("it is not as it was written: its SHA-256 differs")
+    return arrays, metadata
+
+
+def leaves_by_name(tree: Any) -> dict[str, Any]:
+    """A tree's leaves, named by their path: "params/head/logits/bias"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """How descriptions of arrays, by name, differ: the first three; empty where they do not."""
+    different = [
+        f"{name} is {found.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    more = f", and {len(different) - 3} more" if len(different) > 3 else ""
+    return ", ".join(different[:3]) + more
+
+
+def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    """The SHA-256 of metadata and arrays, whatever the order of these."""
+    found = hashlib.sha256(json.dumps(metadata).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
