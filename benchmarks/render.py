@@ -21,6 +21,8 @@ Line = dict[str, Any]
 
 TITLES = {
     "warp": "Warps",
+    "operations": "Operations",
+    "augment": "Augmentation",
     "layers": "Layers",
     "step": "Training steps",
     "profile": "Where the time of a training step goes",
@@ -42,6 +44,8 @@ over rounds, with half the distance between the quartiles; (n) is the number of 
 ours" is the fastest rival's time over ours: above 1 we are faster. Losses are shown like wins.
 
     python -m benchmarks.warp        # warps and their gradients: time, error, memory
+    python -m benchmarks.operations  # pixel matrices, boxes, splines, attention
+    python -m benchmarks.augment     # augmentation of a batch, in images a second
     python -m benchmarks.layers      # convolutions and poolings alone
     python -m benchmarks.step        # a training step; --task, --variants, --seeds, --dtype
     python -m benchmarks.profile     # where the time of a training step goes, on a CPU

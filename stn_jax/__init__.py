@@ -1,15 +1,32 @@
 """Spatial transformer networks in JAX and Flax.
 
-Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`. Flax modules:
-:class:`SpatialTransformer`, and the study's networks from :func:`create_model` or, trained, from
-:func:`load_pretrained`. Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms,
-up to thin-plate splines: :mod:`stn_jax.warp.transforms`.
+Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`, and over the same
+sampler the operations of :mod:`stn_jax.warp`: pixel matrices, maps and flows, boxes, splines,
+deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`,
+and the study's networks from :func:`create_model` or, trained, from :func:`load_pretrained`.
+Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
+:mod:`stn_jax.warp.transforms`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from stn_jax.warp import affine_grid, affine_transform, grid_sample
+from stn_jax.warp import (
+    affine_grid,
+    affine_transform,
+    crop_and_resize,
+    flow_warp,
+    grid_sample,
+    map_coordinates,
+    multi_scale_deformable_attention,
+    occlusion_mask,
+    on_uint8,
+    remap,
+    roi_align,
+    spline_filter,
+    warp_affine,
+    warp_perspective,
+)
 
 if TYPE_CHECKING:
     from stn_jax.models import SpatialTransformer, create_model
@@ -22,8 +39,19 @@ __all__ = [
     "affine_grid",
     "affine_transform",
     "create_model",
+    "crop_and_resize",
+    "flow_warp",
     "grid_sample",
     "load_pretrained",
+    "map_coordinates",
+    "multi_scale_deformable_attention",
+    "occlusion_mask",
+    "on_uint8",
+    "remap",
+    "roi_align",
+    "spline_filter",
+    "warp_affine",
+    "warp_perspective",
 ]
 
 

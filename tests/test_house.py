@@ -14,6 +14,7 @@ PACKAGE = ROOT / "stn_jax"
 # What each room may import, at any depth of its code; the file names stand for themselves.
 MAY_IMPORT = {
     "warp": set(),
+    "augment": {"warp"},
     "files": set(),
     "tensor_file": {"files"},
     "progress": set(),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from stn_jax.warp import primitives, validation
+from stn_jax.warp import antialiasing, primitives, validation
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sampling import Sampling
 
@@ -20,7 +20,9 @@ def affine_transform(
     *,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
+    fill: ArrayLike = 0.0,
     align_corners: bool = False,
+    antialias: bool = False,
 ) -> jax.Array:
     """Warps an image by an affine transform: :func:`affine_grid`, then :func:`grid_sample`.
 
@@ -31,8 +33,12 @@ def affine_transform(
       shape: the output's spatial shape; None: the image's.
       mode: "nearest", "bilinear" or "bicubic" (images only).
       padding_mode: "zeros", "border" or "reflection".
+      fill: what lies outside with "zeros"; as in :func:`grid_sample`.
       align_corners: whether -1 and 1 are the centers (True) or the outer edges (False) of the
         corner pixels, in input and output.
+      antialias: whether details too fine for the output are averaged away where the warp shrinks
+        ("bilinear" and "bicubic"; :mod:`stn_jax.warp.antialiasing` says how). Of a pure scaling
+        it makes what ``jax.image.resize(antialias=True)`` does.
 
     Returns:
       The warped image ``[..., *shape, C]`` in the image's type.
@@ -53,7 +59,9 @@ def affine_transform(
     image = validation.image(image, rank)
     shape = image.shape[-1 - rank : -1] if shape is None else shape
     shape = validation.spatial_shape(shape, rank)
-    return _sample(image, theta, Sampling(rank, shape, mode, padding_mode, bool(align_corners)))
+    sampling = Sampling(rank, shape, mode, padding_mode, bool(align_corners))
+    warp = _sample_shrunk if antialias else _sample
+    return warp(image, theta, sampling, fill)
 
 
 def grid_sample(
@@ -62,6 +70,7 @@ def grid_sample(
     *,
     mode: str = "bilinear",
     padding_mode: str = "zeros",
+    fill: ArrayLike = 0.0,
     align_corners: bool = False,
 ) -> jax.Array:
     """Samples an image at the positions of a grid.
@@ -87,6 +96,9 @@ def grid_sample(
       padding_mode: values outside the image: "zeros", "border" (the nearest edge pixel) or
         "reflection" (mirrored at the outer edges or, with ``align_corners=True``, at the centers of
         the edge pixels).
+      fill: what lies outside with "zeros", in place of 0: a number, or one for each channel
+        ``[C]``. Finite, and of the pixels' order of magnitude: it is subtracted before and added
+        after, so pixels are rounded as numbers of its size are.
       align_corners: see the convention.
 
     Returns:
@@ -97,25 +109,43 @@ def grid_sample(
 
     Raises:
       TypeError: image or grid is not floating point.
-      ValueError: the shapes do not match, the image has no pixels, or mode or padding_mode is
-        unknown.
+      ValueError: the shapes do not match, the image has no pixels, mode or padding_mode is
+        unknown, or there is a fill with a padding other than "zeros".
     """
-    grid = validation.floating("grid", grid)
-    rank = grid.shape[-1] if grid.ndim else 0
-    if rank not in (2, 3) or grid.ndim < rank + 1:
-        raise ValueError(
-            f"grid has shape {grid.shape}; expected [..., H_out, W_out, 2] or "
-            "[..., D_out, H_out, W_out, 3]"
-        )
+    grid = validation.positions("grid", grid)
+    rank = grid.shape[-1]
     image = validation.image(image, rank)
-    return _sample(image, grid, Sampling(rank, None, mode, padding_mode, bool(align_corners)))
+    sampling = Sampling(rank, None, mode, padding_mode, bool(align_corners))
+    return _sample(image, grid, sampling, fill)
 
 
-def _sample(image: jax.Array, where: jax.Array, sampling: Sampling) -> jax.Array:
+def _sample_shrunk(
+    image: jax.Array, theta: jax.Array, sampling: Sampling, fill: ArrayLike
+) -> jax.Array:
+    """Samples by a theta without aliasing: from an image that holds no finer details."""
+    _check(sampling)
+    assert sampling.shape is not None
+    of_theta = sampling.lead("where", theta)
+    shape = (*_broadcast(image.shape, sampling.lead("image", image), of_theta), *sampling.shape)
+    if _is_empty(shape) or _is_empty(image.shape):
+        return _sample(image, theta, sampling, fill)
+    outside = validation.fill(fill, image, sampling.padding_mode)
+    smooth, residual = antialiasing.prefilter(image, theta, sampling, outside)
+    # All positions lie within.
+    inner = Sampling(sampling.rank, sampling.shape, "bilinear", "border", False)
+    return _sample(smooth, residual, inner, 0.0).astype(image.dtype)
+
+
+def _check(sampling: Sampling) -> None:
     validation.known("mode", sampling.mode, validation.MODES)
     validation.known("padding_mode", sampling.padding_mode, validation.PADDING_MODES)
     if sampling.mode == "bicubic" and sampling.rank == 3:
         raise ValueError("mode is 'bicubic', which does not support volumes; use 'bilinear'")
+
+
+def _sample(image: jax.Array, where: jax.Array, sampling: Sampling, fill: ArrayLike) -> jax.Array:
+    _check(sampling)
+    outside = validation.fill(fill, image, sampling.padding_mode)
     of_image, of_where = sampling.lead("image", image), sampling.lead("where", where)
     batch = _broadcast(image.shape, of_image, of_where)
     shape = (*batch, *sampling.out_shape(where), image.shape[-1])
@@ -124,11 +154,15 @@ def _sample(image: jax.Array, where: jax.Array, sampling: Sampling) -> jax.Array
         return jnp.zeros(shape, image.dtype)
     compute = validation.wide(image.dtype, where.dtype)
     core = image.ndim - len(of_image), where.ndim - len(of_where)
+    pixels = lead_to(image.astype(compute), len(batch) + core[0])
+    if outside is not None:
+        outside = lead_to(outside.astype(compute), pixels.ndim)
+        pixels = pixels - outside
     found = primitives.sample(
-        lead_to(image.astype(compute), len(batch) + core[0]),
-        lead_to(where.astype(compute), len(batch) + core[1]),
-        sampling,
+        pixels, lead_to(where.astype(compute), len(batch) + core[1]), sampling
     )
+    if outside is not None:
+        found = found + outside
     return found.astype(image.dtype)
 
 

@@ -82,6 +82,42 @@ def image(value: ArrayLike, rank: int) -> jax.Array:
     return array
 
 
+def positions(name: str, value: ArrayLike) -> jax.Array:
+    """Positions ``[..., H, W, 2]`` or ``[..., D, H, W, 3]`` (grids, maps, flows)."""
+    array = floating(name, value)
+    rank = array.shape[-1] if array.ndim else 0
+    if rank not in (2, 3) or array.ndim < rank + 1:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected [..., H_out, W_out, 2] or "
+            "[..., D_out, H_out, W_out, 3]"
+        )
+    return array
+
+
+def fill(value: ArrayLike, image: jax.Array, padding_mode: str) -> jax.Array | None:
+    """What lies outside of an image: an array ``[]`` or ``[C]``; None for the 0 that needs none."""
+    number = isinstance(value, (int, float, np.ndarray, np.generic))
+    if number and not np.any(value):
+        return None
+    if padding_mode != "zeros":
+        raise ValueError(
+            f"padding_mode is {padding_mode!r}, and fill {value}; a fill takes the place of 'zeros'"
+        )
+    (array,) = numbers(value)
+    channels = image.shape[-1]
+    if array.ndim > 1 or array.shape not in ((), (channels,)):
+        raise ValueError(
+            f"fill has shape {array.shape}; expected a number, or one for each of the image's "
+            f"{channels} channels"
+        )
+    if number and not np.all(np.isfinite(value)):
+        raise ValueError(
+            f"fill is {value}; expected finite numbers (to mark what is outside, warp an image of "
+            "ones too)"
+        )
+    return array
+
+
 def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
     """Checks an output's spatial shape; a tuple of ints or symbolic sizes."""
     names = "(D, H, W)" if rank == 3 else "(H, W)"
@@ -106,7 +142,8 @@ def is_symbolic(size: Any) -> bool:
     return jax.export.is_symbolic_dim(size)
 
 
-def known(name: str, value: str, values: Sequence[str]) -> None:
-    """Raises ValueError if an option is not one of the allowed values."""
+def known(name: str, value: str, values: Sequence[str]) -> str:
+    """Returns an option; raises ValueError if it is not one of the allowed values."""
     if value not in values:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(values)}")
+    return value

@@ -48,16 +48,9 @@ class Projective(Transform):
         self, theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
     ) -> jax.Array:
         """The grid ``[..., H, W, 2]`` of thetas ``[..., 3, 3]``."""
-        theta = validation.wide_floating("theta", theta, [(3, 3)])
-        uv = affine_grid(theta[..., :2, :], shape, align_corners=align_corners)
-        base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
-        base = lead_to(base, uv.ndim)
-        x, y = base[..., :1], base[..., 1:]
-        # Not a matrix product, see stn_jax.warp.products.
-        a, b, c = (theta[..., 2, k, None, None, None] for k in range(3))
-        w = a * x + b * y + c
+        uv, w, scale = homogeneous_grid(theta, shape, align_corners=align_corners)
         # Written so that NaN compares as not behind, and stays NaN.
-        behind = w <= self.HORIZON * (jnp.abs(a) + jnp.abs(b) + jnp.abs(c))
+        behind = w <= self.HORIZON * scale
         # The inner where avoids a division by 0, which would make the gradient NaN.
         return jnp.where(behind, self.NOWHERE, uv / jnp.where(behind, 1, w))
 
@@ -77,3 +70,22 @@ class Projective(Transform):
         # The quotient rule, at (x, y) = 0.
         slope = (theta[..., :2, :2] - position * theta[..., 2:, :2]) / w
         return jnp.concatenate([slope, position], axis=-1)
+
+
+def homogeneous_grid(
+    theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Homogeneous positions of thetas ``[..., 3, 3]``, before the division.
+
+    Returns:
+      (u, v) ``[..., H, W, 2]``, w ``[..., H, W, 1]``, and the size ``[..., 1, 1, 1]`` of the terms
+      that w is a sum of, by which its rounding error can be told.
+    """
+    theta = validation.wide_floating("theta", theta, [(3, 3)])
+    uv = affine_grid(theta[..., :2, :], shape, align_corners=align_corners)
+    base = affine_grid(affine.identity(dtype=theta.dtype), shape, align_corners=align_corners)
+    base = lead_to(base, uv.ndim)
+    x, y = base[..., :1], base[..., 1:]
+    # Not a matrix product, see stn_jax.warp.products.
+    a, b, c = (theta[..., 2, k, None, None, None] for k in range(3))
+    return uv, a * x + b * y + c, jnp.abs(a) + jnp.abs(b) + jnp.abs(c)

@@ -1,0 +1,123 @@
+"""Augmentation by cutting out."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from stn_jax.augment.targets import Targets, checked, cut_boxes, move, sampling_options
+from stn_jax.warp import validation
+from stn_jax.warp.boxes import crop_and_resize
+from stn_jax.warp.products import lead_to
+
+
+def random_crop(
+    key: jax.Array, targets: Targets, shape: Sequence[int], *, num_spatial_dims: int = 2
+) -> tuple[Targets, jax.Array]:
+    """Cuts a part of a given size out of each example, at whole pixels, so without sampling.
+
+    Args:
+      key: of the random draws.
+      targets: a :class:`Targets`.
+      shape: the part's spatial shape, not larger than the image's.
+      num_spatial_dims: 2 for images, 3 for volumes.
+
+    Returns:
+      The parts, boxes cut at their edges, and where each part begins: ``[..., 2]`` (3) of (x, y)
+      (z), whole pixels.
+
+    Raises:
+      TypeError, ValueError: targets do not fit, or shape is larger than the image's.
+    """
+    targets, lead = checked(targets, num_spatial_dims)
+    rank = num_spatial_dims
+    shape = validation.spatial_shape(shape, rank)
+    sizes = targets.image.shape[-1 - rank : -1]
+    room = [size - part for size, part in zip(sizes, shape, strict=True)]
+    if min(room) < 0:
+        raise ValueError(f"shape is {shape}; expected at most the image's, {sizes}")
+    ends = jnp.broadcast_to(jnp.array(room[::-1]) + 1, (*lead, rank))
+    start = jax.random.randint(key, (*lead, rank), 0, ends)
+    count = math.prod(lead)
+
+    def cut(x: jax.Array, rest: int) -> jax.Array:
+        """``[..., *S]`` with ``rest`` axes behind."""
+        flat = x.reshape(count, *x.shape[len(lead) :])
+        own = x.shape[x.ndim - rest :]
+
+        def one(x: jax.Array, start: jax.Array) -> jax.Array:
+            begin = [*start[::-1], *(jnp.zeros((), start.dtype) for _ in own)]
+            return lax.dynamic_slice(x, begin, (*shape, *own))
+
+        return jax.vmap(one)(flat, start.reshape(count, rank)).reshape(*lead, *shape, *own)
+
+    image, mask, boxes, keypoints = targets
+    image = cut(image, 1)
+    mask = None if mask is None else cut(mask, 0)
+    moved = start[..., None, :]
+    if boxes is not None:
+        offset = moved.astype(boxes.dtype)
+        boxes = cut_boxes(boxes - jnp.concatenate([offset, offset], -1), shape)
+    if keypoints is not None:
+        keypoints = keypoints - moved.astype(keypoints.dtype)
+    return Targets(image, mask, boxes, keypoints), start
+
+
+def random_resized_crop(
+    key: jax.Array,
+    targets: Targets,
+    shape: Sequence[int],
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    mode: str = "bilinear",
+    antialias: bool = True,
+) -> tuple[Targets, jax.Array]:
+    """Cuts a part of any size out of each image and resizes it: the crop of Inception.
+
+    Args:
+      key: of the random draws.
+      targets: a :class:`Targets` of images.
+      shape: the result's ``(H, W)``.
+      scale: range of the part's area over the image's, drawn uniformly.
+      ratio: range of its width over its height, drawn on a logarithmic axis. A part that would be
+        wider or higher than the image is cut to it.
+      mode, antialias: as in :func:`stn_jax.crop_and_resize`.
+
+    Returns:
+      The resized parts, and each part's box ``[..., 4]`` in the image.
+
+    Raises:
+      TypeError, ValueError: targets or ranges do not fit.
+    """
+    targets, lead = checked(targets, 2)
+    shape = validation.spatial_shape(shape, 2)
+    if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
+        raise ValueError(
+            f"scale is {scale} and ratio {ratio}; expected ranges above 0, scale at most 1"
+        )
+    keys = jax.random.split(key, 3)
+    limit = jnp.array(targets.image.shape[-2:-4:-1], jnp.float32)
+    area = jax.random.uniform(keys[0], lead, jnp.float32, *scale) * limit.prod()
+    shown = jnp.log(jnp.array(ratio, jnp.float32))
+    aspect = jnp.exp(jax.random.uniform(keys[1], lead, jnp.float32, *shown))
+    size = jnp.stack([jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)], -1)
+    limit = lead_to(limit, size.ndim)
+    size = jnp.minimum(size, limit)
+    low = jax.random.uniform(keys[2], (*lead, 2)) * (limit - size)
+    box = jnp.concatenate([low, low + size], -1)
+    out = jnp.array(shape[::-1], jnp.float32)
+
+    def sample(image: jax.Array, nearest: bool) -> jax.Array:
+        options = sampling_options(nearest, mode, "border", 0.0)
+        smooth = antialias and not nearest
+        found = crop_and_resize(image, box[..., None, :], shape, antialias=smooth, **options)
+        return found.squeeze(-4)
+
+    def forward(points: jax.Array) -> jax.Array:
+        part = (points + 0.5 - low[..., None, :]) / size[..., None, :]
+        return part * lead_to(out, part.ndim) - 0.5
+
+    return move(targets, shape, sample, forward), box

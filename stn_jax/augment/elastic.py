@@ -1,0 +1,176 @@
+"""Augmentation by displacement fields: elastic deformation, thin-plate splines."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from stn_jax.augment.targets import Targets, checked, move, sampling_options
+from stn_jax.warp import validation
+from stn_jax.warp.grid import normalized_to_pixel
+from stn_jax.warp.products import lead_to
+from stn_jax.warp.remapping import flow_warp, remap
+from stn_jax.warp.transforms.thin_plate import ThinPlateSpline
+
+# Of the search for where a point comes to lie: it halves the error at least where a field does not
+# fold and changes by less than half a pixel per pixel.
+_STEPS = 20
+
+
+def random_elastic(
+    key: jax.Array,
+    targets: Targets,
+    *,
+    magnitude: float = 2.0,
+    smoothness: float = 8.0,
+    num_spatial_dims: int = 2,
+    mode: str = "bilinear",
+    padding_mode: str = "border",
+    fill: ArrayLike = 0.0,
+    mask_fill: ArrayLike = 0,
+) -> tuple[Targets, jax.Array]:
+    """Displaces each pixel by a smooth random field.
+
+    Args:
+      key: of the random draws.
+      targets: a :class:`Targets`.
+      magnitude: the displacements' standard deviation along each axis, in pixels. Above about a
+        third of the smoothness the field folds, and places are no longer found again.
+      smoothness: the standard deviation of the Gaussian that smooths the field, in pixels.
+      num_spatial_dims: 2 for images, 3 for volumes.
+      mode, padding_mode, fill: for the image, as in :func:`stn_jax.grid_sample`.
+      mask_fill: what a mask holds outside with "zeros".
+
+    Returns:
+      The augmented targets (boxes and keypoints as :func:`apply_displacement` has them), and each
+      example's displacements ``[..., H, W, 2]`` (``[..., D, H, W, 3]``).
+
+    Raises:
+      TypeError, ValueError: targets do not fit, or a number is negative.
+
+    References:
+      Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
+      document analysis", ICDAR 2003.
+    """
+    targets, lead = checked(targets, num_spatial_dims)
+    rank = num_spatial_dims
+    if not (magnitude >= 0 and smoothness > 0):
+        raise ValueError(
+            f"magnitude is {magnitude} and smoothness {smoothness}; expected at least 0, and more"
+        )
+    sizes = targets.image.shape[-1 - rank : -1]
+    field = jax.random.normal(key, (*lead, *sizes, rank))
+    for axis, size in enumerate(sizes):
+        smoother = jnp.asarray(_smoother(size, smoothness), field.dtype)
+        moved = jnp.moveaxis(field, axis - 1 - rank, -2)
+        moved = jnp.matmul(lead_to(smoother, moved.ndim), moved, precision=lax.Precision.HIGHEST)
+        field = jnp.moveaxis(moved, -2, axis - 1 - rank)
+    field = magnitude * field
+    found = apply_displacement(
+        targets, field, mode=mode, padding_mode=padding_mode, fill=fill, mask_fill=mask_fill
+    )
+    return found, field
+
+
+def _smoother(size: int, sigma: float) -> np.ndarray:
+    """A Gaussian filter as a matrix; white noise of variance 1 keeps that, at the edges too."""
+    index = np.arange(size)
+    weights = np.exp(-0.5 * ((index[:, None] - index) / sigma) ** 2)
+    return weights / np.sqrt(np.square(weights).sum(1, keepdims=True))
+
+
+def random_thin_plate(
+    key: jax.Array,
+    targets: Targets,
+    *,
+    points: int = 4,
+    magnitude: float = 0.1,
+    mode: str = "bilinear",
+    padding_mode: str = "border",
+    fill: ArrayLike = 0.0,
+    mask_fill: ArrayLike = 0,
+) -> tuple[Targets, jax.Array]:
+    """Bends each image by a thin-plate spline through displaced control points.
+
+    Args:
+      key: of the random draws.
+      targets: a :class:`Targets` of images.
+      points: of the grid of control points, along each axis.
+      magnitude: each control point moves uniformly by up to this part of half the image, along x
+        and y. Above about half of the control points' distance, 2 / (points - 1), splines fold.
+      mode, padding_mode, fill, mask_fill: as in :func:`random_elastic`.
+
+    Returns:
+      The augmented targets (boxes and keypoints as :func:`apply_displacement` has them), and each
+      example's parameters ``[..., 2 * points**2]`` of
+      :class:`stn_jax.warp.transforms.ThinPlateSpline`.
+
+    Raises:
+      TypeError, ValueError: targets do not fit, or points or magnitude is out of its range.
+    """
+    targets, lead = checked(targets, 2)
+    if not 0 <= magnitude < math.inf:
+        raise ValueError(f"magnitude is {magnitude}; expected 0 or more")
+    spline = ThinPlateSpline(points)
+    params = jax.random.uniform(key, (*lead, spline.size), jnp.float32, -magnitude, magnitude)
+    height, width = targets.image.shape[-3:-1]
+    grid = spline.grid(params, (height, width))
+    own = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), -1).astype(grid.dtype)
+    x, y = (normalized_to_pixel(grid[..., k], n) for k, n in enumerate((width, height)))
+    field = jnp.stack([x, y], -1) - lead_to(own, grid.ndim)
+    found = apply_displacement(
+        targets, field, mode=mode, padding_mode=padding_mode, fill=fill, mask_fill=mask_fill
+    )
+    return found, params
+
+
+def apply_displacement(
+    targets: Targets,
+    field: ArrayLike,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "border",
+    fill: ArrayLike = 0.0,
+    mask_fill: ArrayLike = 0,
+) -> Targets:
+    """Warps targets by displacement fields of one's own.
+
+    Args:
+      targets: a :class:`Targets`.
+      field: ``[..., H, W, 2]`` or ``[..., D, H, W, 3]`` in pixels, one for each example: the result
+        at p is the image at p + field(p), as :func:`stn_jax.flow_warp` has it.
+      mode, padding_mode, fill: for the image.
+      mask_fill: what a mask holds outside with "zeros".
+
+    Returns:
+      The warped targets. Keypoints are where the field leads back to where they were, found by
+      fixed-point iteration; a box is the one around nine points of each of its edges.
+
+    Raises:
+      TypeError, ValueError: something does not fit.
+    """
+    field = validation.positions("field", field)
+    rank = field.shape[-1]
+    targets, _ = checked(targets, rank)
+    sizes = targets.image.shape[-1 - rank : -1]
+    if field.shape[-1 - rank : -1] != sizes:
+        raise ValueError(f"field has shape {field.shape}; expected [..., {sizes}, {rank}]")
+
+    def sample(image: jax.Array, nearest: bool) -> jax.Array:
+        return flow_warp(image, field, **sampling_options(nearest, mode, padding_mode, fill))
+
+    def forward(points: jax.Array) -> jax.Array:
+        points = points.astype(validation.wide(points.dtype))
+        between = tuple(range(-rank, -1))  # [..., K, r] -> [..., 1, K, r], as a map of positions
+
+        def step(_: int, found: jax.Array) -> jax.Array:
+            where = jnp.expand_dims(found, between)
+            moved = remap(field, where, padding_mode="border").astype(found.dtype)
+            return points - moved.squeeze(between)
+
+        return lax.fori_loop(0, _STEPS, step, points)
+
+    return move(targets, sizes, sample, forward, mask_fill=mask_fill, points_per_edge=9)

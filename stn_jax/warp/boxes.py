@@ -1,0 +1,230 @@
+"""Parts of images by boxes.
+
+Convention
+    A box is (x0, y0, x1, y1), in pixels: the positions of its *edges*, with 0 the left (upper)
+    edge of the first pixel and W (H) the right (lower) edge of the last, so that (0, 0, W, H) is
+    the whole image and (2, 1, 5, 3) are columns 2 to 4 and rows 1 and 2. Volumes: (x0, y0, z0, x1,
+    y1, z1).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from stn_jax.warp import antialiasing, validation
+from stn_jax.warp.products import lead_to
+from stn_jax.warp.sample import affine_transform
+
+
+def crop_and_resize(
+    image: ArrayLike,
+    boxes: ArrayLike,
+    shape: Sequence[int],
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    fill: ArrayLike = 0.0,
+    antialias: bool = False,
+) -> jax.Array:
+    """Cuts boxes out of an image and resizes them.
+
+    Args:
+      image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
+      boxes: ``[..., K, 4]``, or ``[..., K, 6]`` for volumes, as the module's convention has them,
+        floating point. Boxes may reach over the image's edge; one with x1 < x0 mirrors. Leading
+        axes (without K) broadcast against the image's.
+      shape: the spatial shape of each result.
+      mode: "nearest", "bilinear" or "bicubic" (images only).
+      padding_mode, fill: what lies outside of the *image*, as in :func:`stn_jax.grid_sample`.
+      antialias: whether details too fine for the result are averaged away where a box shrinks. The
+        whole image then becomes what ``jax.image.resize(antialias=True)`` makes of it.
+        :mod:`stn_jax.warp.antialiasing` says how; a NaN spreads along its row and column.
+
+    Returns:
+      ``[..., K, *shape, C]`` in the image's type.
+
+    Raises:
+      TypeError: image or boxes are not floating point.
+      ValueError: shapes do not fit, or an option is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import stn_jax
+      >>> image = jnp.arange(16.0).reshape(4, 4, 1)
+      >>> boxes = jnp.array([[1.0, 1, 3, 3]])
+      >>> stn_jax.crop_and_resize(image, boxes, (2, 2))[0, ..., 0].tolist()
+      [[5.0, 6.0], [9.0, 10.0]]
+    """
+    boxes, rank = _boxes(boxes)
+    image = validation.image(image, rank)
+    shape = validation.spatial_shape(shape, rank)
+    low, high = boxes[..., :rank], boxes[..., rank:]
+    # With an axis for the boxes; several images stay several.
+    image = jnp.expand_dims(image, -2 - rank)
+    sizes = image.shape[-1 - rank : -1]
+    if antialias and not any(n == 0 for n in (*boxes.shape, *shape, *image.shape)):
+        steps = [(high[..., k] - low[..., k]) / shape[rank - 1 - k] for k in reversed(range(rank))]
+        starts = [low[..., k] for k in reversed(range(rank))]
+        return antialiasing.resample(
+            image,
+            [a + (step - 1) / 2 for a, step in zip(starts, steps, strict=True)],
+            steps,
+            [jnp.abs(step) for step in steps],
+            shape,
+            mode=mode,
+            padding_mode=validation.known("padding_mode", padding_mode, validation.PADDING_MODES),
+            outside=validation.fill(fill, image, padding_mode),
+        ).astype(image.dtype)
+    scale, shift = [], []
+    for k in range(rank):
+        size = max(sizes[rank - 1 - k], 1)
+        scale.append((high[..., k] - low[..., k]) / size)
+        shift.append((high[..., k] + low[..., k]) / size - 1)
+    rows = [
+        jnp.stack(
+            [*(scale[k] if j == k else jnp.zeros_like(scale[k]) for j in range(rank)), shift[k]], -1
+        )
+        for k in range(rank)
+    ]
+    return affine_transform(
+        image, jnp.stack(rows, -2), shape, mode=mode, padding_mode=padding_mode, fill=fill
+    )
+
+
+def roi_align(
+    image: ArrayLike,
+    boxes: ArrayLike,
+    shape: Sequence[int],
+    *,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = True,
+) -> jax.Array:
+    """Averages a feature map over the bins of regions of interest.
+
+    The counterpart of ``torchvision.ops.roi_align``. Every box is divided into ``shape`` bins, and
+    each becomes the average of bilinear samples at a grid of points in it. Differentiable in the
+    boxes too, where torchvision is not.
+
+    Convention
+        Boxes are (x0, y0, x1, y1) in the pixels of the picture that the map belongs to;
+        ``spatial_scale`` takes them to the map's. Up to one pixel beyond the map, points see its
+        edge, further out 0. With ``aligned=True`` boxes are edges, as the module's convention has
+        them. With ``aligned=False`` (Detectron's first rule) they are half a pixel further to the
+        right and below, and at least one pixel large.
+
+    Args:
+      image: ``[..., H, W, C]``, floating point.
+      boxes: ``[..., K, 4]``, floating point; leading axes (without K) broadcast against the
+        image's. torchvision's batch index has no counterpart: each image has its boxes.
+      shape: bins of each box, ``(H_out, W_out)``.
+      spatial_scale: see the convention.
+      sampling_ratio: points of a bin along each axis. -1: one for each pixel that the bin covers,
+        rounded up; the number then differs from box to box, and each box costs products with the
+        whole map, so for many boxes a fixed number (as 2) is much faster.
+      aligned: see the convention.
+
+    Returns:
+      ``[..., K, *shape, C]`` in the image's type.
+
+    Raises:
+      TypeError: image or boxes are not floating point.
+      ValueError: shapes do not fit, or sampling_ratio is neither -1 nor positive.
+
+    References:
+      He, Gkioxari, Dollar, Girshick, "Mask R-CNN", ICCV 2017, Section 3.
+    """
+    boxes, rank = _boxes(boxes, ranks=(2,))
+    image = validation.image(image, rank)
+    height, width = validation.spatial_shape(shape, rank)
+    if sampling_ratio != -1 and sampling_ratio < 1:
+        raise ValueError(f"sampling_ratio is {sampling_ratio}; expected -1 or a positive int")
+    boxes = boxes * spatial_scale
+    if not aligned:
+        low = boxes[..., :2] + 0.5
+        boxes = jnp.concatenate([low, low + jnp.maximum(boxes[..., 2:] - boxes[..., :2], 1)], -1)
+    if sampling_ratio == -1:
+        return _adaptive_roi_align(image, boxes, (height, width))
+    fine = (height * sampling_ratio, width * sampling_ratio)
+    samples = crop_and_resize(image, boxes, fine, padding_mode="border")
+    inside = [
+        _near(_points(boxes[..., k], boxes[..., k + 2], fine[1 - k]), image.shape[-2 - k])
+        for k in range(2)
+    ]
+    both = (inside[1][..., :, None] & inside[0][..., None, :])[..., None]
+    samples = jnp.where(lead_to(both, samples.ndim), samples, 0)
+    lead, channels = samples.shape[:-3], samples.shape[-1]
+    # One axis after the other: a reshape of both at once loses the layout over a mesh.
+    rows = samples.reshape(*lead, height, sampling_ratio, fine[1], channels).mean(-3)
+    return rows.reshape(*lead, height, width, sampling_ratio, channels).mean(-2)
+
+
+def _adaptive_roi_align(image: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """With as many points as a bin has pixels: averages of points are sums over rows and columns.
+
+    Products sum in float32 or wider; they take what lies outside of a box with weight 0.
+    """
+    weights = [
+        _bin_weights(boxes[..., k], boxes[..., k + 2], shape[1 - k], image.shape[-2 - k])
+        for k in range(2)
+    ]
+    dtype = validation.wide(image.dtype, boxes.dtype)
+    lead = jnp.broadcast_shapes(image.shape[:-3], boxes.shape[:-2])
+    pixels = lead_to(image, len(lead) + 3)[..., None, :, :, :].astype(dtype)
+    columns, rows = (lead_to(w, len(lead) + 3).astype(dtype) for w in weights)
+    # Rows first: [..., K, h, W * C], then columns.
+    tall = jnp.einsum("...hi,...ijc->...hjc", rows, pixels, precision=lax.Precision.HIGHEST)
+    found = jnp.einsum("...wj,...hjc->...hwc", columns, tall, precision=lax.Precision.HIGHEST)
+    return found.astype(image.dtype)
+
+
+def _bin_weights(low: jax.Array, high: jax.Array, bins: int, size: int) -> jax.Array:
+    """How much each pixel of an axis counts in each bin: ``[..., K, bins, size]``.
+
+    A bin of width b has n = ceil(b) points, b / n apart. That is more than half a pixel where there
+    are two or more, so at most four of them are less than one pixel from any pixel; they are
+    found by their number, whatever n is.
+    """
+    step = ((high - low) / bins)[..., None, None]
+    count = jnp.maximum(jnp.ceil(lax.stop_gradient(step)), 0)
+    apart = step / jnp.maximum(count, 1)
+    start = (low - 0.5)[..., None, None] + step * lead_to(
+        jnp.arange(bins, dtype=low.dtype)[:, None], step.ndim
+    )
+    pixel = lead_to(jnp.arange(size, dtype=low.dtype), step.ndim)
+    # A lone point is number 0, however small its bin.
+    several = jnp.where(count > 1, lax.stop_gradient(apart), 1)
+    first = jnp.floor((pixel - 1 - lax.stop_gradient(start)) / several - 0.5)
+    first = jnp.where(count > 1, first, 0)
+    total = jnp.zeros(jnp.broadcast_shapes(start.shape, pixel.shape), low.dtype)
+    for k in range(6):  # four, and one at either end for rounding
+        number = first + k
+        point = start + (number + 0.5) * apart
+        counts = (number >= 0) & (number < count) & _near(point, size)
+        at = lax.clamp(jnp.zeros((), low.dtype), point, jnp.asarray(size - 1, low.dtype))
+        total = total + jnp.where(counts, jnp.maximum(1 - jnp.abs(at - pixel), 0), 0)
+    # A box that is no number has a weight that is none.
+    return total / jnp.maximum(count, 1) + 0 * step
+
+
+def _points(low: jax.Array, high: jax.Array, count: int) -> jax.Array:
+    """The middles of ``count`` equal parts of ``[low, high]``, from the first pixel's center."""
+    part = (jnp.arange(count, dtype=low.dtype) + 0.5) / max(count, 1)
+    part = lead_to(part, low.ndim + 1)
+    return (low - 0.5)[..., None] + (high - low)[..., None] * part
+
+
+def _near(point: jax.Array, size: int) -> jax.Array:
+    """Whether a point lies within a pixel of the map; a NaN does, and stays one."""
+    return ~((point < -1) | (point > size))
+
+
+def _boxes(boxes: ArrayLike, ranks: Sequence[int] = (2, 3)) -> tuple[jax.Array, int]:
+    array = validation.floating("boxes", boxes)
+    if array.ndim < 2 or array.shape[-1] not in [2 * rank for rank in ranks]:
+        expected = " or ".join(f"[..., K, {2 * rank}]" for rank in ranks)
+        raise ValueError(f"boxes has shape {array.shape}; expected {expected}")
+    return array.astype(validation.wide(array.dtype)), array.shape[-1] // 2
