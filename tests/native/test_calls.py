@@ -68,8 +68,8 @@ def test_gradients_that_do_not_fit_are_refused():
     flags = {"image_gradient": np.int64(0), "where_gradient": np.int64(1)}
     with pytest.raises(Exception, match="a gradient's shape is not its argument's"):
         jax.block_until_ready(wrong(image, theta, cotangent, **attributes(**OPTIONS), **flags))
+    flags = {"image_gradient": np.int64(1), "where_gradient": np.int64(1)}
     with pytest.raises(Exception, match="results and gradients asked for do not fit"):
-        flags = {"image_gradient": np.int64(1), "where_gradient": np.int64(1)}
         jax.block_until_ready(wrong(image, theta, cotangent, **attributes(**OPTIONS), **flags))
 
 

@@ -46,8 +46,8 @@ with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
     for size in (5, 6):
         image = np.ones((size, 5, 3), np.float32)
-        warp = jax.jit(jax.value_and_grad(lambda x: stn_jax.affine_transform(x, np.eye(2, 3)).sum()))
-        value, gradient = warp(image)
+        warp = lambda x: stn_jax.affine_transform(x, np.eye(2, 3)).sum()
+        value, gradient = jax.jit(jax.value_and_grad(warp))(image)
         assert abs(value - image.size) < 1e-3, value
         np.testing.assert_allclose(gradient, image, atol=1e-5)
 print(len([w for w in warned if w.category is RuntimeWarning and "left out" in str(w.message)]))

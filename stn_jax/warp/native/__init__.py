@@ -129,7 +129,8 @@ def _is_truncated(path: pathlib.Path) -> bool:
         head = file.read(64)
     if len(head) < 64 or head[:5] != b"\x7fELF\x02":
         return False  # the loader says what it is
-    (table,), (size, count) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
+    (table,) = struct.unpack_from("<Q", head, 40)
+    size, count = struct.unpack_from("<HH", head, 58)
     return path.stat().st_size < table + size * count
 
 
