@@ -2,9 +2,10 @@
 
 Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`, and over the same
 sampler the operations of :mod:`stn_jax.warp`: pixel matrices, maps and flows, boxes, splines,
-deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`,
-and the study's networks from :func:`create_model` or, trained, from :func:`load_pretrained`.
-Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
+deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`
+(for NNX: :class:`stn_jax.nnx.SpatialTransformer`), and the study's networks from
+:func:`create_model` or, trained, from :func:`load_pretrained`. Matrices to warp by:
+:mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
 :mod:`stn_jax.warp.transforms`.
 """
 
@@ -61,6 +62,8 @@ def __getattr__(name: str) -> Any:
         from stn_jax import models
 
         return getattr(models, name)
+    if name == "nnx":
+        return importlib.import_module("stn_jax.nnx")
     if name in ("pretrained", "load_pretrained"):
         pretrained = importlib.import_module("stn_jax.pretrained")
         return pretrained if name == "pretrained" else pretrained.load_pretrained

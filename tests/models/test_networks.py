@@ -399,6 +399,26 @@ class TestSpatialTransformer:
         warped = module.apply({}, volumes, theta, method="warp")
         chex.assert_trees_all_close(warped, volumes, atol=1e-5)
 
+    def test_one_image_is_aligned_as_in_a_batch(self):
+        localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
+        module = SpatialTransformer(localization, iterations=2, downsample=2)
+        image = jax.random.normal(jax.random.key(0), (12, 10, 2))
+        variables = module.init(jax.random.key(1), image)
+        variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
+        found = module.apply(variables, image, return_theta=True)
+        batch = module.apply(variables, image[None], return_theta=True)
+        chex.assert_trees_all_close(found, jax.tree.map(lambda x: x[0], batch), atol=1e-6)
+        chex.assert_shape(found, [(6, 5, 2), (2, 3)])
+
+    def test_the_last_layer_has_the_type_asked_for(self):
+        module = SpatialTransformer(self.localization, param_dtype=jnp.bfloat16)
+        images = jnp.ones((1, 12, 12, 2), jnp.bfloat16)
+        (_, theta), variables = module.init_with_output(
+            jax.random.key(1), images, return_theta=True
+        )
+        assert theta.dtype == jnp.float32
+        assert variables["params"]["theta"]["kernel"].dtype == jnp.bfloat16
+
     def test_predict_supports_a_single_iteration(self):
         with pytest.raises(ValueError, match="iterations is 2; predict expects 1"):
             SpatialTransformer(self.localization, iterations=2).init(
@@ -413,8 +433,8 @@ class TestSpatialTransformer:
                 SpatialTransformer(self.localization, crop_fraction=fraction).init(
                     jax.random.key(1), jnp.ones((1, 12, 12, 2))
                 )
-        with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
-            SpatialTransformer(self.localization).init(jax.random.key(1), jnp.ones((12, 12, 2)))
+        with pytest.raises(ValueError, match=r"shape \(12, 12\); expected \[B, H, W, C\]"):
+            SpatialTransformer(self.localization).init(jax.random.key(1), jnp.ones((12, 12)))
         with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
             SpatialTransformer(self.localization, iterations=0).init(
                 jax.random.key(1), jnp.ones((1, 12, 12, 2))
