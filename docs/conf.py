@@ -65,6 +65,13 @@ def keep_names_together(app, what, name, obj, options, lines):
             lines[i] = line.replace(names[2], names[2].replace(", ", ","), 1)
 
 
+def hide_module_fields(app, what, name, obj, options, signature, return_annotation):
+    """Leaves out the fields that every Linen module has."""
+    shown = re.sub(r", parent=(<.*?>|None), name=None", "", signature) if signature else signature
+    return shown, return_annotation
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", hide_module_fields)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", keep_names_together, priority=501)  # after napoleon
