@@ -100,7 +100,7 @@ def test_the_page_says_what_the_result_says(made):
 
 def test_the_confusion_matrix_holds_every_prediction_and_its_diagonal_the_error(made):
     _, result, path = made
-    said = re.findall(r'title="(\d) read as (\d): ([\d,]+) of ([\d,]+)"', path.read_text())
+    said = re.findall(r'title="(\d) predicted as (\d): ([\d,]+) of ([\d,]+)"', path.read_text())
     counts = np.zeros((10, 10))
     for true, other, count, _ in said:
         counts[int(true), int(other)] = int(count.replace(",", ""))
@@ -156,7 +156,7 @@ def test_the_slider_shows_the_networks_predictions(made):
         np.testing.assert_allclose(example["read"], angle, atol=2e-3)
         probability = np.asarray(jax.nn.softmax(logits))
         np.testing.assert_allclose(example["confidence"], probability.max(-1), atol=2e-4)
-        said = probability[np.arange(61), [int(text) for text in example["said"]]]
+        said = probability[np.arange(61), [int(text) for text in example["predicted"]]]
         np.testing.assert_allclose(said, probability.max(-1), atol=2e-4)
 
 
@@ -200,7 +200,7 @@ def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tm
     browser.events.clear()
     browser.view(1200, 900)
     browser.open(path)
-    browser.until("document.getElementById('sweep-said').textContent.includes('It reads')")
+    browser.until("document.getElementById('sweep-output').textContent.includes('Predicted:')")
     assert_no_complaints(browser)
 
 
@@ -244,7 +244,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     first = "".join(str(c) for c in said[0] if c != 10) or "no digits"
     assert found.sweep.labels == ["".join(map(str, number)) for number in numbers[:3]]
     middle = list(found.sweep.values).index(0)
-    assert found.sweep.said[0][middle] == first
+    assert found.sweep.predicted[0][middle] == first
     assert found.sweep.inputs.shape == (3, 3, 54, 54, 3)
     if dataset == "numbers":
         crop = images[0, 5:59, 5:59] / 255
@@ -258,7 +258,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     assert found.confusion.trace() == (said == labels).sum()
     text = page.render(found)
     assert f"{100 * wrong.mean():.2f} %" in text
-    assert "read as none: " in text or not (said == 10).any()
+    assert "predicted as none: " in text or not (said == 10).any()
     assert "Rotate a number" in text
 
 
@@ -314,7 +314,7 @@ def test_texts_cannot_become_markup():
     labels = [value for name, value in reader.attributes if name in ("aria-label", "title")]
     assert [value for value in labels if hostile in value] == [
         *(hostile, hostile, hostile, hostile),
-        f"{hostile} read as {hostile}: 1 of 1",
+        f"{hostile} predicted as {hostile}: 1 of 1",
     ]
     store = json.loads(re.search(r'id="sweep-data">(.*?)</script>', text, re.S)[1])
     assert store["examples"][0]["label"] == store["applied"] == hostile
@@ -378,7 +378,7 @@ def shown(made, browser):
     browser.view(1200, 900)
     browser.open(made[2])
     browser.until("[...document.images].every(image => image.complete)")
-    browser.until("document.getElementById('sweep-said').textContent.includes('It reads')")
+    browser.until("document.getElementById('sweep-output').textContent.includes('Predicted:')")
     return browser
 
 
@@ -393,10 +393,10 @@ def test_the_slider_moves_both_pictures_frame_by_frame(made, shown):
         assert shown.run("document.getElementById('sweep').value") == str(i)
         for name, strip in strips.items():
             np.testing.assert_array_equal(canvas(shown, name), strip[i])
-        said = shown.run("document.getElementById('sweep-said').textContent")
+        said = shown.run("document.getElementById('sweep-output').textContent")
         sign = "+" if i > 30 else "\N{MINUS SIGN}" if i < 30 else ""
         assert said.startswith(f"Rotated by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
-        assert f"It reads {example['said'][i]} " in said
+        assert f"Predicted: {example['predicted'][i]} " in said
         seen.append(canvas(shown, "input"))
         shown.press("ArrowRight")
     assert len({frame.tobytes() for frame in seen}) == 61
@@ -430,7 +430,7 @@ def test_play_runs_to_the_end_and_stops(shown):
     assert shown.run("document.getElementById('sweep-play').textContent") == "Stop"
     shown.until("document.getElementById('sweep-play').textContent === 'Play'")
     assert shown.run("document.getElementById('sweep').value") == "60"
-    said = shown.run("document.getElementById('sweep-said').textContent")
+    said = shown.run("document.getElementById('sweep-output').textContent")
     assert said.startswith("Rotated by +90")
 
 

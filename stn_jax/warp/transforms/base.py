@@ -57,7 +57,10 @@ class Transform(abc.ABC):
 
         Args:
           theta: ``[...]``, of the family.
-          fraction: of each side; 1 is all of it.
+          fraction: the part's sides, as a fraction of the output's; 1 is the whole output.
+
+        Returns:
+          A theta of the same shape.
 
         Raises:
           ValueError: the family is not composable.
