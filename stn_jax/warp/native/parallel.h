@@ -18,8 +18,8 @@ struct Pool {
 };
 
 // Calls work(i) for i in [0, items), on the caller's thread and on the pool's, which claim `grain`
-// items at a time from a counter. The caller only waits for claimed items, never for a thread of the
-// pool to start, so a pool whose threads are all busy or waiting causes no delay.
+// items at a time from a counter. The caller only waits for claimed items, never for a thread of
+// the pool to start, so a pool whose threads are all busy or waiting causes no delay.
 inline void parallel_for(const Pool& pool, int64_t items, int64_t grain,
                          const std::function<void(int64_t)>& work) {
   struct Shared {

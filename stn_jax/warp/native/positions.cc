@@ -1,5 +1,5 @@
-// Positions of samples. Compiled without contraction to fused multiply-adds, so that all instruction
-// sets and XLA round alike: if the floor of a position differs, the sample is off by a pixel.
+// Positions of samples. Compiled without contraction to fused multiply-adds, so that all
+// instruction sets and XLA round alike: if a position's floor differs, the sample is a pixel off.
 #include <cmath>
 #include <limits>
 

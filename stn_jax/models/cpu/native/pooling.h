@@ -1,5 +1,5 @@
-// Selection by non-overlapping windows: from an array of the shape of x, the values at the maxima of
-// x; and its transpose, which writes values at the maxima and zeros elsewhere.
+// Selection by non-overlapping windows: from an array of the shape of x, the values at the maxima
+// of x; and its transpose, which writes values at the maxima and zeros elsewhere.
 #ifndef STN_JAX_POOLING_H_
 #define STN_JAX_POOLING_H_
 
