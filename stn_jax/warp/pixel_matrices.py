@@ -92,7 +92,9 @@ def theta_to_pixel_matrix(
       TypeError, ValueError: as :func:`pixel_matrix_to_theta`.
     """
     theta = validation.wide_floating("theta", theta, _MATRICES)
-    shape_in, shape_out = (validation.spatial_shape(s, _num_spatial_dims(theta)) for s in (shape_in, shape_out))
+    shape_in, shape_out = (
+        validation.spatial_shape(s, _num_spatial_dims(theta)) for s in (shape_in, shape_out)
+    )
     back = _compose(
         _to_pixels(shape_in, align_corners, theta),
         theta,

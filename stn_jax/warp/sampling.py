@@ -26,7 +26,9 @@ class Sampling(NamedTuple):
 
     def out_shape(self, where: Any) -> tuple[Any, ...]:
         """The output's spatial shape O."""
-        return self.shape if self.shape is not None else where.shape[-1 - self.num_spatial_dims : -1]
+        return (
+            self.shape if self.shape is not None else where.shape[-1 - self.num_spatial_dims : -1]
+        )
 
     def lead(self, name: str, array: Any) -> tuple[Any, ...]:
         """The leading axes of an array: an "image" (or one of its shape) or a "where"."""
@@ -87,4 +89,3 @@ class Layout(NamedTuple):
 
 def _is_one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
-

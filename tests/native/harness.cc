@@ -171,7 +171,7 @@ double keys_slope(double d) {
   return sign * (d <= 1 ? (3.75 * d - 4.5) * d : d < 2 ? (-2.25 * d + 7.5) * d - 6 : 0);
 }
 
-// The taps along one axis at a normalised position; a NaN weight where the position is NaN.
+// The taps along one axis at a normalized position; a NaN weight where the position is NaN.
 std::vector<Tap> taps_at(const Problem<double>& p, int axis, double g, double* scale) {
   const double size = static_cast<double>(p.size[axis]);
   double x = p.align_corners ? (g + 1) / 2 * (size - 1) : ((g + 1) * size - 1) / 2;

@@ -59,7 +59,9 @@ def available() -> bool:
 
 def supports(mode: str, num_spatial_dims: int, dtype: DTypeLike) -> bool:
     """Whether there is a kernel for a mode, number of spatial dimensions and element type."""
-    known = mode in MODES and num_spatial_dims in (2, 3) and (mode, num_spatial_dims) != ("bicubic", 3)
+    known = (
+        mode in MODES and num_spatial_dims in (2, 3) and (mode, num_spatial_dims) != ("bicubic", 3)
+    )
     return known and jnp.dtype(dtype) in (jnp.dtype("float32"), jnp.dtype("float64"))
 
 
