@@ -294,7 +294,11 @@ def _with_current_names(line: dict[str, Any]) -> dict[str, Any]:
     values = line.get("values")
     if not values:
         return line
-    return {**line, "values": {_RENAMED_VALUES.get(name, name): x for name, x in values.items()}}
+    renamed = {_RENAMED_VALUES.get(name, name): value for name, value in values.items()}
+    layers = {
+        name.replace(" (looked at)", " (for localization)"): renamed[name] for name in renamed
+    }
+    return {**line, "values": layers}
 
 
 def optional_torch() -> Any:

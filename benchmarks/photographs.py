@@ -145,14 +145,14 @@ typed by hand.
     python -m benchmarks.photographs            # measure; --count, --seed, --part, --only
     python -m benchmarks.photographs --render   # write this page and its pictures
 
-{count} digits of the sample's test split (from MNIST) are rendered as photographs of 288x288 pixels
-and classified by `{network}`. The photographs are simulated: real paper, pens and cameras vary more.
-The digits are upright and originally scanned. The settings of the digit detection were chosen on the
-first half of the split; the results are for the second. Strengths marked * would disturb a person,
-too; for the others the goal is {goal:.0f} % correct, and rows that miss it are bold. A prediction is
-*doubtful* if the command gives a reason why it may be wrong: nothing stands out, there are several
-marks, a mark touches the border, two predictions are close, or none is likely. It is *confident* if
-its probability is above 80 %.
+{count} digits of the sample's test split (from MNIST) are rendered as photographs of 288x288
+pixels and classified by `{network}`. The photographs are simulated: real paper, pens and cameras
+vary more. The digits are upright and originally scanned. The settings of the digit detection were
+chosen on the first half of the split; the results are for the second. Strengths marked * would
+disturb a person, too; for the others the goal is {goal:.0f} % correct, and rows that miss it are
+bold. A prediction is *doubtful* if the command gives a reason why it may be wrong: nothing stands
+out, there are several marks, a mark touches the border, two predictions are close, or none is
+likely. It is *confident* if its probability is above 80 %.
 """
 
 _SHEET_TEXT = """\

@@ -111,7 +111,7 @@ def _written(
 
 
 def _strokes(glyph: np.ndarray, size: float, pen: float | None) -> np.ndarray:
-    """A glyph enlarged to ``[size, size]`` in [0, 1] with sharp edges, redrawn if a pen is given."""
+    """A glyph enlarged to ``[size, size]`` in [0, 1] with sharp edges, redrawn for a pen."""
     side = round(size)
     large = Image.fromarray(glyph).resize((side, side), Image.Resampling.BICUBIC)
     inside = np.asarray(large, np.float64) / 255

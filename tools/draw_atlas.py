@@ -2,7 +2,8 @@
 
     python -m tools.draw_atlas --fonts_dir=/usr/share [--output=FILE]
 
-The fonts are those of ``fonts.txt``; the Debian packages listed there install them in ``/usr/share``.
+The fonts are those of ``fonts.txt``; the Debian packages listed there install them in
+``/usr/share``.
 """
 
 import argparse

@@ -4,9 +4,9 @@
     python -m tools.street_sheet --svhn_dir=DIR --beside=FILE [--count=384]
 
 The first command writes ``ROWS`` x ``COLUMNS`` generated crops to a PNG file. The second reads the
-real ones from ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints both distributions, and writes
-30 real crops (left) beside 30 generated ones (right). SVHN is for non-commercial use: do not publish
-that file. Both commands print the rendering speed.
+real ones from ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints both distributions, and
+writes 30 real crops (left) beside 30 generated ones (right). SVHN is for non-commercial use: do not
+publish that file. Both commands print the rendering speed.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _spectrum(gray: np.ndarray) -> np.ndarray:
 def compare(real: np.ndarray, generated: np.ndarray) -> str:
     """A Markdown table of quantiles, and of the distance between the two distributions.
 
-    The distance is the Kolmogorov-Smirnov statistic: 0 for equal distributions, 1 for disjoint ones.
+    The distance is the Kolmogorov-Smirnov statistic: 0 if they are equal, 1 if they are disjoint.
     """
     head = " / ".join(f"{100 * level:.0f}" for level in QUANTILES)
     lines = [

@@ -1,7 +1,7 @@
 """Charts as inline SVG, with the colors and fonts of the surrounding page.
 
 A chart is Markup without external references, and its texts are escaped. Its colors are CSS
-variables (``--text``, ``--muted``, ``--line``, ``--accent``), so that it suits light and dark modes.
+variables (``--text``, ``--muted``, ``--line``, ``--accent``), so that it suits light and dark mode.
 """
 
 import base64

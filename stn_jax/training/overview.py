@@ -21,8 +21,8 @@ def overview(run: Run) -> str:
         f"device: {here['device']}; devices used: {run.devices}" + (f" ({axes})" if axes else ""),
         f"data: {run.config.dataset}, {len(run.data.images):,} training images; network input "
         f"{' x '.join(map(str, run.input_shape()))}",
-        f"steps: {run.total_steps:,} of {run.config.batch_size} images, {run.steps_per_epoch:,} per "
-        "epoch",
+        f"steps: {run.total_steps:,} of {run.config.batch_size} images, "
+        f"{run.steps_per_epoch:,} per epoch",
         *_table(_parameters(run)),
         *_table(_fields(run.config)),
     ]

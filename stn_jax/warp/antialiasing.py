@@ -159,7 +159,7 @@ def _norm(values: Sequence[jax.Array]) -> jax.Array:
 def _axis_weights(
     x: jax.Array, width: jax.Array, size: int, mode: str, padding_mode: str
 ) -> tuple[jax.Array, jax.Array]:
-    """The pixels' weights ``[..., out, size]``, and the fraction ``[..., out]`` inside the image."""
+    """Weights ``[..., out, size]`` of the pixels, and fractions ``[..., out]`` inside the image."""
     low, high = -0.5, size - 0.5
     covered = _overlap(x, width, low, high) if padding_mode == "zeros" else jnp.ones_like(x)
     if padding_mode == "reflection":

@@ -174,8 +174,8 @@ def _check(samples: jax.Array, where: Sequence[jax.Array], order: int, mode: str
     _check_options(order, mode)
     if len(where) != samples.ndim or not where:
         raise ValueError(
-            f"coordinates has {len(where)} arrays and input {samples.ndim} axes; expected one array "
-            "for each axis, and at least one axis"
+            f"coordinates has {len(where)} arrays and input {samples.ndim} axes; expected one "
+            "array for each axis, and at least one axis"
         )
     if samples.size == 0 and all(x.size for x in where):
         raise ValueError(f"input has shape {samples.shape}; there is no sample to interpolate")

@@ -133,7 +133,7 @@ def test_a_step_is_profiled_by_layer(tmp_path, narrow):
     values = found["values"]
     parts = {name: ms for name, ms in values.items() if name != "step (ms)"}
     assert sum(parts.values()) == pytest.approx(values["step (ms)"])
-    for layer in ("blocks_0 convolution", "blocks_0 convolution (looked at)", "warp"):
+    for layer in ("blocks_0 convolution", "blocks_0 convolution (for localization)", "warp"):
         assert parts[f"{layer}, forward"] > 0
     assert values["step (ms)"] > max(parts.values()) > 0
 
@@ -144,7 +144,7 @@ def test_a_step_is_profiled_by_layer(tmp_path, narrow):
         ("jit(f)/while/body/jvp(Network)/blocks_0/conv/dot", "blocks_0 convolution, forward"),
         (
             "jit(f)/transpose(jvp(Network))/transformer/blocks_1/jit(relu)/max",
-            "blocks_1 pooling, ReLU (looked at), backward",
+            "blocks_1 pooling, ReLU (for localization), backward",
         ),
         ("jit(f)/transpose(jvp(Network))/transformer/theta/dot", "localization, backward"),
         ("jit(f)/jvp(Network)/transformer/cond", "warp, forward"),

@@ -153,7 +153,7 @@ def test_the_slider_shows_the_networks_predictions(made):
         angle = -np.degrees(
             np.arctan2(theta[:, 0, 1] - theta[:, 1, 0], theta[:, 0, 0] + theta[:, 1, 1])
         )
-        np.testing.assert_allclose(example["read"], angle, atol=2e-3)
+        np.testing.assert_allclose(example["pose"], angle, atol=2e-3)
         probability = np.asarray(jax.nn.softmax(logits))
         np.testing.assert_allclose(example["confidence"], probability.max(-1), atol=2e-4)
         said = probability[np.arange(61), [int(text) for text in example["predicted"]]]
@@ -178,7 +178,7 @@ def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
         assert (data.values[0], data.values[-1]) == (0.5, 4)
         np.testing.assert_allclose(mass / mass[20], data.values**2, rtol=0.02)
     # Untrained, the transformer looks at all of it, straight.
-    np.testing.assert_allclose(data.read, 0 if task == "translated_mnist" else 1, atol=1e-5)
+    np.testing.assert_allclose(data.pose, 0 if task == "translated_mnist" else 1, atol=1e-5)
 
 
 def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tmp_path, browser):
@@ -334,7 +334,7 @@ def test_numbers_that_are_not_finite_stand_on_the_page_as_such():
         "t", "a", [], sweep, [], None, None, np.ones((1, 1), int), [], {}, {}, {}, ["0"]
     )
     text = page.render(report)
-    assert '"read": [null, null, 1.0]' in text
+    assert '"pose": [null, null, 1.0]' in text
 
 
 def test_a_file_that_cannot_be_written_is_named(made, tmp_path):

@@ -121,7 +121,8 @@ def _extract_labels(path: Path, file: Any) -> None:
                     return
     except _DAMAGED as error:
         raise ArchiveError(
-            f"{path} is damaged or truncated before its {LABELS}, {_words(error)}: download it again"
+            f"{path} is damaged or truncated before its {LABELS}, {_words(error)}: download it "
+            "again"
         ) from error
     raise ArchiveError(f"{path} has no {LABELS}; expected an archive of SVHN's full numbers")
 
