@@ -29,7 +29,7 @@ class Row(NamedTuple):
       ours: function of the arguments.
       args: float32 arrays.
       rivals: functions without arguments.
-      exact: function that returns the result in float64, in our layout; None: there is none.
+      exact: function that returns the result in float64, in the layout of stn_jax, or None.
     """
 
     name: str

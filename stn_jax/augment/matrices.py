@@ -64,7 +64,7 @@ def random_affine(
       TypeError: the targets have the wrong types.
       ValueError: the targets' shapes do not match, or a range is invalid.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from stn_jax import augment
       >>> batch = augment.Targets(jnp.ones((8, 32, 32, 3)), keypoints=jnp.full((8, 1, 2), 15.5))

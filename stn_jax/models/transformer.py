@@ -35,7 +35,7 @@ class SpatialTransformer(nn.Module):
         "projective", "tps" (only "affine" for volumes), or an object of
         :mod:`stn_jax.warp.transforms`.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from flax import linen as nn
       >>> from stn_jax import SpatialTransformer

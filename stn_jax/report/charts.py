@@ -40,7 +40,7 @@ def lines(series: Sequence[Points], *, label: str, log: bool = False) -> Markup:
     """A line chart of one or more series of (x, y); the x axis starts at 0.
 
     Args:
-      series: one line each; non-finite points are left out, and values below 1e-300 in magnitude
+      series: one line each; non-finite points are omitted, and values below 1e-300 in magnitude
         are drawn as 0.
       label: a description for screen readers.
       log: whether the y axis is logarithmic; ignored if a value is 0 or less.

@@ -237,7 +237,7 @@ def evaluate(
       step: the number of steps it was trained for.
       workdir: its folder.
       trained: an earlier result. If it is of the same step, its provenance is kept, and that of
-        this evaluation is stored beside it where it differs.
+        this evaluation is stored too if it differs.
       hooks: its ``draw`` is called if the configuration asks for figures.
 
     Returns:

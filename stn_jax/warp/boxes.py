@@ -54,7 +54,7 @@ def crop_and_resize(
       TypeError: image or boxes are not floating point.
       ValueError: the shapes do not match, or an option is unknown.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(16.0).reshape(4, 4, 1)

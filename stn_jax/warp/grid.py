@@ -96,7 +96,7 @@ def affine_grid(
       ValueError: theta's last axes are not 2x3 or 3x4, or shape does not have as many sizes as
         theta has rows, or has a negative one.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from stn_jax import affine_grid
       >>> affine_grid(jnp.array([[1.0, 0, 0], [0, 1, 0]]), (4, 4)).shape

@@ -47,7 +47,7 @@ def pixel_matrix_to_theta(
       TypeError: the matrix is not floating point, or a shape is not a sequence of ints.
       ValueError: the matrix or a shape has the wrong number of axes or entries.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from stn_jax.warp import pixel_matrix_to_theta
       >>> shift_right = jnp.array([[1.0, 0, 2], [0, 1, 0]])  # by two pixels
@@ -139,7 +139,7 @@ def warp_affine(
     Raises:
       TypeError, ValueError: as :func:`pixel_matrix_to_theta` and :func:`stn_jax.affine_transform`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(3.0).reshape(1, 3, 1)

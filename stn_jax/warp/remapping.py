@@ -47,7 +47,7 @@ def remap(
     Raises:
       TypeError, ValueError: as :func:`stn_jax.grid_sample`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(4.0).reshape(1, 4, 1)
@@ -99,7 +99,7 @@ def flow_warp(
     Raises:
       TypeError, ValueError: as :func:`remap`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(3.0).reshape(1, 3, 1)

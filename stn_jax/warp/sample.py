@@ -46,7 +46,7 @@ def affine_transform(
     Raises:
       TypeError, ValueError: as :func:`affine_grid` and :func:`grid_sample`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from stn_jax import affine_transform
       >>> image = jnp.arange(4.0).reshape(2, 2, 1)

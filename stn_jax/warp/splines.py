@@ -97,7 +97,7 @@ def map_coordinates(
       ValueError: the number of coordinates differs from the input's axes, the input is empty but
         the coordinates are not, or an option is unknown.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> squares = jnp.arange(6.0) ** 2

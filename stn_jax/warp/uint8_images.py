@@ -23,7 +23,7 @@ def on_uint8(warp: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
       A function of a uint8 image and the other arguments, with a uint8 result. It raises TypeError
       if the image has any other type.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> photo = jnp.array([[[0], [255]]], jnp.uint8)

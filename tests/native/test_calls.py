@@ -84,7 +84,7 @@ def test_gradients_that_do_not_fit_are_refused():
     )
     wrong = jax.ffi.ffi_call(native.ADJOINT, [jax.ShapeDtypeStruct((2, 2), np.float32)])
     flags = {"image_gradient": np.int64(0), "where_gradient": np.int64(1)}
-    with pytest.raises(Exception, match="a gradient has shape .*, its argument"):
+    with pytest.raises(Exception, match=r"a gradient has shape .*, its argument"):
         jax.block_until_ready(wrong(image, theta, cotangent, **attributes(**OPTIONS), **flags))
     flags = {"image_gradient": np.int64(1), "where_gradient": np.int64(1)}
     with pytest.raises(Exception, match="results do not match the requested gradients"):

@@ -174,7 +174,7 @@ class _Labels(contextlib.AbstractContextManager):
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"its labels cannot be read, {_words(error)}") from error
         if len({len(each) for each in (label, left, top, width, height)}) > 1 or not len(label):
-            raise ValueError("its labels and boxes differ in number, or there are none")
+            raise ValueError("the numbers of its labels and boxes differ, or are 0")
         boxes = np.stack([left, top, left + width, top + height], -1)
         whole = np.round(boxes)
         if not np.array_equal(boxes, whole) or not np.array_equal(label, np.round(label)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from stn_jax.models.cpu.fourier import batch_size
 
-# The most input values in a row of the product; beyond, each kernel row is a product of its own.
+# The most input values in a row of the product; beyond, each kernel row is a separate product.
 _LONGEST_ROW = 512
 # The number of adjacent outputs that are computed together.
 _TILE = 4

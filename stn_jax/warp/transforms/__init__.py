@@ -24,7 +24,7 @@ Convention
     normalized (x, y) with y downwards. Parameters, thetas and grids are float32 (half precision
     is too coarse), or float64 if the parameters are.
 
-Example:
+Examples:
   >>> import jax.numpy as jnp
   >>> from stn_jax import grid_sample
   >>> from stn_jax.warp import transforms
@@ -72,7 +72,7 @@ def resolve(transform: Transform | str, num_spatial_dims: int = 2) -> Transform:
       TypeError: transform is neither a name nor a :class:`Transform`.
       ValueError: the name is unknown, or the family has another number of dimensions.
 
-    Example:
+    Examples:
       >>> from stn_jax.warp import transforms
       >>> transforms.resolve("tps")
       ThinPlateSpline(points=4, smoothing=0.0)

@@ -93,7 +93,7 @@ class Transform(abc.ABC):
           ValueError: the last axis of params is not of length size, or shape does not have
             num_spatial_dims entries.
 
-        Example:
+        Examples:
           >>> import jax.numpy as jnp
           >>> from stn_jax.warp import transforms
           >>> transforms.Projective().grid(jnp.zeros((5, 8)), (28, 28)).shape
