@@ -1,11 +1,11 @@
 """Spatial transformer networks in JAX and Flax.
 
-Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`, and over the same
-sampler the operations of :mod:`stn_jax.warp`: pixel matrices, maps and flows, boxes, splines,
-deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`
-(for NNX: :class:`stn_jax.nnx.SpatialTransformer`), and the study's networks from
-:func:`create_model` or, trained, from :func:`load_pretrained`. Matrices to warp by:
-:mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
+Functions: :func:`affine_grid`, :func:`grid_sample` and :func:`affine_transform`, and built on the
+same sampler, the operations of :mod:`stn_jax.warp`: warps by pixel matrices, maps and flows, crops,
+splines, deformable attention. :mod:`stn_jax.augment` uses them for data augmentation. Flax modules:
+:class:`SpatialTransformer` (for NNX, :class:`stn_jax.nnx.SpatialTransformer`), and the study's
+networks, new (:func:`create_model`) or trained (:func:`load_pretrained`). Affine matrices:
+:mod:`stn_jax.warp.affine`; families of transforms up to thin-plate splines:
 :mod:`stn_jax.warp.transforms`.
 """
 
@@ -57,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Flax loads when a module is first asked for, so that the warps cost jax alone.
+    # Flax is imported on demand, so that the warps only need jax.
     if name in ("SpatialTransformer", "create_model"):
         from stn_jax import models
 

@@ -43,7 +43,7 @@ PAGES = {
 def test_readme():
     assert len(examples_of(ROOT / "README.md")) >= 3
     names = run_examples(ROOT / "README.md")
-    assert names["turned"].shape == (8, 64, 64, 3)
+    assert names["rotated"].shape == (8, 64, 64, 3)
     logits, _ = names["Classifier"]().init_with_output(jax.random.key(0), names["images"])
     assert logits.shape == (8, 10)
     np.testing.assert_allclose(names["aligned"], names["images"], atol=1e-5)  # at the identity

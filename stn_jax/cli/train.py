@@ -26,7 +26,7 @@ DEFAULT = "quickstart"
 
 
 class _Hooks(DrawFigures):
-    """What the command shows besides: an overview before the first step, figures at the end."""
+    """Prints an overview before the first step, and draws figures at the end."""
 
     def before_steps(self, run: Run, step: int) -> None:
         if step == 0:

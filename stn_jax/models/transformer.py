@@ -40,7 +40,7 @@ class SpatialTransformer(nn.Module):
       param_dtype: type of the last layer's parameters. Poses are computed in float32, or float64 if
         the localization network's output or the parameters are: half precision is too coarse.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from flax import linen as nn
       >>> from stn_jax import SpatialTransformer

@@ -31,7 +31,7 @@ def load(
     Args:
       workdir: the run's folder.
       folders: data_dir, manual_dir and cache_dir that override the configuration's.
-      best: whether to load the best state, which ``keep_best`` keeps, in place of the newest.
+      best: whether to load the best state (see ``keep_best``) instead of the newest checkpoint.
 
     Raises:
       ConfigError: the folder holds no run or no checkpoint.
@@ -60,12 +60,15 @@ def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
 def load_seed(
     workdir: str | Path, seed: int | None = None, *, best: bool = False
 ) -> tuple[Run, Any]:
-    """One network of a run, on one device: the run, and the network's own parameters.
+    """Loads one network of a run, on one device.
 
     Args:
       workdir: the run's folder.
-      seed: which network; the run's first where None.
+      seed: the network's seed; None: the run's first.
       best: as for :func:`load`.
+
+    Returns:
+      The run of this seed, and the network's parameters.
 
     Raises:
       ConfigError: as :func:`load`, or the run has no such seed.
@@ -75,7 +78,7 @@ def load_seed(
     seeds = run.config.seeds
     if seed is not None and seed not in seeds:
         raise ConfigError(
-            f"seed is {seed}, but {workdir} has networks of seeds {', '.join(map(str, seeds))}"
+            f"seed is {seed}, but the seeds of {workdir} are {', '.join(map(str, seeds))}"
         )
     run, state = run.on_single_device(), run.fetch(state)
     run, params = select_seed(run, state, seeds[0] if seed is None else seed)

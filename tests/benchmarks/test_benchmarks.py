@@ -133,7 +133,7 @@ def test_a_step_is_profiled_by_layer(tmp_path, narrow):
     values = found["values"]
     parts = {name: ms for name, ms in values.items() if name != "step (ms)"}
     assert sum(parts.values()) == pytest.approx(values["step (ms)"])
-    for layer in ("blocks_0 convolution", "blocks_0 convolution (looked at)", "warp"):
+    for layer in ("blocks_0 convolution", "blocks_0 convolution (for localization)", "warp"):
         assert parts[f"{layer}, forward"] > 0
     assert values["step (ms)"] > max(parts.values()) > 0
 
@@ -144,7 +144,7 @@ def test_a_step_is_profiled_by_layer(tmp_path, narrow):
         ("jit(f)/while/body/jvp(Network)/blocks_0/conv/dot", "blocks_0 convolution, forward"),
         (
             "jit(f)/transpose(jvp(Network))/transformer/blocks_1/jit(relu)/max",
-            "blocks_1 pooling, ReLU (looked at), backward",
+            "blocks_1 pooling, ReLU (for localization), backward",
         ),
         ("jit(f)/transpose(jvp(Network))/transformer/theta/dot", "localization, backward"),
         ("jit(f)/jvp(Network)/transformer/cond", "warp, forward"),
@@ -172,10 +172,10 @@ def test_epochs_are_timed_in_turns(tmp_path, narrow):
     assert found["case"]["steps"] == 2
     rounds = {name: t["rounds"] for name, t in found["times"].items()}
     assert rounds == {"epoch": 2, "dispatch": 3, "bare": 3}
-    shares = found["values"]
-    parts = ("share of distortion and shuffling", "share of the rest of the loop")
-    assert sum(shares[part] for part in parts) == pytest.approx(
-        shares["share outside of the network"]
+    fractions = found["values"]
+    parts = ("fraction for distortion and shuffling", "fraction for the rest of the loop")
+    assert sum(fractions[part] for part in parts) == pytest.approx(
+        fractions["fraction outside the network"]
     )
 
 
@@ -225,7 +225,7 @@ def test_time_over_parts_of_a_batch(tmp_path, narrow, capsys):
 
 def test_a_step_in_parts_is_the_step():
     model = create_model("rotated_mnist", "stn-sl1", width=1 / 16)
-    batch = step.seen_batch("rotated_mnist", step.raw_batch("rotated_mnist", 8))
+    batch = step.network_inputs("rotated_mnist", step.raw_batch("rotated_mnist", 8))
     params = step.initial(model, batch[0], 1)
     losses = [step.JaxSide(model, params, batch, microbatch=size, steps=2)() for size in (8, 2)]
     np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -121,7 +121,7 @@ def test_unreadable_lines_are_skipped_and_reported(tmp_path, capfd):
 def test_an_archive_without_its_labels_is_rejected(tmp_path):
     archives(tmp_path)
     cut(tmp_path / "train.tar.gz", 0.5)
-    with pytest.raises(DataError, match=r"train\.tar\.gz is damaged or cut off before its digit"):
+    with pytest.raises(DataError, match=r"train\.tar\.gz is damaged or truncated before its digit"):
         load(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_an_archive_that_was_cut_off_behind_its_labels(tmp_path, cutting):
     assert names == [f"{i}.png" for i in range(1, len(names) + 1)]
     assert 0 < len(names) < 30
     if cutting is cut:
-        assert faults.pop(0).startswith("train.tar.gz: it is damaged or cut off")
+        assert faults.pop(0).startswith("train.tar.gz: it is damaged or truncated")
     lost = [f"train.tar.gz: {i}.png: it has labels, but is missing" for i in range(1, 31)]
     assert faults[-(30 - len(names)) :][1:] == lost[len(names) + 1 :]
 
@@ -168,7 +168,7 @@ def test_a_byte_that_has_changed_is_found(tmp_path):
     entries, faults = read(path)
     assert len(entries) == 30
     assert len(faults) == 1
-    assert faults[0].startswith("train.tar.gz: it is damaged or cut off, CRC check failed")
+    assert faults[0].startswith("train.tar.gz: it is damaged or truncated, CRC check failed")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_byte_that_has_changed_is_found(tmp_path):
     [
         (lambda path: None, "No such file"),
         (lambda path: path.write_bytes(b"<html>"), "Not a gzip"),
-        (lambda path: path.write_bytes(gzip.compress(b"no tar" * 500)), "damaged or cut off"),
+        (lambda path: path.write_bytes(gzip.compress(b"no tar" * 500)), "damaged or truncated"),
         (lambda path: cut(write_archive(path, GOOD), 0.3), r"cut off before its digitStruct\.mat"),
         (lambda path: write_archive(path, GOOD, labels=b"x"), r"digitStruct\.mat cannot be read"),
         (

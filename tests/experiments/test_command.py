@@ -203,7 +203,7 @@ def test_figures_are_drawn_from_the_workdirs(here, tiny_cache, monkeypatch, caps
         out = capsys.readouterr().out
         assert out.endswith(f"drawn in docs/{name}.png\n")
         # The table holds no networks for translated digits.
-        left_out = "left out: runs/table1 holds no finished training of translation/stn-c1"
+        left_out = "skipped: runs/table1 holds no finished training of translation/stn-c1"
         assert (left_out in out) == (name == "figure2")
         assert Path(f"docs/{name}.png").read_bytes().startswith(b"\x89PNG")
     assert Path("docs/equivariance.png").read_bytes().startswith(b"\x89PNG")

@@ -144,7 +144,7 @@ def test_an_unknown_name_is_answered_with_the_known(network, folder):
         stn_jax.load_pretrained("rotated_mnist/stn-9", folder=folder)
     pretrained.save("rotated_mnist/cnn", network[1], METADATA, folder=folder)
     assert pretrained.available(folder) == ["rotated_mnist/cnn", NAME]
-    with pytest.raises(PretrainedError, match="no weights are called 'x'; there are: none"):
+    with pytest.raises(PretrainedError, match="there are no weights named 'x'; expected: none"):
         pretrained.describe("x", folder=folder / "empty")
 
 
@@ -213,7 +213,7 @@ def test_damaged_files_and_those_of_another_format_say_so(folder, suffix):
     ):
         stn_jax.load_pretrained(NAME, folder=folder)
     rewritten(path, format=expected, model={"tomorrow": 3})
-    with pytest.raises(PretrainedError, match=r"holds no network: .*tomorrow"):
+    with pytest.raises(PretrainedError, match=r"does not describe a network: .*tomorrow"):
         stn_jax.load_pretrained(NAME, folder=folder)
 
 
@@ -221,7 +221,7 @@ def test_damaged_files_and_those_of_another_format_say_so(folder, suffix):
 def test_weights_that_half_precision_cannot_hold_are_rejected(network, tmp_path, value):
     params = jax.tree.map(lambda x: x, network[1])
     params["head"]["logits"]["bias"] = jnp.full(7, value)
-    with pytest.raises(PretrainedError, match="head/logits/bias has no finite values as float16"):
+    with pytest.raises(PretrainedError, match="head/logits/bias is not finite in float16"):
         pretrained.save(NAME, params, METADATA, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -239,9 +239,9 @@ def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
         ({"input_shape": [28, 28, 10**9]}, r"input_shape is .*; expected \[H, W, C\]"),
         ({"input_shape": "28"}, "input_shape is '28'; expected a list"),
         ({"model": [1]}, r"model is \[1\]; expected a dict"),
-        ({"model": {**OPTIONS, "width": "wide"}}, "holds no network: "),
-        ({"model": {**OPTIONS, "width": 1e300}}, "holds no network: "),
-        ({"model": {**OPTIONS, "classes": 0}}, "holds no network: "),
+        ({"model": {**OPTIONS, "width": "wide"}}, "does not describe a network: "),
+        ({"model": {**OPTIONS, "width": 1e300}}, "does not describe a network: "),
+        ({"model": {**OPTIONS, "classes": 0}}, "does not describe a network: "),
         ({"model": {**OPTIONS, "classes": 9}}, r"head/logits/bias is \[7\] and should be \[9\]"),
         ({"model": {**OPTIONS, "width": 1 / 4}}, r"conv/kernel is \[.*\] and should be \[.*\]"),
     ],

@@ -17,7 +17,9 @@ from jax import lax
 from stn_jax.models import layers
 from stn_jax.warp import native
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="there are no native kernels")
+pytestmark = pytest.mark.skipif(
+    not native.available(), reason="the native kernels are not available"
+)
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
@@ -265,4 +267,6 @@ def test_without_the_library():
     forced = f"{code}with layers.force_implementation('native'): {call}"
     with pytest.raises(subprocess.CalledProcessError) as error:
         run(forced, STN_JAX_NATIVE="0")
-    assert "there are no native kernels: plain JAX: STN_JAX_NATIVE is 0" in error.value.stderr
+    assert (
+        "the native kernels are not available: plain JAX: STN_JAX_NATIVE is 0" in error.value.stderr
+    )

@@ -100,7 +100,7 @@ def test_the_page_says_what_the_result_says(made):
 
 def test_the_confusion_matrix_holds_every_prediction_and_its_diagonal_the_error(made):
     _, result, path = made
-    said = re.findall(r'title="(\d) read as (\d): ([\d,]+) of ([\d,]+)"', path.read_text())
+    said = re.findall(r'title="(\d) predicted as (\d): ([\d,]+) of ([\d,]+)"', path.read_text())
     counts = np.zeros((10, 10))
     for true, other, count, _ in said:
         counts[int(true), int(other)] = int(count.replace(",", ""))
@@ -153,10 +153,10 @@ def test_the_slider_shows_the_networks_predictions(made):
         angle = -np.degrees(
             np.arctan2(theta[:, 0, 1] - theta[:, 1, 0], theta[:, 0, 0] + theta[:, 1, 1])
         )
-        np.testing.assert_allclose(example["read"], angle, atol=2e-3)
+        np.testing.assert_allclose(example["pose"], angle, atol=2e-3)
         probability = np.asarray(jax.nn.softmax(logits))
         np.testing.assert_allclose(example["confidence"], probability.max(-1), atol=2e-4)
-        said = probability[np.arange(61), [int(text) for text in example["said"]]]
+        said = probability[np.arange(61), [int(text) for text in example["predicted"]]]
         np.testing.assert_allclose(said, probability.max(-1), atol=2e-4)
 
 
@@ -178,7 +178,7 @@ def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
         assert (data.values[0], data.values[-1]) == (0.5, 4)
         np.testing.assert_allclose(mass / mass[20], data.values**2, rtol=0.02)
     # Untrained, the transformer looks at all of it, straight.
-    np.testing.assert_allclose(data.read, 0 if task == "translated_mnist" else 1, atol=1e-5)
+    np.testing.assert_allclose(data.pose, 0 if task == "translated_mnist" else 1, atol=1e-5)
 
 
 def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tmp_path, browser):
@@ -200,7 +200,7 @@ def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tm
     browser.events.clear()
     browser.view(1200, 900)
     browser.open(path)
-    browser.until("document.getElementById('sweep-said').textContent.includes('It reads')")
+    browser.until("document.getElementById('sweep-output').textContent.includes('Predicted:')")
     assert_no_complaints(browser)
 
 
@@ -244,7 +244,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     first = "".join(str(c) for c in said[0] if c != 10) or "no digits"
     assert found.sweep.labels == ["".join(map(str, number)) for number in numbers[:3]]
     middle = list(found.sweep.values).index(0)
-    assert found.sweep.said[0][middle] == first
+    assert found.sweep.predicted[0][middle] == first
     assert found.sweep.inputs.shape == (3, 3, 54, 54, 3)
     if dataset == "numbers":
         crop = images[0, 5:59, 5:59] / 255
@@ -258,7 +258,7 @@ def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):
     assert found.confusion.trace() == (said == labels).sum()
     text = page.render(found)
     assert f"{100 * wrong.mean():.2f} %" in text
-    assert "read as none: " in text or not (said == 10).any()
+    assert "predicted as none: " in text or not (said == 10).any()
     assert "Rotate a number" in text
 
 
@@ -314,7 +314,7 @@ def test_texts_cannot_become_markup():
     labels = [value for name, value in reader.attributes if name in ("aria-label", "title")]
     assert [value for value in labels if hostile in value] == [
         *(hostile, hostile, hostile, hostile),
-        f"{hostile} read as {hostile}: 1 of 1",
+        f"{hostile} predicted as {hostile}: 1 of 1",
     ]
     store = json.loads(re.search(r'id="sweep-data">(.*?)</script>', text, re.S)[1])
     assert store["examples"][0]["label"] == store["applied"] == hostile
@@ -334,7 +334,7 @@ def test_numbers_that_are_not_finite_stand_on_the_page_as_such():
         "t", "a", [], sweep, [], None, None, np.ones((1, 1), int), [], {}, {}, {}, ["0"]
     )
     text = page.render(report)
-    assert '"read": [null, null, 1.0]' in text
+    assert '"pose": [null, null, 1.0]' in text
 
 
 def test_a_file_that_cannot_be_written_is_named(made, tmp_path):
@@ -378,7 +378,7 @@ def shown(made, browser):
     browser.view(1200, 900)
     browser.open(made[2])
     browser.until("[...document.images].every(image => image.complete)")
-    browser.until("document.getElementById('sweep-said').textContent.includes('It reads')")
+    browser.until("document.getElementById('sweep-output').textContent.includes('Predicted:')")
     return browser
 
 
@@ -393,10 +393,10 @@ def test_the_slider_moves_both_pictures_frame_by_frame(made, shown):
         assert shown.run("document.getElementById('sweep').value") == str(i)
         for name, strip in strips.items():
             np.testing.assert_array_equal(canvas(shown, name), strip[i])
-        said = shown.run("document.getElementById('sweep-said').textContent")
+        said = shown.run("document.getElementById('sweep-output').textContent")
         sign = "+" if i > 30 else "\N{MINUS SIGN}" if i < 30 else ""
         assert said.startswith(f"Rotated by {sign}{abs(-90 + 3 * i)}\N{DEGREE SIGN}.")
-        assert f"It reads {example['said'][i]} " in said
+        assert f"Predicted: {example['predicted'][i]} " in said
         seen.append(canvas(shown, "input"))
         shown.press("ArrowRight")
     assert len({frame.tobytes() for frame in seen}) == 61
@@ -430,7 +430,7 @@ def test_play_runs_to_the_end_and_stops(shown):
     assert shown.run("document.getElementById('sweep-play').textContent") == "Stop"
     shown.until("document.getElementById('sweep-play').textContent === 'Play'")
     assert shown.run("document.getElementById('sweep').value") == "60"
-    said = shown.run("document.getElementById('sweep-said').textContent")
+    said = shown.run("document.getElementById('sweep-output').textContent")
     assert said.startswith("Rotated by +90")
 
 

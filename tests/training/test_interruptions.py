@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     out, errors = capfd.readouterr()
     assert "resuming from step 8 of 12" in out
     assert "checkpoints/12.safetensors is damaged (" in errors
-    assert "); it is now 12.safetensors.damaged" in errors
+    assert "); renamed to 12.safetensors.damaged" in errors
     compare(whole, copy)
     assert (copy / "checkpoints" / "12.safetensors.damaged").exists()
 
@@ -180,7 +180,7 @@ def test_a_whole_checkpoint_of_another_network_is_refused(config, copy):
         match=r"does not fit this network or this version: optimizer/.* and should be absent, "
         r".*, and \d+ more; train in a new workdir$",
     ):
-        checkpoints.restore(like, mend=True)
+        checkpoints.restore(like, repair=True)
     assert checkpoints.latest_step() == 12
 
 
