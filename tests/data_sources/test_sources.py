@@ -72,6 +72,7 @@ HIDE_TENSORFLOW = """
 # --- real MNIST ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_mnist_from_the_original_files(mnist_dir, tmp_path, capfd):
     data_dir, cache_dir = tmp_path / "new" / "tfds", tmp_path / "cache"
@@ -170,6 +171,7 @@ def test_a_prepared_data_set_needs_no_tensorflow(tmp_path, monkeypatch):
         sources.load("mnist", data_dir=tmp_path / "data")
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_a_data_set_prepared_in_tfds_default_format(tmp_path):
     content = {"train": digits(300), "test": digits(9, seed=1)}
@@ -227,6 +229,7 @@ LOAD = """
 """
 
 
+@pytest.mark.slow
 @needs_array_record
 def test_two_processes_at_once(tmp_path):
     train = digits(3000)
@@ -238,6 +241,7 @@ def test_two_processes_at_once(tmp_path):
     assert [path.name for path in (tmp_path / "cache" / "toy").iterdir()] == ["1.2.0"]
 
 
+@pytest.mark.thin("group")
 @needs_array_record
 @pytest.mark.skipif(os.name != "posix", reason="sends signals to process groups")
 @pytest.mark.parametrize("to", ["group", "parent"])

@@ -185,6 +185,7 @@ def value_and_gradients(conv: Callable, x, kernel, cotangent) -> tuple[jax.Array
 class TestForms:
     """Each way of computing a 'VALID' convolution, whatever the shapes it is chosen for."""
 
+    @pytest.mark.thin
     @each("shapes", SHAPES)
     @each_form
     def test_values_and_derivatives(self, form, shapes, x64):
@@ -215,6 +216,7 @@ class TestConvolution:
         )
         assert_same(found, expected)
 
+    @pytest.mark.thin("2x9x9x1-3x3x1x4")
     @each("shapes", [SHAPES[0], SHAPES[2], SHAPES[-1]])
     def test_second_derivatives(self, shapes, x64):
         x, kernel = draw(*shapes)
@@ -255,6 +257,7 @@ class TestConvolution:
         tolerance = shapes[1][0] * float(jnp.finfo(dtype).eps)
         assert_same([array.astype(np.float32) for array in found], [*expected], tolerance)
 
+    @pytest.mark.thin
     @pytest.mark.parametrize("argument", [0, 1], ids=["x", "kernel"])
     @each("shapes", SHAPES)
     def test_constants_need_no_derivative(self, shapes, argument):

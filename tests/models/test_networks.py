@@ -134,6 +134,7 @@ def test_svhn_has_eight_blocks_and_three_wide_layers():
     assert count(params) == convolutions + dense
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("kind", ["c", "sl", "dl"])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
@@ -245,6 +246,7 @@ def test_iterations_with_downsampling_use_the_full_size_until_the_last():
     assert details_of(model, variables, images)[1].warped.shape == (3, 30, 30, 1)
 
 
+@pytest.mark.thin("stn-c3")
 @pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-c3", "stn-c8", "stn-sl8", "stn-dl3"])
 def test_svhn_networks_answer_five_digits(variant):
     model, variables, images = init("svhn", variant, width=1 / 16)
@@ -256,6 +258,7 @@ def test_svhn_networks_answer_five_digits(variant):
     assert float(jnp.abs(dropped - logits).max()) > 0
 
 
+@pytest.mark.thin("0.5")
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_dropout_is_scaled_in_all_layers(dropout):
     model, variables, images = init("svhn", "stn-sl3", width=1 / 16, dropout=dropout)
@@ -464,8 +467,9 @@ class TestFlags:
             model = create_model(
                 "rotated_mnist", variant, width=1 / 16, localization=self.localization
             )
-            variables = model.init(jax.random.key(0), images)
-            logits, details = model.apply(variables, images, True, True)
+            (logits, details), _ = jax.eval_shape(
+                lambda model=model: model.init_with_output(jax.random.key(0), images, True, True)
+            )
             assert logits.shape == (3, 10)
             assert details.theta.shape == (3, 2, 3)
 
@@ -524,6 +528,7 @@ class TestFlags:
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
+    @pytest.mark.thin
     @pytest.mark.parametrize("depth", [None, 0, 1])
     @pytest.mark.parametrize("lift", ["remat", "jit"])
     def test_lifted_networks(self, lift, depth):
@@ -580,6 +585,7 @@ class TestFlags:
         ):
             chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.slow
     def test_networks_mapped_and_scanned(self):
         """An ensemble by nn.vmap, and a transformer that refines an image in nn.scan."""
         images, fields = (
@@ -624,7 +630,7 @@ def test_maps_that_are_too_small_are_rejected():
     ):
         images = jnp.ones((1, side, side, 1))
         with pytest.raises(ValueError, match=message):
-            create_model(task, "cnn", width=1 / 16).init(jax.random.key(0), images)
+            jax.eval_shape(create_model(task, "cnn").init, jax.random.key(0), images)
     for module in (DenseLocalization(), Head(10)):
         with pytest.raises(ValueError, match=r"a map of shape \(2, 0, 5, 3\) holds no values"):
             module.init(jax.random.key(0), jnp.ones((2, 0, 5, 3)))

@@ -33,6 +33,7 @@ ALL = [
 ]
 MATRICES = [family for family in ALL if family.composable]
 AFFINE = [family for family in MATRICES if family != Projective()]
+QUICK = {Rotation(aspect=1.5), Affine(num_spatial_dims=3), Projective(), ThinPlateSpline()}
 SHAPE = {2: (4, 6), 3: (2, 4, 6)}
 
 close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
@@ -44,6 +45,15 @@ def jitted(family, method="grid"):
     """One program compiles faster than its operations one by one."""
     static = ("shape", "align_corners") if method.startswith("grid") else ()
     return jax.jit(getattr(family, method), static_argnames=static)
+
+
+def each_of(families):
+    """Of those of one kind, whose code is the same, the quick run takes one."""
+    cases = [
+        pytest.param(family, id=str(family), marks=() if family in QUICK else pytest.mark.slow)
+        for family in families
+    ]
+    return pytest.mark.parametrize("family", cases)
 
 
 def random_params(family, *lead, seed=0, reach=0.3):
@@ -70,7 +80,7 @@ def apply_matrix(theta, positions):
 # All families
 
 
-@pytest.mark.parametrize("family", ALL, ids=str)
+@each_of(ALL)
 def test_parameters_0_are_exactly_the_identity(family):
     rank = family.num_spatial_dims
     shapes = (SHAPE[rank], (1,) * rank, (28,) * rank)
@@ -91,7 +101,7 @@ def test_parameters_0_are_exactly_the_identity(family):
         np.testing.assert_array_equal(found, np.stack([expected] * 2))
 
 
-@pytest.mark.parametrize("family", ALL, ids=str)
+@each_of(ALL)
 def test_each_member_of_a_batch_is_taken_for_itself(family):
     params = random_params(family, 2, 3)
     shape = SHAPE[family.num_spatial_dims]
@@ -106,7 +116,7 @@ def test_each_member_of_a_batch_is_taken_for_itself(family):
     assert jitted(family)(params, empty).shape == (2, 3, *empty, family.num_spatial_dims)
 
 
-@pytest.mark.parametrize("family", ALL, ids=str)
+@each_of(ALL)
 def test_half_precision_is_computed_in_float32_and_float64_stays(family):
     params, shape = random_params(family), SHAPE[family.num_spatial_dims]
 
@@ -130,7 +140,7 @@ def test_half_precision_is_computed_in_float32_and_float64_stays(family):
         close(narrow, wide)
 
 
-@pytest.mark.parametrize("family", ALL, ids=str)
+@each_of(ALL)
 def test_gradients_are_those_of_finite_differences(family):
     shape = SHAPE[family.num_spatial_dims]
     rng = np.random.default_rng(1)
@@ -155,7 +165,7 @@ def test_gradients_are_those_of_finite_differences(family):
             assert np.all(gradient != 0)
 
 
-@pytest.mark.parametrize("family", ALL, ids=str)
+@each_of(ALL)
 def test_no_matrix_product_is_left_to_the_accelerators_default_precision(family):
     shape, params = SHAPE[family.num_spatial_dims], random_params(family, 2)
 
@@ -194,7 +204,7 @@ def test_thetas_are_the_matrices_of_the_table():
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("family", AFFINE, ids=str)
+@each_of(AFFINE)
 def test_affine_families_have_pytorchs_grids(family, align_corners):
     torch = pytest.importorskip("torch")
     params, shape = random_params(family, 3), SHAPE[family.num_spatial_dims]
@@ -213,6 +223,7 @@ def test_a_positive_angle_turns_the_picture_counter_clockwise():
     close(turned, np.rot90(image), atol=1e-5)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("family", [Rotation, Similarity])
 def test_with_the_aspect_distances_in_pixels_are_kept(family, align_corners):
@@ -230,7 +241,7 @@ def test_with_the_aspect_distances_in_pixels_are_kept(family, align_corners):
     )
 
 
-@pytest.mark.parametrize("family", MATRICES, ids=str)
+@each_of(MATRICES)
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(seed=st.integers(0, 10**6), align_corners=st.booleans())
 def test_a_composed_transform_samples_the_positions_of_two_successive_ones(
@@ -265,7 +276,7 @@ def test_composing_stays_in_the_family(params, angle, log_scale):
         np.testing.assert_allclose(windows.compose(a, b), windows.theta(together), atol=1e-11)
 
 
-@pytest.mark.parametrize("family", MATRICES, ids=str)
+@each_of(MATRICES)
 def test_compose_broadcasts_several_thetas_and_returns_a_single_one_unchanged(family):
     @jax.jit
     def composed(*params):
@@ -281,7 +292,7 @@ def test_compose_broadcasts_several_thetas_and_returns_a_single_one_unchanged(fa
 
 
 @pytest.mark.parametrize("fraction", [0.5, 1.0, 1.5])
-@pytest.mark.parametrize("family", MATRICES, ids=str)
+@each_of(MATRICES)
 def test_a_cropped_transform_samples_the_central_positions(family, fraction):
     theta = np.asarray(family.theta(random_params(family, seed=3)), np.float64)
     for align_corners in (False, True):
@@ -357,6 +368,7 @@ class TestHorizon:
         assert np.all(grid[:2] == Projective.NOWHERE)
         close(grid[2:], apply_matrix(self.theta, pixel_centers(self.shape, True)[2:]))
 
+    @pytest.mark.thin
     @pytest.mark.parametrize(("padding_mode", "seen"), [("zeros", 0), ("border", image[0, 0, 0])])
     @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
     def test_positions_behind_the_horizon_show_the_padding(self, mode, padding_mode, seen):
@@ -477,7 +489,7 @@ def test_smoothing_without_end_leaves_the_affine_part():
 # Reading a pose
 
 
-@pytest.mark.parametrize("family", AFFINE, ids=str)
+@each_of(AFFINE)
 def test_affine_thetas_stand_for_themselves(family):
     theta = family.theta(random_params(family, 3))
     np.testing.assert_array_equal(family.as_affine(theta), theta)
@@ -502,7 +514,7 @@ def test_a_spline_stands_for_the_nearest_affine_transform():
     close(jitted(family, "as_affine")(theta), expected.T)
 
 
-@pytest.mark.parametrize("family", PLANAR, ids=str)
+@each_of(PLANAR)
 def test_the_angle_of_a_turned_picture_is_read_back(family):
     turned = affine.rotation(-35.0)
     if isinstance(family, Projective):
@@ -602,7 +614,7 @@ def test_errors_name_the_wrong_argument(call, kind, message):
         call()
 
 
-@pytest.mark.parametrize("family", ALL, ids=str)
+@each_of(ALL)
 def test_parameters_and_shapes_that_do_not_fit_are_named(family):
     shape = SHAPE[family.num_spatial_dims]
     for params in (np.zeros(family.size + 1), np.zeros((5, family.size - 1)), np.float32(0)):
