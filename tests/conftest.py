@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 # Before JAX starts: what is compiled here runs for milliseconds, so optimizing it is time lost.
@@ -37,33 +37,40 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``thin`` marks most cases slow.
+    """Marks most cases of a test slow that is marked ``thin``.
 
-    The others are those whose ids the mark names, or where it names none a few that together hold
-    all values of all parameters.
+    thin: all but a few that together hold all values of all parameters;
+    thin("id", ...): all but the cases with these ids.
     """
-    cases = defaultdict(list)
+    tests = defaultdict(list)
     for item in items:
         if item.get_closest_marker("thin"):
-            cases[item.path, item.parent.name, item.originalname].append(item)
-    for several in cases.values():
-        named = several[0].get_closest_marker("thin").args
-        if named:
-            kept = {number for number, item in enumerate(several) if item.callspec.id in named}
-        else:
-            kept = few_with_all_values([set(item.callspec.indices.items()) for item in several])
-        for number, item in enumerate(several):
-            if number not in kept:
-                item.add_marker(pytest.mark.slow)
+            tests[item.path, item.parent.name, item.originalname].append(item)
+    for cases in tests.values():
+        for item in left_out(cases, cases[0].get_closest_marker("thin")):
+            item.add_marker(pytest.mark.slow)
+
+
+def left_out(cases: list[pytest.Item], thin: pytest.Mark) -> list[pytest.Item]:
+    if thin.args:
+        return [item for item in cases if item.callspec.id not in thin.args]
+    kept = few_with_all_values([set(item.callspec.indices.items()) for item in cases])
+    return [item for number, item in enumerate(cases) if number not in kept]
 
 
 def few_with_all_values(cases: list[set]) -> set[int]:
     """Numbers of cases that together hold all that any of them holds; the fullest goes first."""
-    kept, missing = set(), set().union(*cases)
+    kept: set[int] = set()
+    missing, held = set().union(*cases), Counter()
     while missing:
-        best = max(range(len(cases)), key=lambda number: len(cases[number] & missing))
+        # Of the same number of new values, those with old ones that were seldom taken.
+        best = max(
+            range(len(cases)),
+            key=lambda i: (len(cases[i] & missing), -sum(held[value] for value in cases[i])),
+        )
         kept.add(best)
         missing -= cases[best]
+        held.update(cases[best])
     return kept
 
 
