@@ -15,12 +15,12 @@ import pytest
 pytest.importorskip("h5py")
 
 from made_svhn import cut, numbers, png, write_archive
-from test_sources import needs_tensorflow, no_network  # noqa: F401 (a fixture)
+from needs import needs_tensorflow
 
 from stn_jax.data import house_numbers, sources
 from stn_jax.data.sources import DataError
 
-pytestmark = needs_tensorflow
+pytestmark = [needs_tensorflow, pytest.mark.usefixtures("no_network")]
 
 
 def archives(folder, train=12, test=5, extra=4, **options):
