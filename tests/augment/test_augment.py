@@ -106,6 +106,7 @@ def test_all_targets_move_together(augmented, make):
         assert (high - low <= 1.5 * np.subtract(*around[::-1]) + 2).all()
 
 
+@pytest.mark.thin("affine", "crop", "elastic, volumes")
 @each
 def test_pure_functions_of_a_key(augmented, make):
     targets = make()
@@ -130,6 +131,7 @@ def test_strict_promotion(augmented, make):
         jax.eval_shape(augmented, KEY, make())
 
 
+@pytest.mark.thin("perspective", "flip, volumes")
 @each
 def test_an_image_alone(augmented, make):
     targets = make()

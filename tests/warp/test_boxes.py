@@ -32,6 +32,7 @@ def test_boxes_are_slices_where_nothing_is_resized():
     assert_close(part[0], volume[1:3, 2:4, 1:4])
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(("mode", "method"), [("bilinear", "linear"), ("bicubic", "cubic")])
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 def test_an_antialiased_whole_image_is_resized(mode, method, padding):
@@ -48,6 +49,7 @@ def test_an_antialiased_whole_image_is_resized(mode, method, padding):
             assert_close(found[inner], expected[inner], 1e-10)
 
 
+@pytest.mark.thin("30.0")
 @pytest.mark.parametrize("angle", [0.0, 30.0, 45.0, 90.0, 160.0])
 def test_no_aliases_where_a_warp_shrinks(angle):
     """A fine stripe pattern fades to its mean; a coarse one stays."""

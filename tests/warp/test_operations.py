@@ -14,6 +14,7 @@ import stn_jax
 from stn_jax import warp
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_remap_is_opencvs():
 # --- converters ----------------------------------------------------------------------------------
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("kind", [(2, 3), (3, 3), (3, 4)])

@@ -37,6 +37,7 @@ def draw(shape, count=40, seed=0):
     return rng.normal(size=shape), np.round(1024 * where) / 1024
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("rank", SHAPES)
 @pytest.mark.parametrize("mode", SPLINE_MODES)
 def test_values_are_scipys(mode, rank):
@@ -51,6 +52,7 @@ def test_values_are_scipys(mode, rank):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thin("mirror-5", "reflect-4", "grid-wrap-5")
 @pytest.mark.parametrize(
     ("mode", "order"), [*((mode, 5) for mode in SPLINE_MODES), ("mirror", 2), ("reflect", 4)]
 )
@@ -69,6 +71,7 @@ def test_coefficients_are_scipys(mode, order):
     np.testing.assert_allclose(found, coefficients, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thin("reflect", "grid-wrap", "nearest")
 @pytest.mark.parametrize("mode", SPLINE_MODES)
 def test_splines_meet_their_samples_however_few(mode):
     """SciPy's do not under "reflect": its start of the recursion uses what it has changed."""
@@ -79,6 +82,7 @@ def test_splines_meet_their_samples_however_few(mode):
         np.testing.assert_allclose(found, x, rtol=0, atol=1e-12)
 
 
+@pytest.mark.thin("mirror-3", "nearest-3", "mirror-1")
 @pytest.mark.parametrize(
     ("mode", "order"), [*((mode, 3) for mode in SPLINE_MODES), ("mirror", 1), ("mirror", 2)]
 )

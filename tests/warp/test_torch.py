@@ -58,9 +58,14 @@ def warp(arrays, setting):
     else:
         fn = functools.partial(grid_sample, **options)
         name, where = "d_grid", arrays["grid"]
-    output, pull_back = jax.vjp(fn, arrays["image"], where)
-    d_image, d_where = pull_back(jax.numpy.asarray(arrays["cotangent"]))
-    return {"output": output, "d_image": d_image, name: d_where}
+
+    @jax.jit
+    def with_gradients(image, where, cotangent):
+        output, pull_back = jax.vjp(fn, image, where)
+        d_image, d_where = pull_back(cotangent)
+        return {"output": output, "d_image": d_image, name: d_where}
+
+    return with_gradients(arrays["image"], where, arrays["cotangent"])
 
 
 def assert_agree(ours, theirs, tolerance):
