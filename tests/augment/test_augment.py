@@ -157,7 +157,7 @@ def test_affine_parameters_are_those_asked_for():
 
 def test_nothing_is_the_identity():
     targets = batch()
-    found, theta = augment.random_affine(KEY, targets)
+    found, theta = jitted(augment.random_affine)(KEY, targets)
     np.testing.assert_allclose(theta, np.stack([np.eye(2, 3)] * 4), atol=1e-7)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, targets)
     for run in (
@@ -167,7 +167,7 @@ def test_nothing_is_the_identity():
         functools.partial(augment.random_flip, probability=0.0),
         functools.partial(augment.random_crop, shape=SIZE),
     ):
-        found, _ = run(KEY, targets)
+        found, _ = jitted(run)(KEY, targets)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, targets)
 
 

@@ -110,6 +110,7 @@ def align_by_points(image, box, shape, scale, ratio, aligned):
     return found / max(np.prod(counts), 1), inside
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(("ratio", "aligned", "scale"), ROI_OPTIONS)
 def test_roi_align_is_torchvisions(ratio, aligned, scale):
     align = jax.jit(

@@ -273,7 +273,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_types_and_empty_batches(name):
-    operation = OPERATIONS[name]
+    operation = jax.jit(OPERATIONS[name])
     for dtype in ("float16", "bfloat16"):
         found = operation(jnp.ones((2, 6, 5, 3), dtype))
         assert (found.dtype, found.shape) == (jnp.dtype(dtype), (2, 4, 3, 3))

@@ -92,12 +92,16 @@ def test_derivatives(order, mode):
     x, where = rng.normal(size=(5, 6)), rng.uniform(0.2, 3.8, (2, 7))
     directions = [rng.normal(size=a.shape) for a in (x, where)]
 
+    @jax.jit
     def loss(x, where):
         return jnp.sin(interpolate(x, where, order, mode)).sum()
 
+    @jax.jit
+    def both(x, where, *directions):
+        return jax.jvp(loss, (x, where), directions)[1], jax.grad(loss, (0, 1))(x, where)
+
     with jax.enable_x64(True):
-        _, forward = jax.jvp(loss, (x, where), tuple(map(jnp.asarray, directions)))
-        gradients = jax.grad(loss, (0, 1))(x, where)
+        forward, gradients = both(x, where, *directions)
         reverse = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
         step = 1e-6
         up, down = (
