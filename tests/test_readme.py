@@ -55,6 +55,7 @@ def test_the_examples_that_do_not_run_are_known():
     assert set(SMALLER) <= set(PAGES)
 
 
+@pytest.mark.thin(*sorted(set(PAGES) - set(SMALLER)))  # the others draw house numbers
 @pytest.mark.parametrize("page", sorted(set(PAGES) - set(ELSEWHERE)))
 def test_the_examples_of_a_page_run(page):
     assert run_examples(PAGES[page])

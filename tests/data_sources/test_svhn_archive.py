@@ -22,6 +22,7 @@ def read(path):
     return list(archive.read(path, faults.append)), [str(fault) for fault in faults]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_labels_and_boxes_of_the_real_archives(svhn_dir, split):
     # Published separately, in another format, by others.
@@ -50,6 +51,7 @@ def test_what_is_written_is_read(tmp_path, labels_first):
         assert entry.boxes.dtype == np.int32
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_archive(tmp_path):
     rng = np.random.default_rng(0)
 

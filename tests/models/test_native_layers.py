@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
     not native.available(), reason="the native kernels are not available"
 )
 
+costly = settings(max_examples=settings().max_examples // 3)  # each is compiled
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -64,7 +65,7 @@ def check(shape, kernel_shape, padding="VALID", seed=0):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@costly
 def test_values_and_gradients(data):
     def whole(low, high):
         return data.draw(st.integers(low, high))
@@ -197,7 +198,7 @@ def test_what_calls_them():
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@costly
 def test_pooling(data):
     """Bit for bit what elementwise operations give: values, gradients, ties, NaN, edges."""
     size = data.draw(st.integers(1, 3))
@@ -249,6 +250,7 @@ def run(code: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_bits_for_any_number_of_threads():
     found = {}
     for threads in (1, 2, 3):
