@@ -58,8 +58,20 @@ def flip(data):
             bytes,
             "is a different file (it begins with [0, 0] instead of [2049,",
         ),
-        ("mnist", LABELS, labels([1000] * 10), bytes, "is a different file (labels by class: [1000"),
-        ("fashion_mnist", LABELS, labels(MNIST), bytes, "is a different file (labels by class: [980"),
+        (
+            "mnist",
+            LABELS,
+            labels([1000] * 10),
+            bytes,
+            "is a different file (labels by class: [1000",
+        ),
+        (
+            "fashion_mnist",
+            LABELS,
+            labels(MNIST),
+            bytes,
+            "is a different file (labels by class: [980",
+        ),
         (
             "mnist",
             IMAGES,
@@ -67,7 +79,13 @@ def flip(data):
             bytes,
             "is a different file (it begins with [2051, 60000, 28, 28]",
         ),
-        ("mnist", IMAGES, images(100, 14), bytes, "is a different file (it begins with [2051, 100, 14, 14]"),
+        (
+            "mnist",
+            IMAGES,
+            images(100, 14),
+            bytes,
+            "is a different file (it begins with [2051, 100, 14, 14]",
+        ),
     ],
 )
 def test_what_a_file_holds(tmp_path, data_set, file, content, damage, said):

@@ -398,7 +398,7 @@ ZEROS = np.zeros(30, int)
         (
             {"train": digits(30), "test": digits(30, size=9)},
             {"shape": (None, None, 1)},
-            r"toy, test split: found uint8 images of \[9, 9, 1\], not uint8 images of \[8, 8, 1\]",
+            r"test split: found uint8 images of \[9, 9, 1\]; expected uint8 images of \[8, 8, 1\]",
         ),
         (
             {"train": digits(30), "test": (digits(30)[0], ZEROS + 10)},

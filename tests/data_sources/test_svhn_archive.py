@@ -177,7 +177,10 @@ def test_a_byte_that_has_changed_is_found(tmp_path):
         (lambda path: None, "No such file"),
         (lambda path: path.write_bytes(b"<html>"), "Not a gzip"),
         (lambda path: path.write_bytes(gzip.compress(b"no tar" * 500)), "damaged or truncated"),
-        (lambda path: cut(write_archive(path, GOOD), 0.3), r"truncated before its digitStruct\.mat"),
+        (
+            lambda path: cut(write_archive(path, GOOD), 0.3),
+            r"truncated before its digitStruct\.mat",
+        ),
         (lambda path: write_archive(path, GOOD, labels=b"x"), r"digitStruct\.mat cannot be read"),
         (
             lambda path: write_archive(path, GOOD, labels=digit_struct(GOOD)[:3000]),
