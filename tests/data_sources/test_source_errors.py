@@ -62,7 +62,7 @@ def test_given_folders_must_exist(tmp_path, name):
     ("name", "message"),
     [
         ("mnits", "does not know the data set mnits; did you mean mnist or"),
-        ("zzzzqqqq", "does not know the data set zzzzqqqq, nor a name close to it"),
+        ("zzzzqqqq", "does not know the data set zzzzqqqq, nor any similar name"),
         ("emnist/lettres", "emnist has no configuration lettres; it has .*letters"),
         ("mnist/letters", "mnist has no configuration letters; it has none"),
         pytest.param(
@@ -143,17 +143,17 @@ ZEROS = np.zeros(30, int)
         (
             {"train": digits(30), "test": digits(30, size=9)},
             {"shape": (None, None, 1)},
-            r"toy, test split: found uint8 images of \[9, 9, 1\], not uint8 images of \[8, 8, 1\]",
+            r"test split: found uint8 images of \[9, 9, 1\]; expected uint8 images of \[8, 8, 1\]",
         ),
         (
             {"train": digits(30), "test": (digits(30)[0], ZEROS + 10)},
             {},
-            "toy, test split: found the label 10, not one of 10 classes",
+            "toy, test split: found label 10; expected 0 to 9",
         ),
         (
             {"train": (digits(30)[0], ZEROS - 1), "test": digits(30)},
             {},
-            "toy, train split: found the label -1, not one of 10 classes",
+            "toy, train split: found label -1; expected 0 to 9",
         ),
     ],
 )
@@ -205,7 +205,7 @@ def test_no_network(tmp_path):
 def test_files_that_are_not_the_originals(tmp_path):
     for file in FILES:
         (tmp_path / file).write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(DataError, match=f"{tmp_path}/.*-ubyte.gz is another file .it begins"):
+    with pytest.raises(DataError, match=f"{tmp_path}/.*-ubyte.gz is a different file .it begins"):
         sources.load("mnist", data_dir=tmp_path / "data", manual_dir=tmp_path)
     assert not list(tmp_path.glob("default_cache/*/*"))
 

@@ -109,7 +109,7 @@ FAULTS = {
     "no area": (changed(2, [7], [[4, 4, 4, 9]]), {}, "is empty or outside"),
     "second box": (changed(2, [7, 1], [[4, 4, 9, 9], [9, -9, 12, -2]]), {}, r"\[9, -9, 12, -2\]"),
     "label": (changed(2, [11], [[4, 4, 9, 9]]), {}, "the label 11; expected 1 to 10"),
-    "no digits": (changed(2, [], np.zeros((0, 4))), {}, "or there are none"),
+    "no digits": (changed(2, [], np.zeros((0, 4))), {}, "or are 0"),
     "half pixels": (changed(2, [7], [[4, 4.5, 9, 9]]), {}, "not whole numbers"),
 }
 
@@ -144,7 +144,7 @@ def test_an_image_that_is_there_twice(tmp_path):
     path = write_archive(tmp_path / "a.tar.gz", GOOD, files={"x/2.png": png(IMAGE)})
     entries, faults = read(path)
     assert len(entries) == 6
-    assert faults == ["a.tar.gz: 2.png: the archive has it twice"]
+    assert faults == ["a.tar.gz: 2.png: it occurs twice in the archive"]
 
 
 @pytest.mark.parametrize("cutting", [cut, cut_tar])
@@ -179,7 +179,10 @@ def test_a_byte_that_has_changed_is_found(tmp_path):
         (lambda path: None, "No such file"),
         (lambda path: path.write_bytes(b"<html>"), "Not a gzip"),
         (lambda path: path.write_bytes(gzip.compress(b"no tar" * 500)), "damaged or truncated"),
-        (lambda path: cut(write_archive(path, GOOD), 0.3), r"cut off before its digitStruct\.mat"),
+        (
+            lambda path: cut(write_archive(path, GOOD), 0.3),
+            r"truncated before its digitStruct\.mat",
+        ),
         (lambda path: write_archive(path, GOOD, labels=b"x"), r"digitStruct\.mat cannot be read"),
         (
             lambda path: write_archive(path, GOOD, labels=digit_struct(GOOD)[:3000]),

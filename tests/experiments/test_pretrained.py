@@ -174,8 +174,8 @@ def test_weights_of_another_network_are_rejected_with_what_differs(folder, suffi
     (folder / f"rotated_mnist__stn-sl1.{suffix}").rename(new)
     with pytest.raises(
         PretrainedError,
-        match=r"another network than rotated_mnist/stn-c0: those of rotated_mnist/stn-sl1"
-        r" \(transformer/localization/dense_0/kernel is \[800, 32\] and should be \[784, 32\]\)",
+        match=r"not hold the weights of rotated_mnist/stn-c0, but those of rotated_mnist/stn-sl1"
+        r" \(transformer/localization/dense_0/kernel is \[800, 32\], expected \[784, 32\]\)",
     ):
         stn_jax.load_pretrained(other, folder=folder)
 
@@ -190,7 +190,7 @@ def test_a_network_of_the_same_shapes_is_refused_by_its_name(folder, suffix):
 def test_missing_weights_are_named(network, tmp_path):
     params = {key: value for key, value in network[1].items() if key != "head"}
     pretrained.save(NAME, params, METADATA, folder=tmp_path)
-    with pytest.raises(PretrainedError, match=r"head/logits/bias is absent and should be \[7\]"):
+    with pytest.raises(PretrainedError, match=r"head/logits/bias is absent, expected \[7\]"):
         stn_jax.load_pretrained(NAME, folder=tmp_path)
 
 
@@ -244,8 +244,8 @@ def test_a_folder_that_cannot_be_written_is_named(network, tmp_path):
         ({"model": {**OPTIONS, "width": "wide"}}, "does not describe a network: "),
         ({"model": {**OPTIONS, "width": 1e300}}, "does not describe a network: "),
         ({"model": {**OPTIONS, "classes": 0}}, "does not describe a network: "),
-        ({"model": {**OPTIONS, "classes": 9}}, r"head/logits/bias is \[7\] and should be \[9\]"),
-        ({"model": {**OPTIONS, "width": 1 / 4}}, r"conv/kernel is \[.*\] and should be \[.*\]"),
+        ({"model": {**OPTIONS, "classes": 9}}, r"head/logits/bias is \[7\], expected \[9\]"),
+        ({"model": {**OPTIONS, "width": 1 / 4}}, r"conv/kernel is \[.*\], expected \[.*\]"),
     ],
 )
 def test_metadata_that_cannot_be_is_refused(folder, suffix, changes, message):

@@ -131,10 +131,10 @@ def test_what_does_not_fit_is_named(tmp_path):
     params = {"conv": {"kernel": jnp.zeros((1, 3, 5)), "bias": jnp.zeros((1, 4), jnp.int32)}}
     with pytest.raises(
         WorkdirError,
-        match=r"3.safetensors does not fit this network or this version: "
-        r"params/conv/bias is float32\[1, 4\] and should be int32\[1, 4\], "
-        r"params/conv/kernel is float32\[1, 3, 4\] and should be float32\[1, 3, 5\], "
-        r"params/half is bfloat16\[1, 3\] and should be absent; train",
+        match=r"3.safetensors does not match this network or this version: "
+        r"params/conv/bias is float32\[1, 4\], expected int32\[1, 4\], "
+        r"params/conv/kernel is float32\[1, 3, 4\], expected float32\[1, 3, 5\], "
+        r"params/half is bfloat16\[1, 3\], expected absent; train",
     ):
         checkpoints.restore({**state, "params": params})
 
@@ -255,7 +255,7 @@ def test_without_orbax_its_checkpoints_are_refused_by_the_name_of_the_extra(old,
 
 def test_a_checkpoint_of_orbax_of_another_network_is_refused(old):
     with pytest.raises(
-        WorkdirError, match=r"7 does not fit .* optimizer/1/count is int32\[1\] and"
+        WorkdirError, match=r"7 does not match .* optimizer/1/count is int32\[1\], expected"
     ):
         Checkpoints(old).restore({"step": jnp.int32(0)}, repair=True)
     assert Checkpoints(old).steps() == [7]

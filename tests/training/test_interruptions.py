@@ -183,7 +183,7 @@ def test_a_whole_checkpoint_of_another_network_is_refused(config, copy):
     like = {"step": jax.ShapeDtypeStruct((), "int32"), "weights": ()}
     with pytest.raises(
         WorkdirError,
-        match=r"does not fit this network or this version: optimizer/.* and should be absent, "
+        match=r"does not match this network or this version: optimizer/.*, expected absent, "
         r".*, and \d+ more; train in a new workdir$",
     ):
         checkpoints.restore(like, repair=True)
