@@ -1,6 +1,7 @@
 """What several folders of tests use, and what of them the quick run takes."""
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -8,6 +9,8 @@ from pathlib import Path
 
 # Before JAX starts: what is compiled here runs for milliseconds, so optimizing it is time lost.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import hypothesis
 import jax

@@ -222,7 +222,7 @@ def on_two_devices(request) -> dict[str, str]:
     here = Path(__file__)
     asked = [item for item in request.session.items if item.path == here]
     cases = [item.callspec.params["case"] for item in asked if "case" in item.fixturenames]
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, str(here.with_name("layers_on_devices.py")), *cases],
         env={**os.environ, "PYTHONPATH": str(here.parents[2]), "XLA_FLAGS": flags},

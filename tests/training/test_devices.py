@@ -45,14 +45,14 @@ Trial = tuple[Config, Path, int | None]
 
 def start(trials: list[Trial], devices: int, **environment: str) -> subprocess.Popen:
     """Trains one after the other in one process, for it takes a while to start."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     listed = [(config.to_dict(), str(workdir), stop) for config, workdir, stop in trials]
     return subprocess.Popen(
         [sys.executable, str(CASE), json.dumps(listed)],
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0",
+            "XLA_FLAGS": flags,
             **environment,
         },
         stdout=subprocess.PIPE,
