@@ -3,7 +3,8 @@
 Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`, and over the same
 sampler the operations of :mod:`stn_jax.warp`: pixel matrices, maps and flows, boxes, splines,
 deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`,
-and the study's networks from :func:`create_model` or, trained, from :func:`load_pretrained`.
+and the study's networks from :func:`create_model` or, trained, from :func:`load_pretrained`
+and, from a run of your own, :func:`load_run`.
 Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
 :mod:`stn_jax.warp.transforms`.
 """
@@ -29,8 +30,9 @@ from stn_jax.warp import (
 )
 
 if TYPE_CHECKING:
-    from stn_jax.models import SpatialTransformer, create_model
+    from stn_jax.models import SpatialTransformer, create_model, create_network
     from stn_jax.pretrained import load_pretrained
+    from stn_jax.training.restore import load_run
 
 __version__ = "0.1.0"
 
@@ -39,10 +41,12 @@ __all__ = [
     "affine_grid",
     "affine_transform",
     "create_model",
+    "create_network",
     "crop_and_resize",
     "flow_warp",
     "grid_sample",
     "load_pretrained",
+    "load_run",
     "map_coordinates",
     "multi_scale_deformable_attention",
     "occlusion_mask",
@@ -57,13 +61,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Flax loads when a module is first asked for, so that the warps cost jax alone.
-    if name in ("SpatialTransformer", "create_model"):
+    if name in ("SpatialTransformer", "create_model", "create_network"):
         from stn_jax import models
 
         return getattr(models, name)
     if name in ("pretrained", "load_pretrained"):
         pretrained = importlib.import_module("stn_jax.pretrained")
         return pretrained if name == "pretrained" else pretrained.load_pretrained
+    if name == "load_run":
+        return importlib.import_module("stn_jax.training.restore").load_run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

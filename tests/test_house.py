@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "interop": set(),
     "models": {"warp"},
     "pretrained": {"models", "data", "files", "tensor_file"},
-    "data": {"warp", "files", "progress"},
+    "data": {"warp", "augment", "files", "progress"},
     "street_numbers": {"warp", "data", "progress"},
     "analysis": {"warp", "models"},
     "training": {
@@ -47,7 +47,7 @@ MAY_IMPORT = {
         "files",
     },
     "cli": {"pretrained", "data", "analysis", "training", "report", "experiments", "files"},
-    "__init__": {"warp", "models", "pretrained"},
+    "__init__": {"warp", "models", "pretrained", "training"},
 }
 MODULES = {
     path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

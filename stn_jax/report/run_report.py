@@ -80,7 +80,7 @@ def report(
     classes = run.model.head.classes
     summary = summarize(run, predictions)
     on = "held-out training examples" if config.holdout else "test set"
-    names = [str(c) for c in range(classes)]
+    names = list(run.task.class_names or map(str, range(classes)))
     labels, predicted = predictions.labels, predictions.classes
     if run.task.positions:
         names[house_numbers.NONE] = "none"
@@ -92,6 +92,7 @@ def report(
             f"{summary['test_examples']:,} examples, passes: {summary['test_passes']}"
             f"{', each with new distortions' if run.task.distorts else ''}. Images, angles and "
             f"hardest images: seed {config.seeds[0]}."
+            + "".join(f" {note[0].upper()}{note[1:]}." for note in run.notes)
         ),
         tiles=_tiles(run, own, predictions, summary, lines),
         sweep=sweep(run, own),
@@ -104,8 +105,8 @@ def report(
         ),
         confusion=mistakes.confusion(labels.ravel(), predicted, classes),
         hardest=_hardest(run, own, predictions),
-        config=config.to_dict() | {"seeds": list(config.seeds)},
-        defaults=Config().to_dict() | {"seeds": [0]},
+        config=config.to_dict() | config.to_json(),
+        defaults=Config().to_dict() | Config().to_json(),
         made_with=_made_with(),
         names=names,
     )

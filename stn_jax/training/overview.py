@@ -22,6 +22,7 @@ def overview(run: Run) -> str:
         + (f" ({shared})" if shared else ""),
         f"data: {run.config.dataset}, {len(run.data.images):,} training images; the network sees "
         f"{' x '.join(map(str, run.input_shape()))}",
+        *(f"data: {note}" for note in run.notes),
         f"steps: {run.total_steps:,} of {run.config.batch_size} images, {run.steps_per_epoch:,} an "
         "epoch",
         *_table(_parameters(run)),
