@@ -1,5 +1,7 @@
 """One-line summaries of results for the terminal."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stn_jax.analysis.pose import POSE_COMPONENTS
@@ -14,6 +16,15 @@ def print_result(result: dict, workdir: str) -> None:
         f"{result['mean']:.2f} %{interval}{alignment(result)}; "
         f"see {workdir}/result.json and figures/"
     )
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with aligned columns; the first row is its header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def alignment(result: dict) -> str:

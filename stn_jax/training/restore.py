@@ -162,7 +162,7 @@ def evaluate_workdir_on(
       ConfigError, DataError: as :func:`load`; or the data set does not fit the network.
     """
     run, state = load_without_data(workdir, best=best)
-    other = _with_data(run, settings, str(workdir))
+    other = with_data(run, settings, str(workdir))
     return summarize(other, predict(other, state["params"]))
 
 
@@ -196,11 +196,20 @@ def open_pretrained(
     """
     run, variables = pretrained_without_data(name, folder)
     params = jax.tree.map(lambda x: x[None], variables["params"])
-    return _with_data(run, settings or {}, name), params
+    return with_data(run, settings or {}, name), params
 
 
-def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
-    """The run with other data: that of its configuration with other settings."""
+def with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
+    """A run with other data, on one device: that of its configuration with other settings.
+
+    Args:
+      run: the run.
+      settings: fields of Config that override those of the training: the data set and its folders.
+      name: of the network, for messages.
+
+    Raises:
+      ConfigError, DataError: the data cannot be loaded, or does not fit the network.
+    """
     # Batches of 1, so that a training split of any size is accepted; it is not used.
     config = dataclasses.replace(
         run.config, **settings, holdout=0, keep_best=False, batch_size=1, microbatch=0, mesh="batch"
