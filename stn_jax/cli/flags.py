@@ -22,7 +22,8 @@ class Parser(argparse.ArgumentParser):
         for argument in sys.argv[1:] if args is None else args:
             flag = str(argument).partition("=")[0]
             action = self._option_string_actions.get(flag)
-            if action is not None and action.dest in seen and action.nargs != 0:
+            repeatable = action is None or action.nargs == 0 or isinstance(action.default, list)
+            if action is not None and action.dest in seen and not repeatable:
                 self.error(f"{flag} is given twice; leave one of them out")
             if action is not None:
                 seen.add(action.dest)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stn_jax.analysis.pose import POSE_COMPONENTS
+from stn_jax.data.tasks import RANDOM
 
 
 def print_result(result: dict, workdir: str) -> None:
@@ -30,6 +31,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
 def alignment(result: dict) -> str:
     """How well the network undoes the distortions, means over seeds; "" without a transformer."""
     text = ""
+    thing = "an image" if result.get("task") in RANDOM else "a digit"
     for component in POSE_COMPONENTS.values():
         if component.slope_keys[0] not in result:
             continue
@@ -38,7 +40,7 @@ def alignment(result: dict) -> str:
         within_class, within_example = rms
         digits = component.decimals
         detail = (
-            "" if np.isnan(within_example) else f" ({within_example:.{digits}f} within a digit)"
+            "" if np.isnan(within_example) else f" ({within_example:.{digits}f} within {thing})"
         )
         text = (
             f", slope {slope}, within-class RMS {within_class:.{digits}f} {component.unit}{detail}"

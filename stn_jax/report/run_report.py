@@ -131,6 +131,7 @@ def _tiles(
     if run.task.aligns:
         component = POSE_COMPONENTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
+        thing = "image" if run.config.any_data else "digit"
         within_class, within_example = component.rms_keys
         distance = f"{{:.{component.decimals}f}}{component.symbol}"
         for name, keys, form, note in (
@@ -140,8 +141,8 @@ def _tiles(
                 "{:.2f}",
                 "a perfect aligner: -1",
             ),
-            ("Within-class RMS", (within_class,), distance, "of the poses of aligned digits"),
-            ("Within-digit RMS", (within_example,), distance, "a perfect aligner: 0"),
+            ("Within-class RMS", (within_class,), distance, f"of the poses of aligned {thing}s"),
+            (f"Within-{thing} RMS", (within_example,), distance, "a perfect aligner: 0"),
         ):
             if all(key in summary for key in keys):
                 value = ", ".join(form.format(np.mean(summary[key])) for key in keys)
