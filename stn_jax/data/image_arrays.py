@@ -14,7 +14,7 @@ from stn_jax.data.archives import read_npz
 from stn_jax.data.cache import DataError, Source, Split
 from stn_jax.data.image_folder import natural_order
 from stn_jax.data.options import DataOptions
-from stn_jax.data.splitting import split_note, stratified
+from stn_jax.data.splitting import shuffled, split_note, stratified
 
 _ARRAYS = ("images", "labels", "test_images", "test_labels", "class_names")
 
@@ -69,9 +69,12 @@ def source(path: str, options: DataOptions, cache_root: pathlib.Path) -> Source:
     if (found := images["test"].shape[1:]) != (expected := images["train"].shape[1:]):
         raise DataError(f"test_images of {file} have shape {found}, and images {expected}")
     options.check_size(f"npz:{path}", sum(map(len, images.values())), expected)
-    splits = {split: Split(images[split], labels[split]) for split in ("train", "test")}
-    for array in (*images.values(), *labels.values()):
-        array.flags.writeable = False
+    splits = {}
+    for split in ("train", "test"):
+        everything = np.zeros(len(labels[split]), bool)
+        order = shuffled(everything, options.split_seed)["train"]
+        splits[split] = Split(images[split][order], labels[split][order])
+        splits[split].images.flags.writeable = splits[split].labels.flags.writeable = False
     numbers = names == tuple(map(str, range(len(names))))
     return Source(
         f"npz:{path}",

@@ -20,7 +20,7 @@ from stn_jax.data import cache
 from stn_jax.data.cache import DataError, Source
 from stn_jax.data.options import DataOptions
 from stn_jax.data.pictures import SUFFIXES, Survey, fitted, kind_of, open_image
-from stn_jax.data.splitting import split_note, stratified
+from stn_jax.data.splitting import shuffled, split_note, stratified
 from stn_jax.progress import Progress
 
 _VERSION = "1.0.0"
@@ -214,8 +214,8 @@ def _decode(
     if faults:
         notes += (f"{len(faults)} unreadable files were left out: {_listed(folder, faults)}",)
     splits = {
-        split: (int(chosen.sum()), [(images[chosen], labels[chosen])])
-        for split, chosen in (("train", ~test), ("test", test))
+        split: (len(chosen), [(images[chosen], labels[chosen])])
+        for split, chosen in shuffled(test, options.split_seed).items()
     }
     cache.write(
         home,

@@ -38,6 +38,17 @@ def stratified(
     return drawn
 
 
+def shuffled(test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """The indices of each split in a random order, since those who write files sort them by class.
+
+    Args:
+      test: whether each example is in the test split, ``[N]``.
+      seed: of the order.
+    """
+    order = np.random.default_rng([seed, 1]).permutation(len(test))
+    return {"train": order[~test[order]], "test": order[test[order]]}
+
+
 def split_note(fraction: float, seed: int) -> str:
     """What was done, for the user."""
     return f"no test split: {100 * fraction:g} % of each class were drawn as one (seed {seed})"

@@ -183,7 +183,7 @@ def _read(
         return [read_number(file, box) for file in files]
     height, width, channels = run.image_shape
     own = run.config.dataset.partition(":")[0] in OWN
-    if own or run.config.any_data or channels != 1 or height != width:
+    if own or channels != 1 or height != width:
         return [read_whole(file, run.image_shape) for file in files]
     return [read_digit(file, width) for file in files]
 
