@@ -157,9 +157,10 @@ class Workdir:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("class_names should be texts")
             found["model"] = {**found["model"]}
-            for name in ("mean", "deviation"):
-                if not np.isfinite(np.broadcast_to(np.float32(found[name]), shapes[0][2:])).all():
-                    raise ValueError(f"{name} is not finite")
+            for name, least in (("mean", 0), ("deviation", 1e-6)):
+                values = np.broadcast_to(np.float64(found[name]), shapes[0][2:])
+                if not ((values >= least) & (values <= 1)).all():
+                    raise ValueError(f"{name} is {found[name]}")
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -101,7 +101,9 @@ def test_a_damaged_description_is_named(alone, text):
     ("field", "value", "message"),
     [
         ("mean", [0.1, 0.2], "network.json is damaged"),
-        ("deviation", float("nan"), "deviation is not finite"),
+        ("mean", 1e60, r"mean is 1e\+60"),
+        ("deviation", [0], r"deviation is \[0\]"),
+        ("deviation", float("nan"), "deviation is nan"),
         ("image_shape", [28, 28, 0], "shapes are"),
         ("class_names", "ab", "class_names should be texts"),
         ("model", {"wide": 1}, "network.json describes no network"),
