@@ -35,6 +35,7 @@ from stn_jax.data import cache, embedded, sources
 from stn_jax.data.photographs import read_digit, read_number
 from stn_jax.data.sources import DataError
 from stn_jax.experiments import results
+from stn_jax.models import Normalize
 from stn_jax.pretrained import PretrainedError
 from stn_jax.training import Config, ConfigError
 from stn_jax.training.checkpoints import Checkpoints
@@ -335,6 +336,59 @@ def _open_checkpoint(folder: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, saved.state, _checkpointed())
 
 
+def _write_network(folder: Path) -> dict[Path, bytes]:
+    known = {
+        "model": {"classes": 3, "width": 0.5, "dtype": None},
+        "image_shape": [12, 16, 3],
+        "input_shape": [12, 16, 3],
+        "mean": [0.5, 0.25, 0.125],
+        "deviation": [0.25, 0.25, 0.25],
+        "class_names": ["a", "b", "c"],
+    }
+    Workdir(folder).write_network(known)
+    path = folder / "network.json"
+    return {path: path.read_bytes()}
+
+
+def _open_network(folder: Path) -> None:
+    known = Workdir(folder).network()
+    assert known is not None
+    normalize = Normalize.of(known, known["input_shape"])
+    assert np.isfinite(normalize.mean).all()
+    assert min(normalize.shape) > 0
+
+
+def _write_folder(folder: Path) -> dict[Path, bytes]:
+    files = {}
+    for name in ("cat", "dog"):
+        (folder / "own" / name).mkdir(parents=True)
+        for path in list(_write_images(folder / "own" / name))[:3]:
+            files[path] = path.read_bytes()
+    return files
+
+
+def _open_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        found = sources.load(f"folder:{folder / 'own'}", cache_dir=folder / "cache")
+    assert found.class_names == ("cat", "dog")
+    assert len(found.train.images) + len(found.test.images) == 2 * (len(_FORMATS) + 1)
+
+
+def _write_arrays(folder: Path) -> dict[Path, bytes]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 6, 8, 3), np.uint8)
+    path = folder / "own.npz"
+    np.savez(path, images=images, labels=np.array(["a", "b"] * 10))
+    return {path: path.read_bytes()}
+
+
+def _open_arrays(folder: Path) -> None:
+    found = sources.load(f"npz:{folder / 'own.npz'}")
+    assert found.train.images.ndim == 4
+    assert found.train.labels.max() < found.num_classes == len(found.class_names or ())
+
+
 READERS = {
     "weights": Reader(_write_weights, _open_same_weights, PretrainedError),
     "weights, signed again": Reader(_write_weights, _open_weights, PretrainedError, resigned),
@@ -348,6 +402,9 @@ READERS = {
     "images": Reader(_write_images, _open_images, DataError),
     "configuration": Reader(_write_run, _open_run, ConfigError, _mutated_text),
     "lines": Reader(_write_lines, _open_lines, ConfigError),
+    "network description": Reader(_write_network, _open_network, ConfigError, _mutated_text),
+    "image folder": Reader(_write_folder, _open_folder, DataError),
+    "arrays": Reader(_write_arrays, _open_arrays, DataError),
 }
 
 

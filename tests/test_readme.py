@@ -15,6 +15,7 @@ ELSEWHERE = {
     "guides/own_programs.md": "in a test of its own",
     "porting.md": "beside PyTorch, in tests/benchmarks/test_porting.py",
     "svhn.md": "would download SVHN",
+    "own_data.md": "with its commands, in tests/test_own_data_page.py",
 }
 # Where an example makes more than a test needs.
 SMALLER = {"street_numbers.md": {"256": "4", "10_000": "8"}}

@@ -73,8 +73,41 @@ def random_affine(
       ((8, 2, 3), (8, 1, 2))
     """
     targets, lead = checked(targets, num_spatial_dims)
-    dims = num_spatial_dims
-    sizes = targets.image.shape[-1 - dims : -1]
+    sizes = targets.image.shape[-1 - num_spatial_dims : -1]
+    theta = random_theta(key, lead, sizes, angle=angle, scale=scale, shear=shear, shift=shift)
+    found = apply_theta(
+        targets,
+        theta,
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        mask_fill=mask_fill,
+        antialias=antialias,
+    )
+    return found, theta
+
+
+def random_theta(
+    key: jax.Array,
+    lead: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    angle: Range = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    shear: Range = 0.0,
+    shift: Range = 0.0,
+) -> jax.Array:
+    """Draws the thetas of :func:`random_affine`, ``[*lead, 2, 3]`` (``[*lead, 3, 4]``).
+
+    Args:
+      key, angle, scale, shear, shift: as in :func:`random_affine`.
+      lead: leading axes.
+      sizes: the images' spatial shape: (H, W) or (D, H, W).
+
+    Raises:
+      ValueError: a range is invalid.
+    """
+    dims = len(sizes)
     keys = jax.random.split(key, 4)
     angles = jax.random.uniform(
         keys[0], (*lead, 2 * dims - 3), jnp.float32, *between("angle", angle)
@@ -88,31 +121,20 @@ def random_affine(
     moved = 2 * jax.random.uniform(keys[2], (*lead, dims), jnp.float32, *between("shift", shift))
     slant = jax.random.uniform(keys[3], lead, jnp.float32, *between("shear", shear))
     if dims == 2:
-        theta = affine.from_parameters(
+        return affine.from_parameters(
             angles[..., 0],
             jnp.stack([1 / growth] * 2, -1),
             slant,
             -moved,
             aspect=sizes[1] / max(sizes[0], 1),
         )
-    else:
-        if between("shear", shear) != (0, 0):
-            raise ValueError(f"shear is {shear}; expected 0 for volumes, which cannot be sheared")
-        linear = _rotation_3d(angles) / growth[..., None, None]
-        # In pixels of equal sides, so that rotations do not shear.
-        extent = jnp.array(sizes[::-1], jnp.float32)
-        linear = linear * lead_to(extent[None, :] / extent[:, None], linear.ndim)
-        theta = jnp.concatenate([linear, -moved[..., None]], -1)
-    found = apply_theta(
-        targets,
-        theta,
-        mode=mode,
-        padding_mode=padding_mode,
-        fill=fill,
-        mask_fill=mask_fill,
-        antialias=antialias,
-    )
-    return found, theta
+    if between("shear", shear) != (0, 0):
+        raise ValueError(f"shear is {shear}; expected 0 for volumes, which cannot be sheared")
+    linear = _rotation_3d(angles) / growth[..., None, None]
+    # In pixels of equal sides, so that rotations do not shear.
+    extent = jnp.array(sizes[::-1], jnp.float32)
+    linear = linear * lead_to(extent[None, :] / extent[:, None], linear.ndim)
+    return jnp.concatenate([linear, -moved[..., None]], -1)
 
 
 def _rotation_3d(angles: jax.Array) -> jax.Array:

@@ -44,7 +44,7 @@ def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
       Config rejects.
 
     Raises:
-      ConfigError: an argument has another form, or the field is unknown.
+      ConfigError: an argument has another form, or the field is unknown or given twice.
     """
     fields: dict[str, Any] = {}
     types = {field.name: field.type for field in dataclasses.fields(Config)}
@@ -66,6 +66,8 @@ def read_fields(arguments: Sequence[str]) -> dict[str, Any]:
             text = "false" if negated else "true"
         elif negated or (text is None and not left):
             raise ConfigError(f"{argument} has no value; expected --config.{name}=VALUE")
+        if name in fields:
+            raise ConfigError(f"--config.{name} is given twice; leave one of them out")
         fields[name] = _value(types[name], left.pop(0) if text is None else text)
     return fields
 

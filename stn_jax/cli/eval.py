@@ -4,6 +4,7 @@
 {command} --workdir=runs/NAME --report [FILE]
 {command} --pretrained=rotated_mnist/stn-sl1 [--dataset=mnist_sample] [--image FILE ...]
 {command} export (--workdir=runs/NAME [--seed=0] | --pretrained=NAME) FOLDER
+{command} compare runs/A runs/B ... [--dataset=OTHER] [--page FILE]
 """
 
 import argparse
@@ -20,11 +21,13 @@ from stn_jax.cli.flags import (
     enable_compilation_cache,
     exit_code,
 )
-from stn_jax.cli.summary import alignment, print_result
+from stn_jax.cli.summary import alignment, print_result, text_table
 from stn_jax.pretrained import describe
+from stn_jax.report.comparison_page import about, write_comparison
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.report.run_report import write_report
 from stn_jax.report.user_images import classify_files, classify_files_pretrained, picture_path
+from stn_jax.training.comparison import compare, table
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.export import EXAMPLE, export_network
 from stn_jax.training.restore import (
@@ -50,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["export"]:
         return exit_code(lambda: _export(arguments[1:]))
+    if arguments[:1] == ["compare"]:
+        return exit_code(lambda: _compare(arguments[1:]))
     return exit_code(lambda: _eval(_flags(arguments)))
 
 
@@ -75,6 +80,23 @@ def _export(arguments: Sequence[str]) -> None:
         run, params = load_seed(flags.workdir, flags.seed, best=flags.best)
     program = export_network(run, params, flags.folder)
     print(f"written to {program}; {program.with_name(EXAMPLE)} loads and calls it")
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    parser = Parser(
+        prog=f"{Path(sys.argv[0]).name} compare",
+        description="Tests runs on the same images; differences from the first, with intervals.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="folders of training runs")
+    parser.add_argument("--page", metavar="FILE", help="also write the table as an HTML page")
+    add_data_flags(parser.add_argument_group("compare on another data set"))
+    flags = parser.parse_args(arguments)
+    enable_compilation_cache()
+    compared = compare(flags.workdirs, data_settings(flags))
+    print(about(compared[0]), *text_table(table(compared)), sep="\n")
+    if flags.page is not None:
+        print(f"see {write_comparison(compared, flags.page)}")
 
 
 def _flags(arguments: Sequence[str]) -> argparse.Namespace:

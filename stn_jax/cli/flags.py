@@ -12,7 +12,22 @@ from stn_jax.training.config import Config, ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports errors in one line, as our commands do."""
+    """An argument parser that reports errors in one line, as our commands do.
+
+    A flag that is given twice is one of them, rather than silently the second.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        seen: set[str] = set()
+        for argument in sys.argv[1:] if args is None else args:
+            flag = str(argument).partition("=")[0]
+            action = self._option_string_actions.get(flag)
+            repeatable = action is None or action.nargs == 0 or isinstance(action.default, list)
+            if action is not None and action.dest in seen and not repeatable:
+                self.error(f"{flag} is given twice; leave one of them out")
+            if action is not None:
+                seen.add(action.dest)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; --help lists the flags")

@@ -1,8 +1,11 @@
 """One-line summaries of results for the terminal."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stn_jax.analysis.pose import POSE_COMPONENTS
+from stn_jax.data.tasks import RANDOM
 
 
 def print_result(result: dict, workdir: str) -> None:
@@ -16,9 +19,19 @@ def print_result(result: dict, workdir: str) -> None:
     )
 
 
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with aligned columns; the first row is its header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def alignment(result: dict) -> str:
     """How well the network undoes the distortions, means over seeds; "" without a transformer."""
     text = ""
+    thing = "an image" if result.get("task") in RANDOM else "a digit"
     for component in POSE_COMPONENTS.values():
         if component.slope_keys[0] not in result:
             continue
@@ -27,7 +40,7 @@ def alignment(result: dict) -> str:
         within_class, within_example = rms
         digits = component.decimals
         detail = (
-            "" if np.isnan(within_example) else f" ({within_example:.{digits}f} within a digit)"
+            "" if np.isnan(within_example) else f" ({within_example:.{digits}f} within {thing})"
         )
         text = (
             f", slope {slope}, within-class RMS {within_class:.{digits}f} {component.unit}{detail}"

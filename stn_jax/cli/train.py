@@ -1,10 +1,13 @@
 """Trains a network and evaluates it.
 
 {command} [--config=NAME|FILE] [--workdir=DIR] [--config.KEY=VALUE ...]
+{command} ... --sweep KEY=VALUE,VALUE,... [--sweep KEY=VALUE,... ...]
 
 NAME is one of {names}; without --config it is {default}. Run the same command again to resume from
 the last checkpoint. The workdir (runs/NAME) then holds config.json, metrics.jsonl, checkpoints/,
-figures/ and result.json. The fields of the configuration, with their defaults:
+figures/ and result.json. With --sweep all combinations of the values are trained, each in a folder
+of its own in the workdir, and a table of them is printed at the end. The fields of the
+configuration, with their defaults:
 
 {fields}
 """
@@ -16,6 +19,7 @@ from pathlib import Path
 from stn_jax.cli.config_flags import described_fields, read_config
 from stn_jax.cli.flags import enable_compilation_cache, exit_code
 from stn_jax.cli.summary import print_result
+from stn_jax.cli.sweeping import read_sweeps, train_all
 from stn_jax.report.gallery import DrawFigures
 from stn_jax.training import processes, train
 from stn_jax.training.config_files import named_configs
@@ -45,6 +49,12 @@ def _train(arguments: Sequence[str]) -> None:
         return
     enable_compilation_cache()
     processes.join()
+    combinations, rest = processes.run_on_all(lambda: read_sweeps(arguments))
+    if combinations:
+        train_all(
+            combinations, rest, DEFAULT, lambda config, workdir: train(config, workdir, _Hooks())
+        )
+        return
     config, workdir = processes.run_on_all(lambda: read_config(arguments, DEFAULT))
     result = train(config, workdir, _Hooks())
     if processes.is_primary():

@@ -11,7 +11,6 @@ header, so that damaged files are detected without reading the data.
 """
 
 import contextlib
-import dataclasses
 import io
 import json
 import math
@@ -21,63 +20,22 @@ import re
 import shutil
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from stn_jax.data.image_sets import DataError, Source, Split
 from stn_jax.data.moments import Moments, stored_statistics
 from stn_jax.files import make_folder, rename, sync_folder
+
+__all__ = ["FORMAT", "DataError", "Source", "Split", "find", "read", "write"]
 
 FORMAT = 1
 _META = "meta.json"
 _SPLITS = ("train", "test")
 # Little-endian on all machines, so that a cache can be copied between them.
 _DTYPES: dict[str, np.dtype] = {"images": np.dtype("u1"), "labels": np.dtype("<i4")}
-
-
-class DataError(RuntimeError):
-    """A data set cannot be loaded. The message is one line: what is wrong, and what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One split of a data set.
-
-    Attributes:
-      images: uint8 ``[N, H, W, C]``, read-only; memory-mapped if it comes from the cache.
-      labels: int32 ``[N]``, read-only, from 0 to the number of classes minus 1; ``[N, positions]``
-        for several labels per image (the digits of a house number).
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set for image classification.
-
-    Attributes:
-      name: the requested name, such as ``"mnist"`` or ``"emnist/mnist"``.
-      version: the data set's version, such as ``"3.0.1"``.
-      num_classes: number of classes.
-      train: the training split.
-      test: the test split; its images have the size of the training images.
-      statistics: mean and standard deviation of the training images' pixels in [0, 1], each
-        ``[C]``; None if unknown.
-      draw: for generated data sets, the function that renders images on the device; otherwise None.
-        It maps keys ``[B]`` and the contents of ``images`` (``[B, ...]``, uint8, such as the digits
-        of a number) to images ``[B, H, W, C]``, uint8 or in [0, 1].
-    """
-
-    name: str
-    version: str
-    num_classes: int
-    train: Split
-    test: Split
-    statistics: tuple[np.ndarray, np.ndarray] | None = None
-    draw: Callable[[Any, Any], Any] | None = None
 
 
 def find(home: pathlib.Path) -> pathlib.Path | None:
@@ -124,6 +82,8 @@ def read(folder: pathlib.Path, name: str) -> Source:
             and all(split.labels.ndim in (1, 2) for split in arrays.values())
         )
         statistics = stored_statistics(meta, arrays["train"].images.shape[-1])
+        names = _texts(meta.get("class_names"), num_classes)
+        notes = _texts(meta.get("notes")) or ()
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder / _META, f"invalid content: {error!r}") from error
     if not agree:
@@ -132,7 +92,9 @@ def read(folder: pathlib.Path, name: str) -> Source:
         if split.labels.min() < 0 or split.labels.max() >= num_classes:
             raise _damaged(folder / f"{split_name}_labels.npy", "labels out of range")
     train, test = (arrays[split] for split in _SPLITS)
-    return Source(name, folder.name, num_classes, train, test, statistics)
+    return Source(
+        name, folder.name, num_classes, train, test, statistics, class_names=names, notes=notes
+    )
 
 
 def write(
@@ -143,6 +105,8 @@ def write(
     splits: Mapping[str, tuple[int, Iterable[tuple[np.ndarray, np.ndarray]]]],
     *,
     origin: str = "",
+    class_names: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> pathlib.Path:
     """Writes a data set batch by batch, for :func:`read`.
 
@@ -158,6 +122,7 @@ def write(
       splits: for "train" and "test", the number of examples, and batches of images (uint8
         ``[n, H, W, C]``) and labels (integers ``[n]`` or ``[n, positions]``).
       origin: the origin of the data, for the reader of ``meta.json``.
+      class_names, notes: see :class:`Source`.
 
     Returns:
       The folder, ``<home>/<version>``.
@@ -181,6 +146,10 @@ def write(
                 arrays |= _write_split(unfinished, split, count, batches)
             meta = {"format": FORMAT, "name": name, "version": version, "origin": origin}
             meta |= {"num_classes": num_classes, "statistics": moments.result(), "arrays": arrays}
+            if class_names is not None:
+                meta["class_names"] = list(class_names)
+            if notes:
+                meta["notes"] = list(notes)
             with _durable(unfinished / _META) as file:
                 file.write(json.dumps(meta, indent=2).encode() + b"\n")
             try:
@@ -246,6 +215,16 @@ def _count(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"found {value!r}; expected a positive integer")
     return value
+
+
+def _texts(value: Any, count: int | None = None) -> tuple[str, ...] | None:
+    """Returns a list of texts as a tuple; raises ValueError for anything but that or None."""
+    if value is None:
+        return None
+    texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if not texts or count not in (None, len(value)):
+        raise ValueError(f"{value!r:.60} should be a list of {count or 'some'} texts")
+    return tuple(value)
 
 
 def _damaged(path: pathlib.Path, why: str) -> DataError:

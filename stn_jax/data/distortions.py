@@ -1,5 +1,6 @@
 """Random distortions of images, as pure functions of keys and images."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from stn_jax.augment.matrices import random_theta
 from stn_jax.warp import affine, affine_transform
 
 ANGLE_RANGE = (-90.0, 90.0)  # degrees
@@ -35,6 +37,52 @@ def undistorted(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorte
     """No distortion; images may also be floats from 0 to 1."""
     theta = jnp.broadcast_to(affine.identity(), (len(images), 2, 3))
     return Distorted(_to_float(images), theta)
+
+
+@dataclasses.dataclass(frozen=True)
+class AffineRanges:
+    """The ranges of a random affine transform, each drawn uniformly, the scale on a log axis.
+
+    Attributes:
+      angle: up to this many degrees to either side.
+      translation: up to this fraction of the image's width and height to either side.
+      scale: the smallest and the largest factor by which the picture grows.
+      shear: up to this many pixels along x for each along y, to either side.
+    """
+
+    angle: float = 90.0
+    translation: float = 0.25
+    scale: tuple[float, float] = (0.5, 2.0)
+    shear: float = 0.2
+
+    def only(self, *names: str) -> "AffineRanges":
+        """These ranges for some of the parameters, and no distortion by the others."""
+        none = AffineRanges(0.0, 0.0, (1.0, 1.0), 0.0)
+        return dataclasses.replace(none, **{name: getattr(self, name) for name in names})
+
+
+def random_affine(ranges: AffineRanges) -> Distortion:
+    """The distortion by a random affine transform about the image's center, at the image's size.
+
+    Bilinear, zeros outside; the draws are those of :func:`stn_jax.augment.random_affine`.
+    """
+
+    def distort(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:
+        def draw(key: jax.Array) -> jax.Array:
+            return random_theta(
+                key,
+                (),
+                images.shape[1:3],
+                angle=ranges.angle,
+                scale=ranges.scale,
+                shear=ranges.shear,
+                shift=ranges.translation,
+            )
+
+        theta = jax.vmap(draw)(keys)
+        return Distorted(affine_transform(_to_float(images), theta), theta)
+
+    return distort
 
 
 def rotate(keys: jax.Array, images: jax.Array, pool: jax.Array) -> Distorted:

@@ -9,7 +9,9 @@ cache (status 0) or an error message (status 1).
 
 import argparse
 import contextlib
+import io
 import itertools
+import json
 import os
 import pathlib
 import signal
@@ -24,6 +26,9 @@ import tqdm
 
 from stn_jax.data import cache, house_numbers
 from stn_jax.data.cache import DataError
+from stn_jax.data.options import DataOptions
+from stn_jax.data.pictures import Survey, fitted, kind_of, open_image
+from stn_jax.data.splitting import split_note, stratified
 from stn_jax.data.tfds_builders import (
     HOUSE_NUMBERS,
     check_images,
@@ -34,6 +39,7 @@ from stn_jax.data.tfds_builders import (
     first_few,
     first_line,
     require,
+    sizes_differ,
 )
 
 _BATCH = 1024
@@ -45,6 +51,7 @@ def prepare(
     data_dir: pathlib.Path | None,
     manual_dir: pathlib.Path | None,
     cache_dir: pathlib.Path,
+    options: DataOptions | None = None,
 ) -> pathlib.Path:
     """Prepares a data set, unless ``data_dir`` has it already, and decodes it into the cache.
 
@@ -53,6 +60,7 @@ def prepare(
       data_dir: folder of TFDS's prepared data sets; None for TFDS's default.
       manual_dir: folder with copies of the original files, or None.
       cache_dir: the cache; the data set is stored in its folder ``<name>/<version>``.
+      options: how images are brought to one form, and split.
 
     Returns:
       The data set's folder.
@@ -62,6 +70,7 @@ def prepare(
     """
     import tensorflow_datasets as tfds
 
+    options = options or DataOptions()
     builder = find_builder(name, data_dir)
     numbers = builder.name == HOUSE_NUMBERS
     if not numbers:
@@ -70,25 +79,91 @@ def prepare(
         check_images(name, feature.shape, feature.np_dtype)
     check_writable(cache_dir, "cache_dir")
     if not builder.is_prepared():
-        if not numbers and None in feature.shape:  # checked before hours of downloading
-            raise DataError(f"{name} has images of different sizes, which is not supported")
+        if not numbers and None in feature.shape[:2] and not options.image_size:
+            raise sizes_differ(name)  # before hours of downloading
         builder = download(name, builder, data_dir, manual_dir)
+    names, notes = None, tuple[str, ...]()
     if numbers:
         num_classes, splits = house_numbers.CLASSES, _house_numbers(name, builder)
     else:
-        num_classes, splits = builder.info.features[label_key].num_classes, {}
-        for split in ("train", "test"):
-            count, examples = _examples(name, builder, split)
-            examples = _progress(examples, count, f"{name}: decoding the {split} split")
-            splits[split] = count, _batches(name, examples, image_key, label_key)
+        label = builder.info.features[label_key]
+        num_classes, names = label.num_classes, tuple(label.names)
+        splits, notes = _Labeled(name, builder, image_key, label_key, options).splits()
     return cache.write(
-        cache_dir / name,
-        name,
+        cache_dir / (name + options.key),
+        name + options.key,
         str(builder.info.version),
         num_classes,
         splits,
         origin=f"{builder.info.full_name} of TFDS {tfds.__version__}",
+        class_names=None if names == tuple(map(str, range(num_classes))) else names,
+        notes=notes,
     )
+
+
+class _Labeled:
+    """A prepared data set of images with one label each."""
+
+    def __init__(
+        self, name: str, builder: Any, image_key: str, label_key: str, options: DataOptions
+    ):
+        self.name, self.builder, self.options = name, builder, options
+        self.image_key, self.label_key = image_key, label_key
+        # Images are decoded by TFDS, or by Pillow where they are converted.
+        self.skip = (image_key,) if options.image_size or options.channels else ()
+
+    def splits(self) -> tuple[dict[str, tuple[int, Iterator[Any]]], tuple[str, ...]]:
+        """The splits as :func:`stn_jax.data.cache.write` takes them, and notes on them."""
+        available = self.builder.info.splits
+        tests = [split for split in ("test", "validation") if split in available]
+        shape, notes = self._shape(["train", *tests[:1]]) if self.skip else (None, ())
+        if not tests and "train" in available:
+            drawn, note = self._drawn()
+            return {
+                "train": (int((~drawn).sum()), self._batches("train", shape, ~drawn)),
+                "test": (int(drawn.sum()), self._batches("train", shape, drawn)),
+            }, (*notes, note)
+        if tests[:1] == ["validation"]:
+            notes += ("no test split: the validation split serves as one",)
+        return {
+            split: (_examples(self.name, self.builder, place)[0], self._batches(place, shape))
+            for split, place in (("train", "train"), ("test", (*tests, "test")[0]))
+        }, notes
+
+    def _drawn(self) -> tuple[np.ndarray, str]:
+        """Which training examples serve as the test split, and a note on it."""
+        fraction, seed = self.options.test_fraction, self.options.split_seed
+        examples = _examples(self.name, self.builder, "train", skip=(self.image_key,))[1]
+        labels = np.array([each[self.label_key] for each in examples])
+        names = tuple(self.builder.info.features[self.label_key].names)
+        return stratified(self.name, labels, names, fraction, seed), split_note(fraction, seed)
+
+    def _shape(self, splits: list[str]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+        """The shape to which images are brought, and notes on what is done for it."""
+        survey = Survey()
+        for split in splits:
+            for each in _examples(self.name, self.builder, split, skip=self.skip)[1]:
+                with open_image(io.BytesIO(each[self.image_key]), f"an image of {split}") as image:
+                    survey.add(kind_of(image))
+        return survey.shape(self.options)
+
+    def _batches(
+        self, split: str, shape: tuple[int, int, int] | None, chosen: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields images uint8 [n, H, W, C] and labels [n] of the chosen examples."""
+        count, examples = _examples(self.name, self.builder, split, skip=self.skip)
+        examples = _progress(examples, count, f"{self.name}: decoding the {split} split")
+        if chosen is not None:
+            examples = itertools.compress(examples, chosen)
+        if shape is not None:
+            examples = (self._converted(example, shape) for example in examples)
+        yield from _batches(self.name, examples, self.image_key, self.label_key)
+
+    def _converted(
+        self, example: dict[str, Any], shape: tuple[int, int, int]
+    ) -> dict[str, np.ndarray]:
+        with open_image(io.BytesIO(example[self.image_key]), f"an image of {self.name}") as image:
+            return example | {self.image_key: fitted(image, shape)}
 
 
 def _house_numbers(name: str, builder: Any) -> dict[str, tuple[int, Iterator[Any]]]:
@@ -163,10 +238,7 @@ def _batches(
     while batch := list(itertools.islice(examples, _BATCH)):
         shapes = sorted({example[image_key].shape for example in batch})
         if len(shapes) > 1:
-            raise DataError(
-                f"{name} has images of different sizes, {list(shapes[0])} and {list(shapes[1])}"
-                " among them, which is not supported"
-            )
+            raise sizes_differ(name, f", {list(shapes[0])} and {list(shapes[1])} among them")
         images = np.stack([example[image_key] for example in batch])
         check_images(name, images.shape[1:], images.dtype)
         yield images, np.array([example[label_key] for example in batch])
@@ -190,6 +262,7 @@ def main() -> None:
     parser.add_argument("--cache_dir", type=pathlib.Path, required=True, metavar="DIR")
     parser.add_argument("--data_dir", type=pathlib.Path, metavar="DIR")
     parser.add_argument("--manual_dir", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--options", type=_options, default=DataOptions(), metavar="JSON")
     arguments = vars(parser.parse_args())
 
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -216,6 +289,12 @@ def main() -> None:
         sys.exit(130)
     print(" ".join(output.split()))
     sys.exit(status)
+
+
+def _options(text: str) -> DataOptions:
+    fields = json.loads(text)
+    size = fields.get("image_size")
+    return DataOptions(**fields | {"image_size": size and tuple(size)})
 
 
 def _stop(signum: int, frame: Any) -> None:

@@ -68,12 +68,19 @@ def example_names(name: str, info: Any) -> tuple[str, str]:
 
 def check_images(name: str, shape: tuple[int | None, ...], dtype: Any) -> None:
     """Raises DataError for unsupported images; None is a size that is not known yet."""
-    height, width, channels = shape
-    if np.dtype(dtype) != np.uint8 or height != width or channels not in (1, 3, None):
+    if np.dtype(dtype) != np.uint8 or not (shape[2] is None or 1 <= shape[2] <= 4):
         raise DataError(
             f"{name} has {np.dtype(dtype)} images [height, width, channels] = {list(shape)};"
-            " supported are square uint8 images with 1 or 3 channels"
+            " supported are uint8 images with 1 to 4 channels"
         )
+
+
+def sizes_differ(name: str, which: str = "") -> DataError:
+    """The error that images have different sizes."""
+    return DataError(
+        f"{name} has images of different sizes{which}; resize them, with padding, by image_size, "
+        "such as 64x64"
+    )
 
 
 def check_writable(folder: pathlib.Path, what: str) -> None:

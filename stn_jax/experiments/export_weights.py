@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from stn_jax import pretrained
 from stn_jax.experiments.tables import Row
 from stn_jax.experiments.trained import Trained
-from stn_jax.training.config import Config
 from stn_jax.training.evaluation import predict, summarize
 from stn_jax.training.provenance import environment
-from stn_jax.training.run import model_options
+from stn_jax.training.run import description
 from stn_jax.training.workdir import Workdir
 
 
@@ -39,11 +38,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
     result = Workdir(trained.workdir(row)[0]).result() or {}
     config = run.config
     metadata = {
-        "model": model_options(config, run.model.head.classes),
-        "image_shape": list(run.data.images.shape[1:]),
-        "input_shape": list(run.input_shape()),
-        "mean": run.data.mean.tolist(),
-        "deviation": run.data.deviation.tolist(),
+        **description(run),
         "dataset": config.dataset,
         "test_error_percent": summary["test_error_percent"][0],
         "test_passes": summary["test_passes"],
@@ -53,7 +48,7 @@ def export(trained: Trained, row: Row, folder: str | Path | None = None) -> tupl
         "commit": result.get("commit"),
         "trained_with": {name: result.get(name) for name in ("device", "devices", "versions")},
         "measured_with": environment(),
-        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDER_FIELDS},
+        "config": config.to_json(),
     }
     own = jax.tree.map(lambda x: x[0], params)
     path = pretrained.save(f"{config.task}/{config.variant}", own, metadata, folder=folder)

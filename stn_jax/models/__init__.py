@@ -3,7 +3,13 @@
 from stn_jax.models.blocks import ConvBlock, Head
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
-from stn_jax.models.networks import Intermediates, Network, Variant, create_model
+from stn_jax.models.networks import (
+    Intermediates,
+    Network,
+    Variant,
+    create_model,
+    create_network,
+)
 from stn_jax.models.normalization import Normalize
 from stn_jax.models.transformer import SpatialTransformer
 
@@ -19,4 +25,5 @@ __all__ = [
     "SpatialTransformer",
     "Variant",
     "create_model",
+    "create_network",
 ]

@@ -1,5 +1,6 @@
-"""The study's two classifiers, as lists of blocks and a head."""
+"""Classifiers as lists of blocks and a head: the study's two, and others for images of any size."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stn_jax.models.blocks import ConvBlock, Head
@@ -8,8 +9,8 @@ from stn_jax.models.blocks import ConvBlock, Head
 class Classifier(NamedTuple):
     """A list of blocks and a head. Depth X of a network is the map after X blocks."""
 
-    blocks: tuple[ConvBlock, ...]
-    head: Head
+    blocks: Sequence[Any]  # modules from map to map
+    head: Any
 
     def with_dropout(self, factor: float) -> "Classifier":
         """The same classifier with all dropout rates multiplied by a factor."""
@@ -63,6 +64,52 @@ def svhn(
         ),
         head=Head(classes, positions, (_scaled(3072, width),) * 3, 0.5, dtype),
     )
+
+
+def of_blocks(
+    blocks: Sequence[Sequence[int]], classes: int = 10, *, width: float = 1.0, dtype: Any = None
+) -> Classifier:
+    """A classifier of convolutions with 'SAME' padding and a linear head.
+
+    Args:
+      blocks: for each block the side of its kernel, its features, and whether to max-pool by 2
+        (0 or 1): ``[(5, 32, 1), (3, 64, 1)]``.
+      classes: number of classes.
+      width: factor on the number of channels of every layer.
+      dtype: type to compute in.
+
+    Raises:
+      ValueError: a block is none.
+    """
+    for block in blocks:
+        if len(block) != 3 or block[0] < 1 or block[1] < 1 or block[2] not in (0, 1):
+            raise ValueError(
+                f"blocks has {tuple(block)}; expected (kernel size, features, 0 or 1 for pooling)"
+            )
+    return Classifier(
+        blocks=tuple(
+            ConvBlock(_scaled(features, width), size, "SAME", pool=bool(pool), dtype=dtype)
+            for size, features, pool in blocks
+        ),
+        head=Head(classes, dtype=dtype),
+    )
+
+
+def small(classes: int = 10, *, width: float = 1.0, dtype: Any = None) -> Classifier:
+    """A classifier for images of 4 to about 24 pixels a side: two blocks.
+
+    Args:
+      classes: number of classes.
+      width: factor on the number of channels of every layer.
+      dtype: type to compute in.
+    """
+    return of_blocks(((5, 32, 1), (3, 64, 1)), classes, width=width, dtype=dtype)
+
+
+def fitting(shape: Sequence[int]) -> str:
+    """The name of the classifier that fits images of a shape (H, W, ...): small, mnist or svhn."""
+    side = min(shape[:2])
+    return "small" if side < 24 else "mnist" if side < 48 else "svhn"
 
 
 def _scaled(features: int, width: float) -> int:

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from stn_jax.models import classifiers
 from stn_jax.models.classifiers import Classifier
-from stn_jax.models.localization import ConvLocalization, DenseLocalization
+from stn_jax.models.recipes import ANY_DATA, CLASSIFIERS, SETTINGS, Recipe
 from stn_jax.models.submodules import call, call_sequence
 from stn_jax.models.transformer import SpatialTransformer
 from stn_jax.warp import transforms
@@ -136,55 +136,7 @@ class Variant:
         return cls(match[1], int(match[2] or 0))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Recipe:
-    """The network settings of a task (paper, Sections 3.1 and 3.2; the authors' code)."""
-
-    classifier: Callable[..., Classifier]
-    localization: Callable[[int, Any], nn.Module]
-    downsample: int
-    padding_mode: str
-
-
-def _dense(depth: int, dtype: Any) -> nn.Module:
-    return DenseLocalization((32, 32, 32), dtype)
-
-
-def _conv(depth: int, dtype: Any) -> nn.Module:
-    return ConvLocalization((20, 20), 5, 2, (20,), dtype)
-
-
-def _conv_scaled(depth: int, dtype: Any) -> nn.Module:
-    return ConvLocalization((20, 20), 5, 2, (20,), dtype, pool_input=depth == 0)
-
-
-def _svhn(depth: int, dtype: Any, padding: str = "SAME") -> nn.Module:
-    if depth:
-        return DenseLocalization((32, 32), dtype)
-    return ConvLocalization((32, 32), 5, 1, (32, 32), dtype, padding)
-
-
-_svhn_legacy = functools.partial(_svhn, padding="VALID")
-
-
-def _svhn_cropped(classes: int = 10, **options: Any) -> Classifier:
-    return classifiers.svhn(classes, None, **options)
-
-
-_PUBLISHED = {
-    "rotated_mnist": _Recipe(classifiers.mnist, _dense, 1, "border"),
-    "translated_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
-    "scaled_mnist": _Recipe(classifiers.mnist, _conv_scaled, 1, "border"),
-    "svhn": _Recipe(classifiers.svhn, _svhn, 1, "zeros"),
-    "svhn_cropped": _Recipe(_svhn_cropped, _svhn, 1, "zeros"),
-}
-_LEGACY = {
-    "scaled_mnist": _Recipe(classifiers.mnist, _conv, 2, "border"),
-    "svhn": _Recipe(classifiers.svhn, _svhn_legacy, 1, "zeros"),
-    "svhn_cropped": _Recipe(_svhn_cropped, _svhn_legacy, 1, "zeros"),
-}
-_RECIPES = {"published": _PUBLISHED, "legacy": _PUBLISHED | _LEGACY}
-RECIPES = tuple(_RECIPES)
+RECIPES = tuple(SETTINGS)
 
 
 def create_model(
@@ -193,6 +145,8 @@ def create_model(
     *,
     recipe: str = "published",
     classes: int | None = None,
+    classifier: str | None = None,
+    blocks: Sequence[Sequence[int]] | None = None,
     width: float = 1.0,
     dropout: float = 1.0,
     iterations: int = 1,
@@ -210,14 +164,20 @@ def create_model(
 
     Args:
       task: "rotated_mnist", "translated_mnist", "scaled_mnist", "svhn" (whole house numbers) or
-        "svhn_cropped" (single digits).
+        "svhn_cropped" (single digits); for any data "plain", "rotated", "translated", "scaled" or
+        "affine", whose networks are the same.
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX" for any depth X up to the number of blocks
-        (2 for MNIST, 8 for SVHN).
+        (2 for MNIST, 8 for SVHN). :func:`create_network` takes any blocks.
       recipe: "published", the networks of the authors' code; or "legacy", those of earlier versions
         of this package: on scaled_mnist the warped array had half the input's sides and the
         localization network at depth 0 did not halve its input; on svhn and svhn_cropped the one at
         depth 0 had convolutions without padding. All other networks are the same.
       classes: number of classes; None: the task's own.
+      classifier: "small" (for images of 4 pixels a side or more), "mnist" (24) or "svhn" (16);
+        None: the task's own, for any data "mnist".
+        :func:`stn_jax.models.classifiers.fitting` chooses by size.
+      blocks: a classifier by its blocks, each (kernel size, features, whether to pool by 2), see
+        :func:`stn_jax.models.classifiers.of_blocks`.
       width: factor on the classifier's channels and units.
       dropout: factor on the classifier's dropout rates (0.5 in most layers for SVHN, 0 for MNIST);
         narrow networks do better with less.
@@ -251,38 +211,114 @@ def create_model(
       >>> logits.shape, details.theta.shape, details.warped.shape
       ((2, 10), (2, 2, 3), (2, 28, 28, 1))
     """
-    if task not in _PUBLISHED:
-        raise ValueError(f"task is {task!r}; expected one of {', '.join(_PUBLISHED)}")
-    if recipe not in _RECIPES:
-        raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(_RECIPES)}")
+    if recipe not in SETTINGS:
+        raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
+    if task not in SETTINGS[recipe]:
+        raise ValueError(f"task is {task!r}; expected one of {', '.join(SETTINGS[recipe])}")
     transforms.resolve(transform)
     if not 0 < width <= 100:
         raise ValueError(f"width is {width}; expected a factor of more than 0 and at most 100")
     if not 0 <= dropout < 2:
         raise ValueError(f"dropout is {dropout}; expected a factor from 0 to less than 2")
-    settings = _RECIPES[recipe][task]
-    kind, depth = dataclasses.astuple(Variant.parse(variant))
+    settings = SETTINGS[recipe][task]
+    make = _classifier(task, settings, classifier, blocks)
     class_options = {} if classes is None else {"classes": classes}
-    classifier = settings.classifier(width=width, dtype=dtype, **class_options)
-    blocks, head = classifier.with_dropout(dropout)
-    if depth > len(blocks):
-        raise ValueError(
-            f"variant is {variant!r}, but the classifier of {task} has {len(blocks)} blocks; "
-            f"expected a depth from 0 to {len(blocks)}"
-        )
-    if kind is None:
-        return Network(blocks, head)
-    localization = localization or settings.localization(depth, dtype)
-    if kind == "dl" and depth:
-        # Separate layers are equivalent to a deeper localization network.
-        localization = Stack(tuple(block.clone() for block in blocks[:depth]), localization)
-    transformer = SpatialTransformer(
-        localization,
+    made = make(width=width, dtype=dtype, **class_options).with_dropout(dropout)
+    depth = Variant.parse(variant).depth
+    return create_network(
+        made,
+        variant,
+        localization=localization or settings.localization(depth, dtype),
         downsample=settings.downsample if downsample is None else downsample,
         iterations=iterations,
         crop_fraction=crop_fraction if window is None else window,
         mode=mode,
         padding_mode=padding_mode or settings.padding_mode,
+        align_corners=align_corners,
+        transform=transform,
+    )
+
+
+def _classifier(
+    task: str, settings: Recipe, name: str | None, blocks: Sequence[Sequence[int]] | None
+) -> Callable[..., Classifier]:
+    """What makes the classifier: given by blocks, by name, or the task's own."""
+    if (name or blocks) and task == "svhn":
+        raise ValueError(
+            "task is 'svhn', whose classifier is its own; leave out classifier, blocks"
+        )
+    if name and name not in CLASSIFIERS:
+        raise ValueError(f"classifier is {name!r}; expected one of {', '.join(CLASSIFIERS)}")
+    if blocks:
+        return functools.partial(classifiers.of_blocks, blocks)
+    return CLASSIFIERS[name] if name else settings.classifier
+
+
+def create_network(
+    classifier: Classifier,
+    variant: str,
+    *,
+    localization: nn.Module | None = None,
+    downsample: int = 1,
+    iterations: int = 1,
+    crop_fraction: float = 1.0,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = True,
+    transform: Transform | str = "affine",
+) -> Network:
+    """Places a spatial transformer in a classifier of your own.
+
+    Args:
+      classifier: blocks and a head: Linen modules from map to map, and from the last map to logits,
+        called as ``block(x)``, or ``block(x, train=...)`` if they take that argument.
+      variant: the placement, by the study's names: "cnn" (no transformer), "stn-cX", "stn-slX" or
+        "stn-dlX", where the map at depth X is the one after X blocks.
+      localization: the localization network, from ``[B, H, W, C]`` to ``[B, n]``; None: two
+        convolutions and dense layers at depth 0, dense layers deeper.
+      downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform: as in
+        :class:`SpatialTransformer`.
+
+    Returns:
+      A :class:`Network`.
+
+    Raises:
+      ValueError: there is no such variant, its depth is greater than the number of blocks, or the
+        transform cannot be iterated.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from flax import linen as nn
+      >>> from stn_jax.models import Classifier, create_network
+      >>> blocks = [nn.Sequential([nn.Conv(8, (3, 3), 2), nn.relu]) for _ in range(3)]
+      >>> head = nn.Sequential([lambda x: x.mean((1, 2)), nn.Dense(5)])
+      >>> network = create_network(Classifier(blocks, head), "stn-sl2")
+      >>> images = jnp.zeros((4, 32, 48, 3))
+      >>> logits, variables = network.init_with_output(jax.random.key(0), images)
+      >>> logits.shape
+      (4, 5)
+    """
+    blocks, head = tuple(classifier.blocks), classifier.head
+    kind, depth = dataclasses.astuple(Variant.parse(variant))
+    if depth > len(blocks):
+        raise ValueError(
+            f"variant is {variant!r}, but the classifier has {len(blocks)} blocks; expected a "
+            f"depth from 0 to {len(blocks)}"
+        )
+    if kind is None:
+        return Network(blocks, head)
+    if localization is None:
+        localization = SETTINGS["published"][ANY_DATA[0]].localization(depth, None)
+    if kind == "dl" and depth:
+        # Separate layers are equivalent to a deeper localization network.
+        localization = Stack(tuple(block.clone() for block in blocks[:depth]), localization)
+    transformer = SpatialTransformer(
+        localization,
+        downsample=downsample,
+        iterations=iterations,
+        crop_fraction=crop_fraction,
+        mode=mode,
+        padding_mode=padding_mode,
         align_corners=align_corners,
         transform=transform,
     )

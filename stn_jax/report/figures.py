@@ -257,8 +257,8 @@ def pictures(
 
 
 def _show(axis: Axes, picture: np.ndarray) -> None:
-    """Draws an image ``[H, W, C]`` in [0, 1], with one or three channels, pixel by pixel."""
-    shown = picture[..., 0] if picture.shape[-1] == 1 else picture
+    """Draws an image ``[H, W, C]`` in [0, 1], with one to four channels, pixel by pixel."""
+    shown = picture[..., 0] if picture.shape[-1] <= 2 else picture
     axis.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 

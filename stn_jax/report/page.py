@@ -92,7 +92,7 @@ def render(report: Report) -> str:
     middle = len(sweep.values) // 2  # shown by the thumbnails
     extent = _extent(sweep)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             report=report,
@@ -113,7 +113,7 @@ def render(report: Report) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Templates that escape everything except Markup."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

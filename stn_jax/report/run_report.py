@@ -80,7 +80,7 @@ def report(
     classes = run.model.head.classes
     summary = summarize(run, predictions)
     on = "held-out training examples" if config.holdout else "test set"
-    names = [str(c) for c in range(classes)]
+    names = list(run.task.class_names or map(str, range(classes)))
     labels, predicted = predictions.labels, predictions.classes
     if run.task.positions:
         names[house_numbers.NONE] = "none"
@@ -92,6 +92,7 @@ def report(
             f"{summary['test_examples']:,} examples, passes: {summary['test_passes']}"
             f"{', each with new distortions' if run.task.distorts else ''}. Images, angles and "
             f"hardest images: seed {config.seeds[0]}."
+            + "".join(f" {note[0].upper()}{note[1:]}." for note in run.notes)
         ),
         tiles=_tiles(run, own, predictions, summary, lines),
         sweep=sweep(run, own),
@@ -104,8 +105,8 @@ def report(
         ),
         confusion=mistakes.confusion(labels.ravel(), predicted, classes),
         hardest=_hardest(run, own, predictions),
-        config=config.to_dict() | {"seeds": list(config.seeds)},
-        defaults=Config().to_dict() | {"seeds": [0]},
+        config=config.to_dict() | config.to_json(),
+        defaults=Config().to_dict() | Config().to_json(),
         made_with=_made_with(),
         names=names,
     )
@@ -130,6 +131,7 @@ def _tiles(
     if run.task.aligns:
         component = POSE_COMPONENTS[run.task.aligns]
         mean = "mean of seeds; " if seeds > 1 else ""
+        thing = "image" if run.config.any_data else "digit"
         within_class, within_example = component.rms_keys
         distance = f"{{:.{component.decimals}f}}{component.symbol}"
         for name, keys, form, note in (
@@ -139,8 +141,8 @@ def _tiles(
                 "{:.2f}",
                 "a perfect aligner: -1",
             ),
-            ("Within-class RMS", (within_class,), distance, "of the poses of aligned digits"),
-            ("Within-digit RMS", (within_example,), distance, "a perfect aligner: 0"),
+            ("Within-class RMS", (within_class,), distance, f"of the poses of aligned {thing}s"),
+            (f"Within-{thing} RMS", (within_example,), distance, "a perfect aligner: 0"),
         ):
             if all(key in summary for key in keys):
                 value = ", ".join(form.format(np.mean(summary[key])) for key in keys)

@@ -1,7 +1,8 @@
 """Sweeps of a distortion's parameter over its range, with the network's output at each value."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis.pose import POSE_COMPONENTS
-from stn_jax.data.distortions import example_keys
+from stn_jax.data.distortions import AffineRanges, example_keys
 from stn_jax.report import page
 from stn_jax.report.gallery import first_of_each_class
 from stn_jax.training.evaluation import TEST_KEY, predict_classes
@@ -17,6 +18,11 @@ from stn_jax.training.run import Run
 from stn_jax.warp import affine, affine_transform
 
 _MAX_EXAMPLES = 6  # of photographs, whose frames are large
+_LARGE = 128**2  # pixels; larger images have fewer frames, since all are in the page
+
+
+Shape = Sequence[int]  # height and width
+_FRAMES = 61  # odd, so that the middle is one of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +34,9 @@ class _Distortion:
     undone: str
     chart: str
     unit: str
-    values: Callable[[int, int], np.ndarray]  # from the image's side and the canvas's
-    theta: Callable[[jax.Array, int], jax.Array]  # from the values and the canvas's side
-    read: Callable[[jax.Array, int], jax.Array]  # from the network's thetas
+    values: Callable[[Shape, Shape, AffineRanges], np.ndarray]  # of the image and the canvas
+    theta: Callable[[jax.Array, Shape], jax.Array]  # from the values and the canvas's shape
+    read: Callable[[jax.Array, Shape], jax.Array]  # from the network's thetas
     ideal: Callable[[np.ndarray], np.ndarray] | None  # the prediction of a perfect aligner
     decimals: int = 0
     signed: bool = True
@@ -45,9 +51,9 @@ _ROTATE = _Distortion(
         "Dotted: a perfect aligner, up to a constant"
     ),
     unit="\N{DEGREE SIGN}",
-    values=lambda side, canvas: np.arange(-90.0, 91.0, 3.0),
-    theta=lambda values, canvas: affine.rotation(values),
-    read=lambda theta, canvas: POSE_COMPONENTS["angle"].predicted(theta, (canvas, canvas)),
+    values=lambda side, canvas, ranges: np.linspace(-1, 1, _FRAMES) * (ranges.angle or 90.0),
+    theta=lambda values, canvas: affine.rotation(values, aspect=canvas[1] / canvas[0]),
+    read=lambda theta, canvas: POSE_COMPONENTS["angle"].predicted(theta, canvas),
     ideal=lambda values: -values,
 )
 _SHIFT = _Distortion(
@@ -59,13 +65,13 @@ _SHIFT = _Distortion(
         "from the image's center. Dotted: a perfect aligner, up to a constant"
     ),
     unit=" pixels",
-    values=lambda side, canvas: np.arange(-((canvas - side) // 2), (canvas - side) // 2 + 1.0),
-    theta=lambda values, canvas: affine.translation(
-        jnp.stack([-2 * values / canvas, jnp.zeros(len(values))], -1)
+    values=lambda side, canvas, ranges: np.arange(
+        -((canvas[1] - side[1]) // 2), (canvas[1] - side[1]) // 2 + 1.0
     ),
-    read=lambda theta, canvas: POSE_COMPONENTS["position"].predicted(theta, (canvas, canvas))[
-        ..., 0
-    ],
+    theta=lambda values, canvas: affine.translation(
+        jnp.stack([-2 * values / canvas[1], jnp.zeros(len(values))], -1)
+    ),
+    read=lambda theta, canvas: POSE_COMPONENTS["position"].predicted(theta, canvas)[..., 0],
     ideal=lambda values: values,
 )
 _SCALE = _Distortion(
@@ -77,7 +83,7 @@ _SCALE = _Distortion(
         "horizontal: the digit's scale"
     ),
     unit="",
-    values=lambda side, canvas: 2 ** np.linspace(-1, 2, 61),
+    values=lambda side, canvas, ranges: 2 ** np.linspace(-1, 2, _FRAMES),
     theta=lambda values, canvas: affine.scaling(jnp.stack([1 / values, 1 / values], -1)),
     read=lambda theta, canvas: affine.scale(theta),
     ideal=None,
@@ -91,14 +97,36 @@ _ROTATE_NUMBER = dataclasses.replace(
     chart="Vertical: the network's angle; horizontal: the angle applied, in degrees",
     ideal=None,
 )
-_DISTORTIONS = {"translated_mnist": _SHIFT, "scaled_mnist": _SCALE, "svhn": _ROTATE_NUMBER}
+# Of images of any kind.
+_ROTATE_IMAGE = dataclasses.replace(_ROTATE, title="Rotate an image")
+_DISTORTIONS = {
+    "translated_mnist": _SHIFT,
+    "scaled_mnist": _SCALE,
+    "svhn": _ROTATE_NUMBER,
+    "plain": dataclasses.replace(_ROTATE_NUMBER, title="Rotate an image"),
+    "rotated": _ROTATE_IMAGE,
+    "affine": _ROTATE_IMAGE,
+    "translated": dataclasses.replace(
+        _SHIFT,
+        title="Move an image",
+        values=lambda side, canvas, ranges: (
+            np.linspace(-1, 1, _FRAMES) * ranges.translation * canvas[1]
+        ),
+        decimals=1,
+    ),
+    "scaled": dataclasses.replace(
+        _SCALE,
+        title="Scale an image",
+        values=lambda side, canvas, ranges: np.geomspace(*ranges.scale, _FRAMES),
+    ),
+}
 
 
 def sweep(run: Run, params: Any) -> page.Sweep:
-    """A digit of each class and the network's output at each value of the distortion.
+    """An image of each class and the network's output at each value of the distortion.
 
-    Translated digits move across the canvas, scaled ones grow, without clutter; the images of all
-    other tasks are rotated from -90 to 90 degrees.
+    Translated images move across the canvas, scaled ones grow, without clutter; those of all other
+    tasks are rotated, from -90 to 90 degrees where the task has no range of its own.
 
     Args:
       run: the trained run.
@@ -106,16 +134,20 @@ def sweep(run: Run, params: Any) -> page.Sweep:
     """
     distortion = _DISTORTIONS.get(run.task.name, _ROTATE)
     digits, labels = _examples(run)
-    side, canvas = digits.shape[2], run.input_shape()[1]
-    values = distortion.values(side, canvas)
+    side, canvas = digits.shape[1:3], run.input_shape()[:2]
+    ranges = run.task.ranges or AffineRanges()
+    values = distortion.values(side, canvas, ranges)
+    if math.prod(canvas) > _LARGE:
+        values = values[::3]
     # Centered on the canvas, then distorted.
+    enlarged = jnp.array([canvas[1] / side[1], canvas[0] / side[0]], jnp.float32)
     thetas = affine.compose(
-        affine.scaling(canvas / side), distortion.theta(jnp.asarray(values, jnp.float32), canvas)
+        affine.scaling(enlarged), distortion.theta(jnp.asarray(values, jnp.float32), canvas)
     )
 
     @jax.jit
     def frames(image: jax.Array) -> tuple[Any, ...]:
-        images = affine_transform(image, thetas, (canvas, canvas))
+        images = affine_transform(image, thetas, canvas)
         inputs = (images - run.data.mean) / run.data.deviation
         logits, details = run.apply(params, inputs)
         pose = run.pose(details)
@@ -156,7 +188,8 @@ def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """A few test images, undistorted, ``[N, H, W, C]`` in [0, 1], and their labels."""
     images, labels = run.test.images, run.test.labels
     if run.task.distorts:
-        chosen = first_of_each_class(labels, np.arange(len(labels)))
+        most = 10 if math.prod(run.input_shape()[:2]) <= _LARGE else _MAX_EXAMPLES
+        chosen = first_of_each_class(labels, np.arange(len(labels)), most)
         return images[chosen] / np.float32(255), labels[chosen]
     keys = example_keys(jax.random.key(TEST_KEY), jnp.arange(len(images[:_MAX_EXAMPLES])))
     rendered = jax.jit(run.task.transform(False))(keys, images[:_MAX_EXAMPLES], run.data.images)

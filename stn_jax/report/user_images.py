@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from stn_jax.training.classify import Classification, ClassifiedImages, classify
-from stn_jax.training.restore import load, pretrained_without_data
+from stn_jax.training.restore import load_seed, pretrained_without_data
 from stn_jax.training.workdir import Workdir
 
 
@@ -26,11 +24,10 @@ def classify_files(
       A Classification for each file; its ``_asdict()`` is ready for JSON.
 
     Raises:
-      ConfigError, DataError: as :func:`stn_jax.training.restore.load` and
+      ConfigError, DataError: as :func:`stn_jax.load_run` and
         :func:`stn_jax.training.classify.classify`.
     """
-    run, state = load(workdir)
-    params = jax.tree.map(lambda x: x[0], state["params"])
+    run, params = load_seed(workdir)
     return _draw(classify(run, params, files, str(workdir), box), picture_path(workdir))
 
 

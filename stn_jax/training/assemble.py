@@ -1,11 +1,14 @@
 """Builds a run from a configuration: data, task, network and device placement."""
 
+import dataclasses
+import os
+
 import jax
 import jax.numpy as jnp
 
 from stn_jax.data import sources
 from stn_jax.data.tasks import Task, make_task
-from stn_jax.models import create_model
+from stn_jax.models import Network, create_model
 from stn_jax.training.config import MAX_COUNT, Config, ConfigError
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run, model_options
@@ -24,19 +27,50 @@ def assemble(config: Config, *, mesh: str | None = None, single_device: bool = F
       ConfigError: the configuration does not fit the data.
       DataError: the data cannot be loaded.
     """
+    placement = None if single_device else Placement.choose(config, mesh)
+    options = config.data_options
+    if options.max_bytes is None:
+        options = dataclasses.replace(options, max_bytes=_memory(placement))
     source = sources.load(
         config.dataset,
         data_dir=config.data_dir or None,
         manual_dir=config.manual_dir or None,
         cache_dir=config.cache_dir or None,
+        options=options,
     )
     train, test = _splits(config, source)
     task = task_of(config, source)
-    placement = None if single_device else Placement.choose(config, mesh)
     data = _on_devices(config, source, train, task, placement)
-    options = model_options(config, source.num_classes)
-    model = create_model(config.task, config.variant, **options)
-    return Run(config, task, model, data, test, placement)
+    model = _model(config, task.input_shape(data.images), source.num_classes)
+    return Run(config, task, model, data, test, placement, source.notes)
+
+
+def _model(config: Config, shape: tuple[int, int, int], classes: int) -> Network:
+    """The network for images of a shape. ConfigError: they are too small for it, for example."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    try:
+        model = create_model(config.task, config.variant, **model_options(config, classes, shape))
+        if config.any_data:  # of any size
+            jax.eval_shape(model.init, jax.random.key(0), image)
+    except ValueError as error:
+        raise ConfigError(
+            f"the network does not fit {config.dataset}, images of "
+            f"{'x'.join(map(str, shape))}: {error}"
+        ) from None
+    return model
+
+
+def _memory(placement: Placement | None) -> int | None:
+    """Three quarters of the memory that the training set may lie in, in bytes; None: not known."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+        except (ValueError, OSError, AttributeError):  # not on every system
+            return None
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    parts = 1 if placement is None else placement.mesh.shape["batch"]
+    return limit and limit * parts * 3 // 4
 
 
 def _splits(config: Config, source: sources.Source) -> tuple[sources.Split, sources.Split]:
@@ -86,7 +120,8 @@ def task_of(config: Config, source: sources.Source) -> Task:
     Raises:
       ConfigError: the task and the data set are incompatible.
     """
-    task = make_task(config.task, config.recipe)
+    task = make_task(config.task, config.recipe, config.ranges)
+    task = dataclasses.replace(task, class_names=source.class_names)
     found, expected = source.train.labels.shape[1:], (task.positions,) if task.positions else ()
     if found != expected:
         words = {(): "one label an image", (5,): "five labels an image (svhn_numbers)"}
@@ -94,12 +129,20 @@ def task_of(config: Config, source: sources.Source) -> Task:
             f"dataset is {config.dataset}, with {words.get(found, f'labels of {found}')}, and task"
             f" {config.task}; expected a data set with {words.get(expected, f'{expected}')}"
         )
+    if source.draw is None and task.mnist_statistics:
+        height, width = source.train.images.shape[1:3]
+        if height != width:
+            raise ConfigError(
+                f"task is {config.task}, which needs square images, and {config.dataset} has "
+                f"{height}x{width}; expected task {config.task.removesuffix('_mnist')}, for images "
+                "of any size"
+            )
     if source.draw is not None:
         task = task.with_renderer(source.draw)
-    elif config.crop >= source.train.images.shape[1]:
+    elif config.crop >= (side := min(source.train.images.shape[1:3])):
         raise ConfigError(
             f"crop is {config.crop}, but the images of {config.dataset} have"
-            f" {source.train.images.shape[1]} pixels per side; expected less, or 0"
+            f" {side} pixels per side; expected less, or 0"
         )
     return task.cropped(config.crop) if config.crop else task
 

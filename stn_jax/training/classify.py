@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.analysis.pose import POSE_COMPONENTS
-from stn_jax.data.photographs import Reading, read_digit, read_number
+from stn_jax.data.photographs import Reading, read_digit, read_number, read_whole
+from stn_jax.data.sources import OWN
 from stn_jax.training.config import ConfigError
 from stn_jax.training.run import Run
 from stn_jax.warp import affine
@@ -79,18 +80,18 @@ def classify(
     name: str,
     box: Sequence[float] | None = None,
 ) -> ClassifiedImages:
-    """Classifies a user's images of digits or house numbers.
+    """Classifies a user's images: of digits, house numbers, or whatever a run was trained on.
 
     Args:
       run: the trained run.
       params: parameters of one seed.
-      files: image files, each with one digit; for task svhn with one house number.
+      files: image files. For runs on gray digits each has one digit somewhere, for task svhn one
+        house number; for all others the whole image is resized, with padding, as in training.
       name: name of the network, for messages.
       box: location of the house number in a photograph: left, top, right, bottom in pixels.
 
     Raises:
-      ConfigError: the network takes neither gray images nor house numbers, or a box is given for
-        anything but a single house number.
+      ConfigError: a box is given for anything but a single house number.
       DataError: a file is not a readable image, or no digit is found in it.
     """
     if box is not None and (not run.task.positions or len(files) > 1):
@@ -180,21 +181,22 @@ def _read(
 ) -> list[Reading]:
     if run.task.positions:
         return [read_number(file, box) for file in files]
-    side, channels = run.data.images.shape[2:]
-    if channels != 1:
-        raise ConfigError(
-            f"{name} was trained on images with {channels} channels ({run.config.dataset}); "
-            "--image reads gray digits and house numbers: use a run on MNIST or a similar data "
-            "set, or of task svhn"
-        )
-    return [read_digit(file, side) for file in files]
+    height, width, channels = run.image_shape
+    own = run.config.dataset.partition(":")[0] in OWN
+    if own or channels != 1 or height != width:
+        return [read_whole(file, run.image_shape) for file in files]
+    return [read_digit(file, width) for file in files]
 
 
 def _pad_or_crop(run: Run, images: np.ndarray) -> np.ndarray:
     """Images centered in, or cropped to, the network's input shape: ``[N, H, W, C]``."""
-    margin = run.input_shape()[0] - images.shape[1]
-    if margin < 0:
-        start, side = -margin // 2, run.input_shape()[0]
-        return images[:, start : start + side, start : start + side]
-    before = margin // 2
-    return np.pad(images, ((0, 0), *2 * ((before, margin - before),), (0, 0)))
+    for axis, side in enumerate(run.input_shape()[:2], 1):
+        margin = side - images.shape[axis]
+        start = -margin // 2
+        if margin < 0:
+            images = images.take(range(start, start + side), axis)
+        else:
+            pads = [(0, 0)] * images.ndim
+            pads[axis] = (margin // 2, margin - margin // 2)
+            images = np.pad(images, pads)
+    return images

@@ -6,18 +6,23 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from stn_jax.data.distortions import AffineRanges
+from stn_jax.data.options import DataOptions
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import create_model
 from stn_jax.models.networks import RECIPES, Variant
+from stn_jax.models.recipes import ANY_DATA
 from stn_jax.training.config_checks import (
     CHOICES,
     MAX_COUNT,
     RANGES,
     ConfigError,
     check_choices,
+    check_distortion,
     check_ranges,
     coerce,
     mesh_axes,
+    parse_size,
     profiled_steps,
 )
 
@@ -30,15 +35,27 @@ class Config:
 
     Attributes:
       task: rotated_mnist, translated_mnist, scaled_mnist, svhn (whole house numbers; an image is
-        correct only if all its digits are) or svhn_cropped (single digits).
+        correct only if all its digits are) or svhn_cropped (single digits); for any data plain (as
+        it is), or at its own size rotated, translated, scaled or affine (all this, and sheared).
       variant: cnn, stn-cX, stn-slX or stn-dlX, with a depth X from 0 to 2 (svhn: to 8).
       recipe: published, the networks and distortions of the authors' code; or legacy, those of
         earlier versions of this package on scaled_mnist and, for stn-c0, on svhn and svhn_cropped:
         see create_model and stn_jax.data.tasks. Stored configurations without a recipe are read
         as legacy. Where the two are identical it is published.
-      dataset: mnist_sample (comes with the package), or the name of a TFDS image-classification
-        data set with square images: mnist, fashion_mnist, kmnist, svhn_cropped, ...; for task svhn
-        svhn_numbers.
+      dataset: mnist_sample (comes with the package); folder:PATH, with a subfolder of images for
+        each class, or train and test with these; npz:FILE, with arrays images and labels; or the
+        name of a TFDS image-classification data set: mnist, fashion_mnist, kmnist, svhn_cropped,
+        ...; for task svhn svhn_numbers.
+      image_size: height and width of the images of a folder or of TFDS, as 48x64 or 64 for both:
+        they are resized, with padding. "": their own, or in a folder of several sizes the median.
+      channels: of these images: 1 gray, 3 color, 2 and 4 with alpha; 0: as the files are.
+      test_fraction: fraction of each class that becomes the test split of a set without one.
+      split_seed: seed of the draw of that split.
+      skip_unreadable: whether to leave out image files that cannot be read, instead of an error.
+      max_data_gb: bound on the decoded images, in GB; 0: three quarters of the devices' memory, or
+        of the machine's on CPU.
+      max_angle, max_translation, min_scale, max_scale, max_shear: of the tasks for any data;
+        degrees, fractions of width and height, factors, pixels along x for each along y.
       data_dir: TFDS's folder of prepared data; "" for its default.
       manual_dir: folder with the data set's original files, so that nothing is downloaded.
       cache_dir: folder of the decoded arrays; "" for the default.
@@ -51,6 +68,8 @@ class Config:
         costs another forward and half a backward pass.
       holdout: this many training examples, the last ones, are held out of training and evaluated
         in place of the test set, for choosing settings.
+      init_from: a run's folder, or the name of pretrained weights (rotated_mnist/stn-sl1), from
+        which layers of the same name and shapes are taken at the start; "": none.
       learning_rate: the schedule's peak.
       localization_rate: the localization network's learning rate, as a multiple of learning_rate.
       localization_optimizer: adam, or sgd as for all other parameters, which needs many more
@@ -78,6 +97,10 @@ class Config:
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       crop: for svhn and svhn_cropped, side of the random crops used in training (54 of 64 in the
         literature); evaluation uses the central crop. 0: whole images.
+      classifier: small, mnist or svhn, see create_model; "": the task's own, for any data by the
+        size of the images (below 24 pixels a side small, below 48 mnist).
+      blocks: a classifier by its blocks, as [(5,32,1),(3,64,1)]: kernel size, features, and whether
+        to pool by 2; (): by classifier.
       width: factor on the classifier's channels.
       dropout: factor on the dropout rates of SVHN's networks; MNIST's have no dropout.
       compute_dtype: float32 or bfloat16; parameters and thetas are always float32.
@@ -104,6 +127,17 @@ class Config:
     variant: str = "stn-sl1"
     recipe: str = "published"
     dataset: str = "mnist"
+    image_size: str = ""
+    channels: int = 0
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    skip_unreadable: bool = False
+    max_data_gb: float = 0.0
+    max_angle: float = 90.0
+    max_translation: float = 0.25
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    max_shear: float = 0.2
     data_dir: str = ""
     manual_dir: str = ""
     cache_dir: str = ""
@@ -112,6 +146,7 @@ class Config:
     batch_size: int = 256
     microbatch: int = 0
     holdout: int = 0
+    init_from: str = ""
     learning_rate: float = 0.2
     localization_rate: float = 0.015
     localization_optimizer: str = "adam"
@@ -130,6 +165,8 @@ class Config:
     align_corners: bool = True
     padding_mode: str = ""
     crop: int = 0
+    classifier: str = ""
+    blocks: tuple[tuple[int, int, int], ...] = ()
     width: float = 1.0
     dropout: float = 1.0
     compute_dtype: str = "float32"
@@ -156,7 +193,7 @@ class Config:
             *FOLDER_FIELDS,
             *EVALUATION_FIELDS,
             *("mesh", "steps_per_dispatch", "log_every", "checkpoint_every", "tensorboard"),
-            *("keep_checkpoints", "keep_best", "eval_every", "profile"),
+            *("keep_checkpoints", "keep_best", "eval_every", "profile", "max_data_gb"),
         ]
     )
 
@@ -175,7 +212,8 @@ class Config:
         """Raises ConfigError if fields contradict each other."""
         if not self.dataset:
             raise ConfigError(
-                "dataset is empty; expected mnist_sample or a TFDS name such as mnist"
+                "dataset is empty; expected mnist_sample or a TFDS name such as mnist, folder:PATH "
+                "or npz:FILE"
             )
         if self.microbatch and self.batch_size % self.microbatch:
             raise ConfigError(
@@ -189,7 +227,9 @@ class Config:
         profiled_steps(self.profile)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
-        for name in ("dataset", *self.FOLDER_FIELDS):
+        check_distortion(self.task, self.ranges)
+        parse_size(self.image_size)
+        for name in ("dataset", "init_from", *self.FOLDER_FIELDS):
             if "\0" in (value := getattr(self, name)):
                 raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
@@ -205,6 +245,8 @@ class Config:
                 iterations=self.iterations,
                 crop_fraction=self.window,
                 transform=self.transform,
+                classifier=self.classifier or ("svhn" if self.any_data else None),
+                blocks=self.blocks,
             )
         except ValueError as error:
             # By the field's name in this class.
@@ -227,6 +269,29 @@ class Config:
         """:meth:`from_dict` for a stored configuration; without a recipe it is a legacy one."""
         known = {"recipe": "legacy", **values} if isinstance(values, dict) else values
         return cls.from_dict(known, origin)
+
+    @property
+    def any_data(self) -> bool:
+        """Whether the task is one for any data."""
+        return self.task in ANY_DATA
+
+    @property
+    def ranges(self) -> AffineRanges:
+        """The ranges of the distortions for any data."""
+        scale = (self.min_scale, self.max_scale)
+        return AffineRanges(self.max_angle, self.max_translation, scale, self.max_shear)
+
+    @property
+    def data_options(self) -> DataOptions:
+        """How the data set's images are brought to one form, and split."""
+        return DataOptions(
+            image_size=parse_size(self.image_size),
+            channels=self.channels,
+            test_fraction=self.test_fraction,
+            split_seed=self.split_seed,
+            skip_unreadable=self.skip_unreadable,
+            max_bytes=round(self.max_data_gb * 1e9) or None,
+        )
 
     @property
     def recipe_matters(self) -> bool:
@@ -255,6 +320,11 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON and for ml_collections."""
         return dataclasses.asdict(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """:meth:`to_dict` as JSON gives it back, without the folders of this machine."""
+        fields = json.loads(json.dumps(self.to_dict()))
+        return {name: value for name, value in fields.items() if name not in self.FOLDER_FIELDS}
 
     def differences(self, other: "Config", ignored: Collection[str] = RUNTIME_FIELDS) -> list[str]:
         """The fields that differ: ["epochs: 4 against 8", ...].

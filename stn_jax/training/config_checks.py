@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from stn_jax.data.distortions import AffineRanges
+from stn_jax.data.tasks import RANDOM
+from stn_jax.models.recipes import CLASSIFIERS
+
 
 class ConfigError(ValueError):
     """An invalid configuration: names the value, what was expected and what to do."""
@@ -16,6 +20,7 @@ MAX_COUNT = 2**31 - 1024
 
 
 CHOICES = {
+    "classifier": ("", *CLASSIFIERS),
     "localization_optimizer": ("sgd", "adam"),
     "schedule": ("one_cycle", "step", "constant"),
     "compute_dtype": ("float32", "bfloat16"),
@@ -38,6 +43,14 @@ RANGES: dict[str, tuple[float, float, float | None]] = {
     "width": (0, 100, 0),
     "window": (0, 100, 0),
     "dropout": (0, 2, 2),
+    "channels": (0, 4, None),
+    "test_fraction": (0.001, 0.999, None),
+    "split_seed": (0, MAX_COUNT, None),
+    "max_data_gb": (0, math.inf, None),
+    "max_angle": (0, 180, None),
+    "max_translation": (0, 1, None),
+    **dict.fromkeys(("min_scale", "max_scale"), (0, 100, 0)),
+    "max_shear": (0, 10, None),
 }
 
 
@@ -76,6 +89,32 @@ def profiled_steps(profile: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+def parse_size(size: str) -> tuple[int, int] | None:
+    """Reads an image size: "48x64" is (48, 64), "64" both, "" None; ConfigError otherwise."""
+    if not size:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", size)
+    if match is None:
+        raise ConfigError(
+            f"image_size is {size!r}; expected height x width in pixels, such as 48x64, or 64"
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _blocks(value: Any) -> tuple[tuple[int, ...], ...]:
+    """The field blocks as tuples, from tuples or from JSON's lists."""
+    listed = isinstance(value, (tuple, list)) and all(
+        isinstance(block, (tuple, list)) and len(block) == 3 and {*map(type, block)} <= {int, bool}
+        for block in value
+    )
+    if not listed:
+        raise ConfigError(
+            f"blocks is {value!r}; expected (kernel size, features, 0 or 1 for pooling) for each, "
+            "such as [(5,32,1),(3,64,1)]"
+        )
+    return tuple(tuple(map(int, block)) for block in value)
+
+
 def coerce(field: dataclasses.Field, value: Any) -> Any:
     """Converts a value to the field's type, if that is lossless. Raises ConfigError otherwise."""
     if field.name == "seeds":
@@ -84,6 +123,8 @@ def coerce(field: dataclasses.Field, value: Any) -> Any:
         if isinstance(value, (tuple, list)) and all(type(seed) is int for seed in value):
             return tuple(value)
         raise ConfigError(f"seeds is {value!r}; expected whole numbers, such as 0,1,2")
+    if field.name == "blocks":
+        return _blocks(value)
     expected = field.type
     if expected is float and type(value) is int:
         value = float(value)
@@ -104,6 +145,20 @@ def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
         if value not in known:
             shown = ", ".join(k or '""' for k in known)
             raise ConfigError(f"{name} is {value!r}; expected one of {shown}")
+
+
+def check_distortion(task: str, ranges: AffineRanges) -> None:
+    """Raises ConfigError if the ranges of a task's distortions are empty."""
+    low, high = ranges.scale
+    if low > high:
+        raise ConfigError(f"min_scale is {low} and max_scale {high}; expected a range")
+    widths = {**dataclasses.asdict(ranges), "scale": high - low}
+    drawn = RANDOM[task][0] if task in RANDOM else ()
+    if drawn and not any(widths[name] for name in drawn):
+        raise ConfigError(
+            f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "
+            "range, or task plain"
+        )
 
 
 def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float, float | None]]) -> None:

@@ -13,7 +13,6 @@ from stn_jax.analysis.intervals import mean_and_interval
 from stn_jax.data.distortions import example_keys
 from stn_jax.progress import Progress
 from stn_jax.training import processes
-from stn_jax.training.config import Config
 from stn_jax.training.hooks import Hooks
 from stn_jax.training.provenance import environment
 from stn_jax.training.run import Run
@@ -257,6 +256,7 @@ def evaluate(
         "evaluated_on": "held-out training examples" if config.holdout else "test set",
         "seeds": list(config.seeds),
         **summarize(run, predictions),
+        **({} if run.task.class_names is None else {"class_names": list(run.task.class_names)}),
         "train_examples": len(run.data.images),
         "epochs": config.epochs,
         "step": step,
@@ -264,8 +264,7 @@ def evaluate(
         "seconds": lines[-1]["seconds"] if lines else None,
         **provenance,
         **({"evaluated_with": here} if here != provenance else {}),
-        "config": {k: v for k, v in config.to_dict().items() if k not in Config.FOLDER_FIELDS}
-        | {"seeds": list(config.seeds)},
+        "config": config.to_json(),
     }
     figure_hooks = hooks if config.figures else None
     if figure_hooks is not None:

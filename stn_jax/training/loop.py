@@ -18,10 +18,11 @@ from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.hooks import Hooks
+from stn_jax.training.initial import initial_state
 from stn_jax.training.metrics_log import MetricsLog
 from stn_jax.training.monitor import Monitor, Trace
 from stn_jax.training.provenance import environment
-from stn_jax.training.run import Run
+from stn_jax.training.run import Run, description
 from stn_jax.training.signals import StopSignals
 from stn_jax.training.step import State
 from stn_jax.training.workdir import Workdir, config_of
@@ -62,6 +63,7 @@ def train(
         environment()  # reads the commit now: the checkout may change during a long training
 
         run = processes.run_on_all(lambda: assemble(config))
+        known = description(run)
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())
@@ -69,6 +71,7 @@ def train(
             result = folder.result()
             if result is None or result["step"] < run.total_steps:
                 folder.claim(config)
+                folder.write_network(known)
                 return None
             return result
 
@@ -247,7 +250,7 @@ def _begin(
 ) -> tuple[State, dict[str, Any] | None]:
     """The state to start from, and the metrics up to it that are not logged yet."""
     if checkpoints is None:
-        return run.init_state(), None
+        return initial_state(run), None
     like = jax.eval_shape(run.init_state)
     saved = None
 
@@ -259,7 +262,7 @@ def _begin(
 
     step = processes.run_on_primary(restore)
     if step == 0:
-        return run.init_state(), None
+        return initial_state(run), None
     saved = processes.run_on_all(lambda: saved or checkpoints.read(step, like))
     if step < run.total_steps:
         print(f"resuming from step {step} of {run.total_steps}", flush=True)

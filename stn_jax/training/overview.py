@@ -21,6 +21,7 @@ def overview(run: Run) -> str:
         f"device: {here['device']}; devices used: {run.devices}" + (f" ({axes})" if axes else ""),
         f"data: {run.config.dataset}, {len(run.data.images):,} training images; network input "
         f"{' x '.join(map(str, run.input_shape()))}",
+        *(f"data: {note}" for note in run.notes),
         f"steps: {run.total_steps:,} of {run.config.batch_size} images, "
         f"{run.steps_per_epoch:,} per epoch",
         *_table(_parameters(run)),

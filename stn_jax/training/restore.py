@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.data.sources import Split
+from stn_jax.data.sources import DataError, Split
 from stn_jax.data.tasks import make_task
+from stn_jax.models import Network, Normalize, create_model
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training import processes
 from stn_jax.training.assemble import assemble
@@ -18,9 +19,36 @@ from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import evaluate, predict, summarize
 from stn_jax.training.hooks import Hooks
-from stn_jax.training.run import Run
+from stn_jax.training.run import Run, description
 from stn_jax.training.step import Data, State
 from stn_jax.training.workdir import Workdir
+
+
+def load_run(
+    workdir: str | Path, seed: int | None = None, *, best: bool = False
+) -> tuple[Network, dict[str, Any], Normalize]:
+    """Loads a trained network from a run's folder, without its data set.
+
+        model, variables, normalize = stn_jax.load_run("runs/NAME")
+        logits = model.apply(variables, normalize(images))  # images in [0, 1] or uint8
+
+    Args:
+      workdir: the run's folder.
+      seed: which of its networks; the run's first where None.
+      best: whether to load the best state, which ``keep_best`` keeps, in place of the newest.
+
+    Returns:
+      What :func:`stn_jax.load_pretrained` returns: the module, its variables, and a function that
+      normalizes images ``[..., H, W, C]`` as in the network's training.
+
+    Raises:
+      ConfigError: the folder holds no run, no checkpoint or no such seed, or is damaged.
+      DataError: the run is of an earlier version, which did not store what is needed of the data
+        set, and the data set cannot be loaded either.
+    """
+    run, params = load_seed(workdir, seed, best=best)
+    known = {"mean": run.data.mean, "deviation": run.data.deviation}
+    return run.model, {"params": params}, Normalize.of(known, run.input_shape())
 
 
 def load(
@@ -40,14 +68,18 @@ def load(
     config = dataclasses.replace(Config.load(workdir), **(folders or {}))
     # On the devices available now, however many it was trained on.
     run = processes.run_on_all(lambda: assemble(config, mesh="batch"))
+    return run, run.put(processes.run_on_all(lambda: _restore(workdir, run, best)))
+
+
+def _restore(workdir: str | Path, run: Run, best: bool) -> State:
+    """The newest or the best state of a run, on one device."""
     folder, like = Workdir(workdir), jax.eval_shape(run.init_state)
-    checkpoints = Checkpoints(folder.best if best else folder.checkpoints)
-    saved = processes.run_on_all(lambda: checkpoints.restore(like))
+    saved = Checkpoints(folder.best if best else folder.checkpoints).restore(like)
     if saved is None:
         if best:
             raise ConfigError(f"{workdir} has no best state; train with keep_best, and eval_every")
         raise ConfigError(f"{workdir} has no checkpoint; train it first with train.py")
-    return run, run.put(saved.state)
+    return saved.state
 
 
 def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
@@ -60,29 +92,44 @@ def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
 def load_seed(
     workdir: str | Path, seed: int | None = None, *, best: bool = False
 ) -> tuple[Run, Any]:
-    """Loads one network of a run, on one device.
+    """One network of a run, on one device: the run without data, and the network's parameters.
 
-    Args:
-      workdir: the run's folder.
-      seed: the network's seed; None: the run's first.
-      best: as for :func:`load`.
-
-    Returns:
-      The run of this seed, and the network's parameters.
-
-    Raises:
-      ConfigError: as :func:`load`, or the run has no such seed.
-      DataError: as :func:`load`.
+    Args, Raises: as :func:`load_run`.
     """
-    run, state = load(workdir, best=best)
+    run, state = load_without_data(workdir, best=best)
     seeds = run.config.seeds
     if seed is not None and seed not in seeds:
         raise ConfigError(
             f"seed is {seed}, but the seeds of {workdir} are {', '.join(map(str, seeds))}"
         )
-    run, state = run.on_single_device(), run.fetch(state)
     run, params = select_seed(run, state, seeds[0] if seed is None else seed)
     return run, jax.tree.map(lambda x: x[0], params)
+
+
+def load_without_data(workdir: str | Path, *, best: bool = False) -> tuple[Run, State]:
+    """Loads a run as :func:`load` does, on one device and without its data set.
+
+    Args, Raises: as :func:`load_run`.
+    """
+    config = Config.load(workdir)
+    known = Workdir(workdir).network() or _description_from_data(workdir, config)
+    try:
+        model = create_model(config.task, config.variant, **known["model"])
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{workdir}/network.json describes no network: {error}") from None
+    run = _without_data(config, model, known)
+    return run, _restore(workdir, run, best)
+
+
+def _description_from_data(workdir: str | Path, config: Config) -> dict[str, Any]:
+    """What folders of earlier versions do not hold, from the run's data set."""
+    try:
+        return description(assemble(config, single_device=True))
+    except DataError as error:
+        raise DataError(
+            f"{workdir} is of an earlier version, without network.json, so that its data set is "
+            f"needed once: {error}"
+        ) from None
 
 
 def evaluate_workdir(workdir: str | Path, hooks: Hooks | None = None) -> dict[str, Any]:
@@ -114,9 +161,9 @@ def evaluate_workdir_on(
     Raises:
       ConfigError, DataError: as :func:`load`; or the data set does not fit the network.
     """
-    run, state = load(workdir, best=best)
-    run, params = run.on_single_device(), run.fetch(state["params"])
-    return _summary_on(run, params, settings, str(workdir))
+    run, state = load_without_data(workdir, best=best)
+    other = with_data(run, settings, str(workdir))
+    return summarize(other, predict(other, state["params"]))
 
 
 def evaluate_pretrained(
@@ -140,12 +187,6 @@ def evaluate_pretrained(
     return summarize(run, predict(run, params))
 
 
-def _summary_on(run: Run, params: Any, settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Evaluates a run's networks on the test split of another data set."""
-    other = _with_data(run, settings, name)
-    return summarize(other, predict(other, params))
-
-
 def open_pretrained(
     name: str, settings: Mapping[str, Any] | None = None, *, folder: str | Path | None = None
 ) -> tuple[Run, Any]:
@@ -155,11 +196,20 @@ def open_pretrained(
     """
     run, variables = pretrained_without_data(name, folder)
     params = jax.tree.map(lambda x: x[None], variables["params"])
-    return _with_data(run, settings or {}, name), params
+    return with_data(run, settings or {}, name), params
 
 
-def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
-    """The run with other data: that of its configuration with other settings."""
+def with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
+    """A run with other data, on one device: that of its configuration with other settings.
+
+    Args:
+      run: the run.
+      settings: fields of Config that override those of the training: the data set and its folders.
+      name: of the network, for messages.
+
+    Raises:
+      ConfigError, DataError: the data cannot be loaded, or does not fit the network.
+    """
     # Batches of 1, so that a training split of any size is accepted; it is not used.
     config = dataclasses.replace(
         run.config, **settings, holdout=0, keep_best=False, batch_size=1, microbatch=0, mesh="batch"
@@ -168,9 +218,10 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
     fits = {
         "images": (other.input_shape(), run.input_shape()),
         "classes": (other.model.head.classes, run.model.head.classes),
+        "class names": (other.task.class_names, run.task.class_names),
     }
     for what, (found, expected) in fits.items():
-        if found != expected:
+        if found != expected and None not in (found, expected):
             raise ConfigError(
                 f"{config.dataset} has {what} {found}, but {name} was trained on {expected}; "
                 "choose a matching data set"
@@ -183,13 +234,23 @@ def _with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
 def pretrained_without_data(
     name: str, folder: str | Path | None = None
 ) -> tuple[Run, dict[str, Any]]:
-    """A pretrained network as a run without data; one black image serves as its data set."""
+    """A pretrained network as a run without data."""
     module, variables, _ = load_pretrained(name, folder=folder)
     known = describe(name, folder=folder)
+    return _without_data(Config.from_stored(known["config"], name), module, known), variables
+
+
+def _without_data(config: Config, model: Network, known: Mapping[str, Any]) -> Run:
+    """A run of a network of which a :func:`description` is known.
+
+    One black image serves as its data set.
+    """
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))
-    data = Data(jnp.asarray(blank), jnp.zeros(1, jnp.int32), mean, deviation)
-    config = Config.from_stored(known["config"], name)
-    task = make_task(config.task, config.recipe)
-    run = Run(config, task, module, data, Split(blank, np.zeros(1, np.int32)))
-    return run, variables
+    task = make_task(config.task, config.recipe, config.ranges)
+    if "class_names" in known:
+        task = dataclasses.replace(task, class_names=tuple(known["class_names"]))
+    task = task.cropped(config.crop) if config.crop else task
+    labels = np.zeros((1, *(() if task.positions is None else (task.positions,))), np.int32)
+    data = Data(jnp.asarray(blank), jnp.asarray(labels), mean, deviation)
+    return Run(config, task, model, data, Split(blank, labels))

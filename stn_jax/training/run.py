@@ -16,6 +16,7 @@ from stn_jax.analysis.network_equivariance import network_features, network_geom
 from stn_jax.data import sources
 from stn_jax.data.tasks import Task
 from stn_jax.models import Intermediates, Network
+from stn_jax.models.classifiers import fitting
 from stn_jax.training import microbatch
 from stn_jax.training.config import Config
 from stn_jax.training.optimizer import make_optimizer, make_schedule
@@ -35,6 +36,7 @@ class Run:
       data: the training set, on the devices.
       test: the evaluation set, on the host.
       placement: distribution over devices; None: on one device.
+      notes: what was done to the data set's images and splits, a line each.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Run:
     data: Data
     test: sources.Split
     placement: Placement | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -179,20 +182,49 @@ class Run:
             )
         return self.denormalize(warped)
 
-    def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the network's input."""
-        keys = jnp.stack([jax.random.key(0)])
-        inputs = jax.eval_shape(self.task.distort, keys, self.data.images[:1], self.data.images)
-        _, height, width, channels = inputs.images.shape
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the data set's images: not yet distorted or cropped."""
+        images = self.data.images[:1]
+        if self.task.draw is not None:
+            keys = jnp.stack([jax.random.key(0)])
+            images = jax.eval_shape(self.task.draw, keys, images)
+        _, height, width, channels = images.shape
         return height, width, channels
 
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the network's input."""
+        return self.task.input_shape(self.data.images)
 
-def model_options(config: Config, classes: int) -> dict[str, Any]:
-    """The options of create_model for a configuration, ready for JSON.
+
+def description(run: Run) -> dict[str, Any]:
+    """What is needed of a run's data to use its networks without them, ready for JSON.
+
+    A collective: every process must call it.
+    """
+    mean, deviation = run.fetch((run.data.mean, run.data.deviation))
+    names = run.task.class_names
+    return {
+        "model": model_options(run.config, run.model.head.classes, run.input_shape()),
+        "image_shape": list(run.image_shape),
+        "input_shape": list(run.input_shape()),
+        "mean": np.asarray(mean).tolist(),
+        "deviation": np.asarray(deviation).tolist(),
+        **({} if names is None else {"class_names": list(names)}),
+    }
+
+
+def model_options(
+    config: Config, classes: int, input_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """The options of create_model for a configuration and images of a shape, ready for JSON.
 
     Weights of earlier versions store crop_fraction as "window".
     """
+    classifier = config.classifier or (fitting(input_shape) if config.any_data else "")
     return {
+        **({"classifier": classifier} if classifier else {}),
+        **({"blocks": [list(block) for block in config.blocks]} if config.blocks else {}),
         "recipe": config.recipe,
         "classes": classes,
         "width": config.width,

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stn_jax.files import UNFINISHED, atomic_write, make_folder, sync_folder
 from stn_jax.training.config import Config, ConfigError
 
-_RESULT = "result.json"
+_RESULT, _NETWORK = "result.json", "network.json"
 # Figures drawn by the evaluation.
 FIGURES = ("gallery.png", "angles.png")
 
@@ -27,7 +29,7 @@ class WorkdirBusyError(WorkdirError):
 
 
 class Workdir:
-    """A run's folder: config.json, metrics.jsonl, result.json, checkpoints/, figures/."""
+    """A run's folder: config.json, network.json, metrics.jsonl, result.json, checkpoints/, ..."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -133,6 +135,41 @@ class Workdir:
             return found if type(found["step"]) is int else None
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
+
+    def write_network(self, known: dict[str, Any]) -> None:
+        """Stores what :func:`stn_jax.training.run.description` gives."""
+        self.write_json(_NETWORK, known)
+
+    def network(self) -> dict[str, Any] | None:
+        """What :meth:`write_network` stored; None in folders of earlier versions.
+
+        Raises:
+          WorkdirError: it is damaged.
+        """
+        path = self.path / _NETWORK
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            shapes = [found[name] for name in ("image_shape", "input_shape")]
+            sides = [side for shape in shapes for side in shape]
+            if len(sides) != 6 or not all(type(side) is int and side > 0 for side in sides):
+                raise ValueError(f"shapes are {shapes}")
+            names = found.get("class_names", [""])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("class_names should be texts")
+            found["model"] = {**found["model"]}
+            for name, least in (("mean", 0), ("deviation", 1e-6)):
+                values = np.broadcast_to(np.float64(found[name]), shapes[0][2:])
+                if not ((values >= least) & (values <= 1)).all():
+                    raise ValueError(f"{name} is {found[name]}")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise WorkdirError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise WorkdirError(
+                f"{path} is damaged ({error}); delete it, and it is made again from the data set"
+            ) from None
+        return found
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, up to the first incomplete one."""

@@ -24,7 +24,7 @@ def write_tfds(data_dir, splits, *, name="toy", version="1.2.0", classes=10, **f
     """Writes a data set as TFDS stores it, without TensorFlow.
 
     ``splits`` maps the names of splits to (images, labels); ``feature`` are arguments of TFDS's
-    Image. Returns the folder of the version.
+    Image, ``classes`` their number or their names. Returns the folder of the version.
     """
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
@@ -48,7 +48,9 @@ def write_tfds(data_dir, splits, *, name="toy", version="1.2.0", classes=10, **f
     feature.setdefault("shape", (8, 8, 1))
     features = {
         "image": tfds.features.Image(**feature),
-        "label": tfds.features.ClassLabel(num_classes=classes),
+        "label": tfds.features.ClassLabel(
+            **{"num_classes" if isinstance(classes, int) else "names": classes}
+        ),
     }
     tfds.folder_dataset.write_metadata(
         data_dir=folder,

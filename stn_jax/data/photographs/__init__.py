@@ -1,6 +1,12 @@
 """A user's own images, from files to inputs of networks for MNIST or SVHN."""
 
 from stn_jax.data.photographs.image_files import read_picture
-from stn_jax.data.photographs.readings import Reading, find_digit, read_digit, read_number
+from stn_jax.data.photographs.readings import (
+    Reading,
+    find_digit,
+    read_digit,
+    read_number,
+    read_whole,
+)
 
-__all__ = ["Reading", "find_digit", "read_digit", "read_number", "read_picture"]
+__all__ = ["Reading", "find_digit", "read_digit", "read_number", "read_picture", "read_whole"]

@@ -6,11 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stn_jax.data.sources import DataError
-
-MAX_PIXELS = 50_000_000
-# Not all of Pillow's formats: for some it starts other programs (Ghostscript for EPS).
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+from stn_jax.data.pictures import open_image
 
 
 def read_picture(path: str | Path) -> np.ndarray:
@@ -21,7 +17,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     scaled to 8, ignoring a few outliers.
 
     Args:
-      path: an image file, in one of FORMATS.
+      path: an image file, in one of :data:`stn_jax.data.pictures.FORMATS`.
 
     Returns:
       ``[H, W, 3]``, uint8.
@@ -29,34 +25,13 @@ def read_picture(path: str | Path) -> np.ndarray:
     Raises:
       DataError: the file does not exist, is not an image, or is too large.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    with warnings.catch_warnings():
+        # Errors are exceptions, and the size is checked.
+        warnings.simplefilter("ignore")
+        with open_image(path) as image:
+            from PIL import Image, ImageOps
 
-    path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe, for example, would block
-        raise DataError(f"{path} cannot be read as an image: not a file; expected PNG or JPEG")
-    try:
-        with warnings.catch_warnings():
-            # Errors are exceptions, and the size is checked below.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{path} has {image.width}x{image.height} pixels; expected at most "
-                        f"{MAX_PIXELS // 1_000_000} million: scale it down first"
-                    )
-                rgba = _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; expected an image file") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image; expected PNG or JPEG") from None
-    except DataError:
-        raise
-    except Exception as error:
-        # Pillow's decoders fail on damaged files in many ways: struct.error, IndexError, ...
-        raise DataError(
-            f"{path} cannot be read as an image: {error or type(error).__name__}; save it again, "
-            "as PNG or JPEG"
-        ) from None
+            rgba = _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
     paper = Image.new("RGBA", rgba.size, _paper(rgba))
     return np.asarray(Image.alpha_composite(paper, rgba).convert("RGB"))
 

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from stn_jax.data import house_numbers
+from stn_jax.data.cache import DataError
 from stn_jax.data.photographs.digits import to_mnist_format
 from stn_jax.data.photographs.image_files import read_picture
 from stn_jax.data.photographs.ink import find_ink
 from stn_jax.data.photographs.marks import main_mark
-from stn_jax.data.sources import DataError
+from stn_jax.data.pictures import fitted, open_image
 
 _THUMBNAIL = 400  # pixels of its longer side
 # Minimum height of a house number in pixels, and its minimum contrast in levels of 255.
@@ -37,6 +38,23 @@ class Reading(NamedTuple):
     doubts: tuple[str, ...]
     thumbnail: np.ndarray
     shape: tuple[int, int]
+
+
+def read_whole(path: str | Path, shape: tuple[int, int, int]) -> Reading:
+    """Reads an image as those of a folder are: resized, with padding.
+
+    Args:
+      path: an image file.
+      shape: height, width and channels of the result.
+
+    Raises:
+      DataError: as :func:`read_picture`.
+    """
+    pixels = read_picture(path)
+    height, width = pixels.shape[:2]
+    with open_image(path) as image:
+        found = fitted(image, shape)
+    return Reading(found, (0.0, 0.0, width, height), (), _thumbnail(pixels), (height, width))
 
 
 def read_digit(path: str | Path, side: int = 28) -> Reading:

@@ -1,0 +1,124 @@
+"""Compares trained networks on the same test images, with paired confidence intervals."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stn_jax.analysis.intervals import mean_and_interval
+from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.evaluation import predict, summarize
+from stn_jax.training.restore import load_without_data, with_data
+
+Interval = tuple[float, float | None]
+
+
+class Compared(NamedTuple):
+    """A run, tested, and how it differs from the first of those that are compared.
+
+    Attributes:
+      name: the run's folder.
+      config: its configuration.
+      summary: see :func:`stn_jax.training.evaluation.summarize`.
+      over_images: the difference of the test errors in percentage points, below 0 where this run is
+        better, and the half-width of its 95 % interval over test images; None for the first run.
+      over_seeds: the same over the seeds that both runs have; None where these are fewer than two.
+    """
+
+    name: str
+    config: Config
+    summary: dict[str, Any]
+    over_images: Interval | None = None
+    over_seeds: Interval | None = None
+
+
+def compare(
+    workdirs: Sequence[str | Path], settings: Mapping[str, Any] | None = None
+) -> list[Compared]:
+    """Evaluates runs on the same test images and compares them with the first of them.
+
+    An image is drawn as often as a run's ``test_passes`` says; what is compared is the fraction of
+    its networks and passes that are wrong. Intervals are Student's, of the paired differences.
+
+    Args:
+      workdirs: the runs' folders, two or more.
+      settings: fields of Config that override those of the trainings: ``dataset`` and its folders.
+
+    Raises:
+      ConfigError: there are fewer than two folders, one holds no run, or their test images differ.
+      DataError: the data cannot be loaded.
+    """
+    if len(workdirs) < 2:
+        raise ConfigError(f"compare was given {len(workdirs)} folder; expected two or more")
+    compared: list[Compared] = []
+    baseline: tuple[Sequence[int], np.ndarray, np.ndarray] | None = None
+    for workdir in workdirs:
+        run, state = load_without_data(workdir)
+        run = with_data(run, settings or {}, str(workdir))
+        predictions = predict(run, state["params"])
+        seeds, wrong, labels = run.config.seeds, predictions.wrong, predictions.labels
+        found = Compared(str(workdir), Config.load(workdir), summarize(run, predictions))
+        if baseline is None:
+            baseline = seeds, wrong, labels
+        elif not np.array_equal(labels, baseline[2]):
+            raise ConfigError(
+                f"{workdir} is tested on other images ({run.config.dataset}) than {workdirs[0]} "
+                f"({compared[0].config.dataset}); name one data set for all, with --dataset"
+            )
+        else:
+            found = found._replace(
+                over_images=_over_images(wrong, baseline[1]),
+                over_seeds=_over_seeds(seeds, wrong, baseline[0], baseline[1]),
+            )
+        compared.append(found)
+    return compared
+
+
+def _over_images(wrong: np.ndarray, first: np.ndarray) -> Interval:
+    """The difference of the errors of two runs ``[seeds, passes, N]``, paired by image."""
+    return mean_and_interval((100 * (wrong.mean((0, 1)) - first.mean((0, 1)))).tolist())
+
+
+def _over_seeds(
+    seeds: Sequence[int], wrong: np.ndarray, first_seeds: Sequence[int], first: np.ndarray
+) -> Interval | None:
+    """The same, paired by seed."""
+    common = [seed for seed in seeds if seed in first_seeds]
+    if len(common) < 2:
+        return None
+    return mean_and_interval(
+        [
+            100 * float(wrong[seeds.index(seed)].mean() - first[first_seeds.index(seed)].mean())
+            for seed in common
+        ]
+    )
+
+
+def different_fields(compared: Sequence[Compared]) -> dict[str, list[Any]]:
+    """The fields of the configurations that are not the same in all runs, by run."""
+    fields = [each.config.to_json() for each in compared]
+    return {
+        name: [each[name] for each in fields]
+        for name in fields[0]
+        if any(each[name] != fields[0][name] for each in fields)
+    }
+
+
+def format_interval(interval: Interval | None) -> str:
+    """A difference with its interval as text: "-0.52 ± 0.31"."""
+    if interval is None:
+        return "-"
+    mean, half = interval
+    return f"{mean:+.2f}" + ("" if half is None else f" \N{PLUS-MINUS SIGN} {half:.2f}")
+
+
+def table(compared: Sequence[Compared]) -> list[list[str]]:
+    """A table of a comparison: the header and a row for each run, as texts."""
+    rows = [["run", "test error (%)", "seeds", "difference, over images", "over seeds"]]
+    for each in compared:
+        error = format_interval((each.summary["mean"], each.summary["ci95"])).lstrip("+")
+        seeds = ", ".join(map(str, each.config.seeds))
+        differences = (format_interval(each.over_images), format_interval(each.over_seeds))
+        rows.append([each.name, error, seeds, *differences])
+    return rows
