@@ -1,4 +1,4 @@
-"""Evaluates a trained network, or asks it about pictures: ``python eval.py --help``."""
+"""Evaluates a trained network, or classifies images with it: ``python eval.py --help``."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""Builds the native CPU kernels where there is a C++17 compiler; the metadata is in setup.cfg.
+"""Builds the native CPU kernels if a C++17 compiler is available; the metadata is in setup.cfg.
 
-    pip install .      the library inside a wheel for this platform, or pure Python without one
-    pip install -e .   the library beside its sources
+    pip install .      a wheel for this platform with the library, or a pure Python wheel
+    pip install -e .   the library next to its sources
 
-CXX names the compiler (c++ where it is not set). The kernels are compiled once for each
-instruction set and chosen between at run time, so nothing depends on the machine that builds.
+``CXX`` names the compiler (default: c++). The kernels are compiled for each instruction set and
+selected at run time, so the result does not depend on the processor of the build machine.
 """
 
 import importlib.util
@@ -24,8 +24,9 @@ from setuptools.command.build_py import build_py
 
 WARP = pathlib.Path("stn_jax", "warp", "native")
 LAYERS = pathlib.Path("stn_jax", "models", "cpu", "native")
-# Compiled once, and once for each instruction set with what contraction of products and sums.
+# Compiled once.
 HANDLERS = [WARP / "library.cc", LAYERS / "handlers.cc"]
+# Compiled for each instruction set, with this -ffp-contract.
 KERNELS = {
     WARP / "sampling.cc": "fast",
     WARP / "positions.cc": "off",
@@ -33,7 +34,7 @@ KERNELS = {
     LAYERS / "pooling.cc": "fast",
 }
 NAME = "stn_jax.warp.native.libstn_jax"
-REASON = "not_built.txt"  # why there is none: pip hides what a build prints
+REASON = "not_built.txt"  # why the library is missing: pip hides the output of a build
 FLAGS = [
     *("-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math"),
@@ -46,24 +47,24 @@ LEVELS = {
 
 
 def levels() -> list[str]:
-    """The instruction sets to compile for; library.cc chooses between the same ones."""
+    """The instruction sets to compile for; library.cc selects one of them at run time."""
     machine = os.environ.get("STN_JAX_MACHINE", platform.machine())
     return ["avx2", "avx512"] if machine in ("x86_64", "AMD64") else ["generic"]
 
 
 def headers() -> str:
-    """The folder of the headers of XLA's FFI: the build's own jaxlib has it, the oldest supported.
+    """The folder with the headers of XLA's FFI, from the jaxlib of the build environment.
 
-    A library built against a newer FFI than the one that loads it would be refused.
+    That jaxlib is the oldest one supported, because XLA refuses libraries built with newer headers.
     """
     found = importlib.util.find_spec("jaxlib")
     if found is None or not found.submodule_search_locations:
-        raise ImportError("jaxlib, whose headers they need, is not installed")
+        raise ImportError("jaxlib, which provides the headers, is not installed")
     return str(pathlib.Path(found.submodule_search_locations[0], "include"))
 
 
 def objects(folder: pathlib.Path, include: str) -> list[tuple[pathlib.Path, list[str]]]:
-    """Object files and the compiler's arguments for each."""
+    """The object files, each with the compiler's arguments."""
     shared = f"-I{WARP}"
     result = [
         (folder / f"{source.stem}.o", ["-isystem", include, shared, str(source)])
@@ -77,7 +78,7 @@ def objects(folder: pathlib.Path, include: str) -> list[tuple[pathlib.Path, list
 
 
 def compile_library(compiler: list[str], folder: pathlib.Path, target: pathlib.Path) -> None:
-    """Compiles and links, and puts the library in place only when it is whole."""
+    """Compiles and links the library, and moves it into place once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     parts = objects(folder, headers())
@@ -92,7 +93,7 @@ def compile_library(compiler: list[str], folder: pathlib.Path, target: pathlib.P
 
 
 class BuildNative(build_ext):
-    """The library, or one message that says why there is none."""
+    """Builds the library, or prints one message why it could not be built."""
 
     def get_ext_filename(self, name: str) -> str:
         return name.replace(".", os.sep) + (".dylib" if sys.platform == "darwin" else ".so")
@@ -113,14 +114,14 @@ class BuildNative(build_ext):
             reason.write_text(f"{error}\n")
             print(
                 f"stn_jax is installed without its native CPU kernels ({error}); warps "
-                "and layers on CPU will be computed by plain JAX. A C++17 compiler, named by CXX, "
-                "builds them.",
+                "and layers on CPU will be computed by plain JAX. Building the kernels needs a "
+                "C++17 compiler (CXX names it).",
                 file=sys.stderr,
             )
 
 
 class BuildWithConfigs(build_py):
-    """The package, with the config files of this checkout inside."""
+    """The package, including the config files of this checkout."""
 
     def run(self) -> None:
         super().run()
@@ -132,7 +133,7 @@ class BuildWithConfigs(build_py):
 
 
 class PlatformWheel(bdist_wheel):
-    """One wheel for every Python of a platform: the library knows nothing of Python."""
+    """One wheel per platform for all versions of Python: the library does not link to Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
         built = self.distribution.ext_modules

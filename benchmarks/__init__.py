@@ -1,1 +1,1 @@
-"""Measurements of speed and memory against other libraries; each module is a command."""
+"""Benchmarks of speed and memory against other libraries; most modules are commands."""

@@ -1,11 +1,11 @@
-"""Images a second of augmentation, beside torchvision and PIL on the same cores.
+"""Images per second of augmentation, against torchvision and PIL on the same cores.
 
     python -m benchmarks.augment [--rounds=10] [--budget=1.0]
 
-Each side turns, resizes, shears and moves every image of a batch by draws of its own; then mirrors
-half of them. Ours is one program that also moves a mask, boxes and keypoints in the last row.
-torchvision (v2, tensors) draws once a call, so it is called once an image, as its users do; PIL
-works on bytes, on one core.
+Each side rotates, scales, shears and shifts every image of a batch at random, then flips half of
+them. Ours is one program; in the last row it also transforms a mask, boxes and keypoints.
+torchvision (v2, tensors) draws parameters once per call, so it is called once per image, as its
+users do; PIL processes uint8 images on one core.
 """
 
 import functools
@@ -39,7 +39,7 @@ def torchvisions(torch: Any, images: np.ndarray) -> Callable[[], Any] | None:
     try:
         from torchvision.transforms import v2
     except (ImportError, RuntimeError):
-        print("torchvision is not installed: no rows against it", flush=True)
+        print("torchvision is not installed: skipped", flush=True)
         return None
     transform = v2.Compose(
         [
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         (f"affine and flip, {shape}, mask, boxes and keypoints", {"stn_jax": ours(everything)}),
     ):
         times = compare(row, options.rounds, budget=options.budget)
-        speed = {f"images a second, {k}": BATCH / t.median for k, t in times.items()}
+        speed = {f"images per second, {k}": BATCH / t.median for k, t in times.items()}
         report.row(name, {"batch": BATCH, "size": SIZE}, times=times, values=speed)
 
 

@@ -1,14 +1,14 @@
-"""Shared by the benchmarks: fair timing, the machine's description, tables, lines of results.
+"""Shared by the benchmarks: fair timing, a description of the machine, tables, lines of results.
 
-Sides are timed in one process, in turns whose order is drawn afresh each round, so that what
-disturbs the machine disturbs all of them alike. Every time is that of a finished result
-(``block_until_ready``, ``torch.cuda.synchronize``), after calls that are not counted.
+The sides are timed in one process, in a new random order each round, so that disturbances affect
+all of them alike. Times include waiting for the result (``block_until_ready``,
+``torch.cuda.synchronize``) and exclude warm-up calls.
 """
 
 import argparse
 import os
 
-# Two libraries share the accelerator: JAX must not take most of its memory at once.
+# Two libraries share the accelerator, so JAX must not allocate most of its memory at once.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import datetime
@@ -32,15 +32,24 @@ from stn_jax.training.provenance import environment as run_environment
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "performance"
 
-# A short call is made several times a turn.
+# Short calls are repeated in each turn.
 _TURN = 0.02  # seconds
 _MOST_CALLS = 5
-# The thread pools of one library go on spinning for a while when their work is done.
+# A library's thread pools keep spinning for a while after their work is done.
 _PAUSE = 0.02  # seconds
+# Values that earlier versions stored by other names.
+_RENAMED_VALUES = {
+    "share of distortion and shuffling": "fraction for distortion and shuffling",
+    "share of the rest of the loop": "fraction for the rest of the loop",
+    "share outside of the network": "fraction outside the network",
+    "share of the matrix product's peak": "fraction of peak GFLOP/s",
+    "share of the bandwidth": "fraction of peak GB/s",
+    "share of the distortion": "fraction for the distortion",
+}
 
 
 class Timing(NamedTuple):
-    """Seconds for a call: median and quartiles over rounds."""
+    """Seconds per call: median and quartiles over rounds."""
 
     median: float
     quartiles: tuple[float, float]
@@ -54,8 +63,8 @@ class Timing(NamedTuple):
     def __str__(self) -> str:
         factor, unit = (1, "s") if self.median >= 1 else (1e3, "ms")
         digits = max(0, 2 - math.floor(math.log10(factor * self.median)))
-        spread = (self.quartiles[1] - self.quartiles[0]) / 2
-        around = f" +- {factor * spread:.{digits}f}" if self.rounds > 1 else ""
+        half_range = (self.quartiles[1] - self.quartiles[0]) / 2
+        around = f" +- {factor * half_range:.{digits}f}" if self.rounds > 1 else ""
         return f"{factor * self.median:.{digits}f}{around} {unit}"
 
 
@@ -71,24 +80,26 @@ def compare(
     """Times functions, alternating between them.
 
     Args:
-      sides: functions by name; what they return is waited for.
-      rounds: turns of each.
-      budget: seconds for each function; a slow one takes part in fewer rounds.
-      fewest: rounds of a slow function; one that takes four budgets for a call gets a single one.
-      seed: of the order within the rounds.
-      steps: how often a call does what is timed; the times are those of one.
+      sides: functions by name; their results are waited for.
+      rounds: number of turns for each function.
+      budget: seconds for each function; slow ones take part in fewer rounds.
+      fewest: minimum number of rounds for slow functions; a function whose call takes more than
+        four budgets is timed once.
+      seed: seed of the order within the rounds.
+      steps: number of repetitions inside a call; times are divided by it.
 
     Returns:
-      A :class:`Timing` for each. In a turn a short function is called up to five times, after a
-      call that is not counted, and the turn's time is the median (on accelerators the mean, with
-      one wait at the end: a call and its launch overlap there, as they do in a program).
+      A :class:`Timing` for each. In a turn, a short function is called up to five times after a
+      warm-up call, and the turn's time is the median. On accelerators it is the mean, with a single
+      wait at the end, since launches overlap with computation as they do in a program.
 
     Raises:
-      ValueError: there is nothing to time, or no round to time it in.
+      ValueError: there are no functions, or no rounds.
     """
     if not sides or min(rounds, fewest) < 1:
         raise ValueError(
-            f"{len(sides)} sides, {rounds} rounds and {fewest} at least; expected 1 or more of each"
+            f"there are {len(sides)} sides, {rounds} rounds, and at least {fewest} rounds for slow "
+            "ones; expected 1 or more of each"
         )
     each = jax.default_backend() == "cpu"
     calls, turns = {}, {}
@@ -113,7 +124,7 @@ def compare(
 
 
 def _seconds(fn: Callable[[], Any], calls: int, each: bool) -> float:
-    """Time of a call: the median if each call is waited for, otherwise the mean."""
+    """Seconds per call: the median if each call is waited for, otherwise the mean."""
     times = []
     begun = time.perf_counter()
     for i in range(calls):
@@ -133,7 +144,7 @@ def _wait(result: Any) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Commit, versions, device, processor and time of a measurement."""
+    """Commit, versions, device, processor and date of a measurement."""
     found = run_environment()
     versions = found["versions"]
     for package in ("torch", "dm_pix"):
@@ -153,7 +164,7 @@ def environment() -> dict[str, Any]:
 
 
 def _dirty() -> bool | None:
-    """Whether files other than results differ from the commit; None outside a checkout."""
+    """Whether files other than results and docs differ from the commit; None outside a checkout."""
     command = ["git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":!results", ":!docs"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -172,14 +183,14 @@ def _cpu_model() -> str:
 
 
 def ratio(times: Mapping[str, Timing], rivals: Sequence[str] | None = None) -> float | None:
-    """How many times as long as the first side the fastest of the rivals takes.
+    """The time of the fastest rival divided by that of the first side.
 
     Args:
-      times: ours first.
-      rivals: names or their beginnings; all other sides where None.
+      times: timings by side, ours first.
+      rivals: prefixes of the rivals' names; None: all other sides.
 
     Returns:
-      The ratio; above 1 we are faster. None where there is no such rival.
+      The ratio, above 1 if we are faster; None if there is no such rival.
     """
     ours, *others = times
     theirs = [
@@ -191,12 +202,12 @@ def ratio(times: Mapping[str, Timing], rivals: Sequence[str] | None = None) -> f
 
 
 class Report:
-    """A benchmark's rows: printed as they come, and appended to its file of JSON lines.
+    """Prints a benchmark's rows and appends them to a file of JSON lines.
 
     Args:
-      name: the benchmark's.
-      options: what it was called with.
-      folder: where ``name.jsonl`` lies; results/performance of the checkout where None.
+      name: the benchmark's name.
+      options: its command-line options.
+      folder: folder of ``name.jsonl``; None: results/performance in the checkout.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], folder: str | Path | None = None):
@@ -219,11 +230,11 @@ class Report:
         """Prints a row and appends it.
 
         Args:
-          row: its name, by which a newer run replaces it in docs/performance.md.
-          case: what was measured, by name.
-          times: by side, ours first.
+          row: its name. In docs/performance.md, a newer run replaces an older one of the same name.
+          case: the parameters of the measurement.
+          times: timings by side, ours first.
           values: other measurements by name, with the unit in the name.
-          accuracy: by side and quantity, the largest error against float64.
+          accuracy: largest errors against float64, by side and quantity.
         """
         line: dict[str, Any] = {"row": row, "case": dict(case)}
         if times:
@@ -256,7 +267,7 @@ def _row_lines(
         elif len(times) > 1:
             text += "          "
         errors = accuracy.get(side, {})
-        text += "".join(f"  {name} off by {error:.1e}" for name, error in errors.items())
+        text += "".join(f"  {name} error {error:.1e}" for name, error in errors.items())
         lines.append(text.rstrip())
     for name, value in values.items():
         lines.append(f"{name}: {'-' if value is None else f'{value:.3g}'}")
@@ -264,19 +275,30 @@ def _row_lines(
 
 
 def read_lines(folder: str | Path | None = None) -> list[dict[str, Any]]:
-    """All lines of all benchmarks in a folder, those of a file in their order.
+    """All lines of all benchmarks in a folder, in the order of files and lines.
 
     Raises:
-      ValueError: a line is not JSON; says where.
+      ValueError: a line is not JSON; the message names it.
     """
     lines = []
     for path in sorted(Path(folder or RESULTS).glob("*.jsonl")):
         for number, text in enumerate(path.read_text().splitlines(), 1):
             try:
-                lines.append(json.loads(text))
+                lines.append(_with_current_names(json.loads(text)))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}, is not JSON: {error}") from None
     return lines
+
+
+def _with_current_names(line: dict[str, Any]) -> dict[str, Any]:
+    values = line.get("values")
+    if not values:
+        return line
+    renamed = {_RENAMED_VALUES.get(name, name): value for name, value in values.items()}
+    layers = {
+        name.replace(" (looked at)", " (for localization)"): renamed[name] for name in renamed
+    }
+    return {**line, "values": layers}
 
 
 def optional_torch() -> Any:
@@ -284,7 +306,7 @@ def optional_torch() -> Any:
     try:
         import torch
     except ImportError:
-        print("PyTorch is not installed: no rows against it", flush=True)
+        print("PyTorch is not installed: skipped", flush=True)
         return None
     torch.set_num_threads(cores())
     return torch
@@ -296,15 +318,15 @@ def flags(
     """A parser for the benchmarks' common flags.
 
     Args:
-      about: the benchmark's text, of which the first line is shown.
+      about: the benchmark's docstring, whose first line is shown.
       rounds: the default number of rounds.
-      budget: the default seconds for a side of a row; None where the benchmark has no such flag.
+      budget: the default seconds per side of a row; None: no such flag.
     """
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=rounds)
     if budget is not None:
         parser.add_argument(
-            "--budget", type=float, default=budget, help="seconds for a side of a row"
+            "--budget", type=float, default=budget, help="seconds per side of a row"
         )
-    parser.add_argument("--folder", help="where the results go")
+    parser.add_argument("--folder", help="folder of the results")
     return parser

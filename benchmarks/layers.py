@@ -1,9 +1,9 @@
-"""Times the networks' expensive layers separately: ours, XLA's plain operations, PyTorch's.
+"""Time of the networks' expensive layers: ours, XLA's plain operations, PyTorch's.
 
     python -m benchmarks.layers [--rounds=20] [--budget=1] [--only=TEXT]
 
-Convolutions without padding and poolings by 2, of batches of 256, float32, each side in its own
-layout. Forward, and the gradients with respect to the input and to the kernel, each alone.
+Convolutions without padding, and max-pooling by 2, for batches of 256 in float32, each side in its
+own layout. The forward pass and the gradients to the input and to the kernel are timed separately.
 """
 
 from collections.abc import Callable, Sequence
@@ -132,7 +132,7 @@ def pooling(side: int, channels: int, kind: str, torch: Any) -> dict[str, Callab
 
 def main(argv: Sequence[str] | None = None, convs: Sequence[Conv] = CONVS) -> None:
     parser = flags(__doc__, rounds=20, budget=1)
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", default="", help="only rows whose name contains this text")
     options = parser.parse_args(argv)
     report = Report("layers", {"rounds": options.rounds, "budget": options.budget}, options.folder)
     torch = optional_torch()

@@ -1,10 +1,10 @@
-"""Time and error of the operations over the sampler, each beside its nearest rival.
+"""Time and error of the operations built on the sampler, each against its closest rival.
 
     python -m benchmarks.operations [--rounds=30] [--budget=0.5] [--only=TEXT]
 
-Rivals get the same numbers, in their own layout, and are left out where they are not installed:
-PyTorch, SciPy, OpenCV and kornia. Errors are the largest differences from the rival that computes
-in float64 (SciPy, PyTorch), on outputs of order 1.
+The rivals PyTorch, SciPy, OpenCV and kornia get the same numbers in their own layouts, and are
+skipped if they are not installed. Errors are the largest differences from the rival in float64
+(SciPy, PyTorch), for outputs of order 1.
 """
 
 import functools
@@ -25,11 +25,11 @@ class Row(NamedTuple):
     """One operation: ours as a function of arrays, and its rivals by name.
 
     Attributes:
-      name: of the row.
+      name: the row's name.
       ours: function of the arguments.
       args: float32 arrays.
-      rivals: functions of nothing, each with its arguments in place.
-      exact: gives the same in float64, in our layout; None: nothing does.
+      rivals: functions without arguments.
+      exact: function that returns the result in float64, in the layout of stn_jax, or None.
     """
 
     name: str
@@ -43,7 +43,7 @@ def _optional(name: str) -> Any:
     try:
         return __import__(name)
     except ImportError:
-        print(f"{name} is not installed: no rows against it", flush=True)
+        print(f"{name} is not installed: skipped", flush=True)
         return None
 
 
@@ -89,7 +89,7 @@ def pixel_matrices(torch: Any) -> list[Row]:
 
 
 def boxes(torch: Any) -> list[Row]:
-    """roi_align by sampling and by products; antialiased resizing."""
+    """roi_align by sampling and by products, and antialiased resizing."""
     rng = np.random.default_rng(1)
     maps = rng.normal(size=(50, 68, 256)).astype(np.float32)
     low = rng.uniform(0, 40, (100, 2))
@@ -132,7 +132,7 @@ def boxes(torch: Any) -> list[Row]:
 
 
 def splines() -> list[Row]:
-    """map_coordinates of orders 1, 3 and 5, and the filter alone, against SciPy."""
+    """map_coordinates of orders 1, 3 and 5, and spline_filter, against SciPy."""
     rng = np.random.default_rng(2)
     image = rng.normal(size=(512, 512)).astype(np.float32)
     volume = rng.normal(size=(64, 64, 64)).astype(np.float32)
@@ -165,7 +165,7 @@ def splines() -> list[Row]:
 
 
 def attention(torch: Any) -> list[Row]:
-    """Deformable DETR's four levels, 8 heads of 32 channels, 300 queries of 4 points."""
+    """Deformable DETR's setting: 4 levels, 8 heads of 32 channels, 300 queries of 4 points."""
     rng = np.random.default_rng(3)
     sizes = ((64, 64), (32, 32), (16, 16), (8, 8))
     values = [rng.normal(size=(1, *size, 8, 32)).astype(np.float32) for size in sizes]
@@ -199,7 +199,7 @@ def attention(torch: Any) -> list[Row]:
 
 
 def measure(report: Report, row: Row, rounds: int, budget: float) -> None:
-    """One row: ours forward, and with the gradients to all arguments, beside rivals forward."""
+    """One row: our forward pass against the rivals', and ours with gradients to all arguments."""
     args = [jnp.asarray(x) for x in row.args]
     forward = jax.jit(row.ours).lower(*args).compile()
     loss = lambda *args: row.ours(*args).sum()  # noqa: E731
@@ -223,7 +223,7 @@ def measure(report: Report, row: Row, rounds: int, budget: float) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = flags(__doc__, rounds=30, budget=0.5)
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="only rows whose name contains this text")
     options = parser.parse_args(argv)
     torch = optional_torch()
     report = Report(

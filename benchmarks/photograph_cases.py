@@ -1,4 +1,4 @@
-"""Disturbances of photographs of digits, in several strengths."""
+"""Disturbances of photographs of digits, at several strengths."""
 
 from typing import Any, NamedTuple
 
@@ -6,12 +6,12 @@ from benchmarks.scenes import BLACK, WHITE, Scene
 
 
 class Case(NamedTuple):
-    """A disturbance of one strength."""
+    """A disturbance at one strength."""
 
     disturbance: str
     strength: str
     scene: Scene
-    bearable: bool = True  # whether a person would not mind
+    bearable: bool = True  # whether it would not disturb a person
 
     @property
     def name(self) -> str:
@@ -19,7 +19,7 @@ class Case(NamedTuple):
 
 
 def _cases(disturbance: str, *strengths: tuple[str, dict[str, Any]], hard: int = 0) -> list[Case]:
-    """A disturbance in several strengths; the last ``hard`` of them would bother a person."""
+    """A disturbance at several strengths; the last ``hard`` of them would disturb a person."""
     last = len(strengths) - hard
     return [
         Case(disturbance, name, Scene(**values), i < last)

@@ -1,13 +1,13 @@
-"""How much of a training epoch is not the network: distortion, shuffling, logging, checkpoints.
+"""The overhead of a training epoch: distortion, shuffling, logging, checkpoints.
 
     python -m benchmarks.pipeline [--task=rotated_mnist] [--variants=cnn,stn-sl1] [--epochs=5]
                                   [--steps=20] [--batch=256] [--dataset=mnist_sample]
 
-Trains with the project's own loop and default settings on the digits that come with the package, or
-on another data set's: --dataset=mnist --steps=234 makes epochs of all of MNIST.
-At the end of each epoch, in turns with it, the same number of steps runs twice more: as one
-dispatch of the loop's compiled steps (with shuffling and distortion, without the loop around
-them), and bare (the same network, optimizer and batch size on batches distorted beforehand).
+Trains with the package's loop and default settings on the digits that come with the package, or on
+another data set: --dataset=mnist --steps=234 makes epochs of all of MNIST. After each epoch, the
+same number of steps runs twice more: as one dispatch of the loop's compiled steps (with shuffling
+and distortion, without the loop around them), and bare (the same network, optimizer and batch size
+on batches distorted beforehand).
 """
 
 import argparse
@@ -33,10 +33,10 @@ from stn_jax.training.workdir import Workdir
 
 
 class Interleaved(Hooks):
-    """At the end of each epoch, times other programs too.
+    """At the end of each epoch, also times other programs.
 
-    The loop writes a line of metrics when an epoch's results have arrived, and the checkpoint
-    behind that: what lies between one such line and the next is a whole epoch.
+    The loop writes a line of metrics when an epoch's results have arrived, and then the checkpoint:
+    between two such lines lies a complete epoch.
     """
 
     def __init__(self, run: Run, others: dict[str, Callable[[], Any]]):
@@ -48,7 +48,7 @@ class Interleaved(Hooks):
     def write_metrics(self, line: dict[str, Any]) -> None:
         if line["step"] % self._per_epoch:
             return
-        if self._begun is None:  # the first epoch has compiled, and so do these
+        if self._begun is None:  # compiles them, as the first epoch has compiled the loop
             jax.block_until_ready([fn() for fn in self._others.values()])
         else:
             self.seconds["epoch"].append(time.perf_counter() - self._begun)
@@ -75,7 +75,7 @@ def dispatch(run: Run) -> Callable[[], Any]:
 
 
 def bare(run: Run) -> Callable[[], Any]:
-    """An epoch of steps on batches that are distorted already."""
+    """An epoch of steps on batches distorted beforehand."""
     size, steps = run.config.batch_size, run.steps_per_epoch
     keys = example_keys(jax.random.key(0), jnp.arange(steps * size))
     raw = run.data.images[: steps * size]
@@ -142,9 +142,9 @@ def measure(report: Report, variant: str, options: argparse.Namespace) -> None:
         },
         times=times,
         values={
-            "share of distortion and shuffling": (steps - network) / epoch,
-            "share of the rest of the loop": (epoch - steps) / epoch,
-            "share outside of the network": (epoch - network) / epoch,
+            "fraction for distortion and shuffling": (steps - network) / epoch,
+            "fraction for the rest of the loop": (epoch - steps) / epoch,
+            "fraction outside the network": (epoch - network) / epoch,
         },
     )
 
@@ -152,12 +152,12 @@ def measure(report: Report, variant: str, options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=("rotated_mnist", "translated_mnist"))
-    parser.add_argument("--variants", default="cnn,stn-sl1", help="names with commas")
+    parser.add_argument("--variants", default="cnn,stn-sl1", help="comma-separated names")
     parser.add_argument("--epochs", type=int, default=5, help="the first one is not counted")
-    parser.add_argument("--steps", type=int, default=20, help="of an epoch")
+    parser.add_argument("--steps", type=int, default=20, help="steps per epoch")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--dataset", default="mnist_sample")
-    parser.add_argument("--folder", help="where the results go")
+    parser.add_argument("--folder", help="folder of the results")
     parser.set_defaults(task="rotated_mnist")
     options = parser.parse_args(argv)
     if options.epochs < 2:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.profile [--task=rotated_mnist] [--variants=cnn,stn-c1] [--rounds=20]
 
-Steps as ``benchmarks.step`` takes them, in one dispatch. An operation belongs to the layer that its
-name says, and to the backward pass where it was made by transposing; XLA fuses what follows a layer
-into it now and then. "not traced" is the rest of the time: on a CPU that is foremost products
-with a transposed left side (the gradients of kernels), which run in the background.
+Steps are those of ``benchmarks.step``, in one dispatch. Operations are attributed to layers by
+their names, and to the backward pass if they result from a transposition; sometimes XLA fuses the
+operations after a layer into it. "not traced" is the rest of the time: on CPU mostly products with
+a transposed left operand (the gradients of kernels), which run in the background.
 """
 
 import collections
@@ -21,37 +21,38 @@ from typing import Any
 import jax
 
 from benchmarks.harness import Report, flags
-from benchmarks.step import VARIANTS, JaxSide, initial, raw_batch, seen_batch
+from benchmarks.step import VARIANTS
+from benchmarks.step_sides import JaxSide, initial, network_inputs, raw_batch
 from stn_jax.models import create_model
 
 _OPERATION = re.compile(r"%([\w.-]+) = .*op_name=\"([^\"]*)\"")
 
 
 def layer_of(path: str) -> str:
-    """The layer and the pass that an operation belongs to, from its name in the program."""
+    """The layer and the pass of an operation, from its name in the program."""
     found = re.search(r"Network\)\)?/(transformer/)?(\w+)(/\w+)?", path)
     if not found:
         return "optimizer and loss"
     layer, inner = found[2], found[3] or ""
     if layer.startswith("blocks_"):
         layer += " convolution" if inner == "/conv" else " pooling, ReLU"
-        layer += " (looked at)" if found[1] else ""
+        layer += " (for localization)" if found[1] else ""
     elif found[1]:
         layer = "localization" if layer in ("localization", "theta") else "warp"
     return f"{layer}, {'backward' if 'transpose(' in path else 'forward'}"
 
 
 def by_layer(events: Sequence[Mapping[str, Any]], program: str) -> dict[str, float]:
-    """Seconds in the trace's operations, added up by layer.
+    """The total seconds of a trace's operations, by layer.
 
     Args:
-      events: of the trace, as in Chrome's trace format.
-      program: the compiled program's text, which says where its operations come from.
+      events: events in Chrome's trace format.
+      program: text of the compiled program, with the origins of its operations.
     """
     paths = dict(_OPERATION.findall(program))
     seconds: dict[str, float] = collections.defaultdict(float)
     for event in events:
-        # What runs within a branch is traced on its own, and so is the branch.
+        # Branches and loops are traced in addition to the operations inside them.
         inner = event.get("ph") == "X" and not event["name"].startswith(("cond", "while"))
         if inner and event["name"] in paths:
             seconds[layer_of(paths[event["name"]])] += event["dur"] / 1e6
@@ -59,10 +60,10 @@ def by_layer(events: Sequence[Mapping[str, Any]], program: str) -> dict[str, flo
 
 
 def measure(report: Report, task: str, variant: str, batch: int, steps: int) -> None:
-    """A row: milliseconds a step, by layer."""
+    """A row: milliseconds per step, by layer."""
     model = create_model(task, variant)
-    seen = seen_batch(task, raw_batch(task, batch))
-    side = JaxSide(model, initial(model, seen[0], 1), seen, steps=steps)
+    inputs = network_inputs(task, raw_batch(task, batch))
+    side = JaxSide(model, initial(model, inputs[0], 1), inputs, steps=steps)
     program = side.program.as_text()
     jax.block_until_ready(side())
     with tempfile.TemporaryDirectory() as folder:
@@ -85,11 +86,11 @@ def measure(report: Report, task: str, variant: str, batch: int, steps: int) -> 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = flags(__doc__, rounds=20)
     parser.add_argument("--task", choices=VARIANTS, default="rotated_mnist")
-    parser.add_argument("--variants", help="names with commas; the task's own where not given")
+    parser.add_argument("--variants", help="comma-separated names; default: the task's own")
     parser.add_argument("--batch", type=int, default=256)
     options = parser.parse_args(argv)
     if jax.default_backend() != "cpu":
-        parser.error("the names in an accelerator's trace are others; look at it with XProf")
+        parser.error("this only reads traces of CPUs; view an accelerator's trace with XProf")
     shown = {name: value for name, value in vars(options).items() if name != "folder"}
     report = Report("profile", shown, options.folder)
     variants = options.variants.split(",") if options.variants else VARIANTS[options.task]

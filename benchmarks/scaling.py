@@ -2,11 +2,11 @@
 
     python -m benchmarks.scaling [--variant=stn-sl1] [--rounds=7] [--budget=2] [--only=batch]
 
-A step is the one of ``benchmarks.step``, on noise. Its times over the sizes of one quantity, the
-others fixed, are fitted by a power: the slope of a line through the logarithms, with its standard
-error. It is fitted twice, against the quantity and against the operations that the network needs
-(as XLA counts them): a convolution without padding grows faster than the image's side squared, and
-one that is twice as wide has four times the work.
+A step is that of ``benchmarks.step``, on noise. One quantity is varied with the others fixed, and a
+power law is fitted: the slope of a line through the logarithms, with its standard error. It is
+fitted twice, against the quantity and against the number of operations as counted by XLA, since the
+work of a convolution without padding grows faster than the square of the image's side, and with the
+square of its width.
 """
 
 import functools
@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.harness import Report, compare, flags
-from benchmarks.step import JaxSide, initial, work
+from benchmarks.step_sides import JaxSide, initial, work
 from stn_jax.models import create_model
 
 FIXED = {"batch": 64, "side": 28, "width": 1.0, "seeds": 1}
@@ -30,7 +30,7 @@ SIZES = {
 }
 
 
-@functools.cache  # the sizes of all quantities have one in common
+@functools.cache  # one setting is common to all quantities
 def side_of(
     variant: str, batch: int, side: int, width: float, seeds: int, plain: bool = False
 ) -> JaxSide:
@@ -43,7 +43,7 @@ def side_of(
 
 
 def operations(variant: str, seeds: int, **setting: Any) -> float:
-    """The networks' operations in XLA's plain implementation."""
+    """The number of the networks' operations with XLA's plain convolutions."""
     return seeds * work(side_of(variant, seeds=1, plain=True, **setting).lowered)[0]
 
 
@@ -51,10 +51,10 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, f
     """Slope of log seconds over log size, and its standard error.
 
     Raises:
-      ValueError: there are fewer than three sizes: no error could be told.
+      ValueError: there are fewer than three sizes, too few for a standard error.
     """
     if len(sizes) < 3:
-        raise ValueError(f"{len(sizes)} sizes; expected 3 or more to fit a slope with its error")
+        raise ValueError(f"there are {len(sizes)} sizes; expected 3 or more for a standard error")
     fit = stats.linregress(np.log(sizes), np.log(seconds))
     return float(fit.slope), float(fit.stderr)
 

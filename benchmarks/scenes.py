@@ -1,7 +1,7 @@
 """Simulated photographs of digits: written on paper, unevenly lit, taken with a poor camera.
 
-A :class:`Scene` says how; :func:`photograph` draws one. The order is nature's: what is on the
-paper, the view, the light, the lens, the sensor, the file.
+:func:`photograph` renders a :class:`Scene` in physical order: paper and ink, viewpoint,
+illumination, lens, sensor, file.
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ class Scene:
     """The parameters of a photograph of a digit.
 
     Attributes:
-      paper, ink: their colors in even light, 0 to 255.
-      size: of the digit's 28x28 square, in pixels; the digit itself takes 20/28 of it.
-      pen: width of its strokes in pixels, all alike; None: as they are in MNIST (about size / 9).
-      falloff: by which fraction the light falls off, linearly, from one end of the page to another.
-      shadow: by which fraction a shadow darkens; its edge passes near the digit.
-      softness: of the shadow's edge, the standard deviation of its blur in pixels.
-      noise: standard deviation of the sensor's noise, of 255.
-      quality: of the JPEG; None: no JPEG.
-      specks: how many dark specks, of 1 to ``speck_side`` pixels.
+      paper, ink: colors in even light, 0 to 255.
+      size: side of the digit's 28x28 square, in pixels; the digit itself fills 20/28 of it.
+      pen: uniform width of its strokes in pixels; None: as in MNIST (about size / 9).
+      falloff: fraction by which the light falls off linearly from one end of the page to the other.
+      shadow: fraction by which a shadow darkens; its edge passes near the digit.
+      softness: standard deviation of the blur of the shadow's edge, in pixels.
+      noise: standard deviation of the sensor noise, in levels of 255.
+      quality: JPEG quality; None: no JPEG.
+      specks: number of dark specks of 1 to ``speck_side`` pixels.
       ruling: "lines", "squares" or "" (none), with a distance of ``spacing`` pixels.
-      line: how dark the ruling is, as a fraction of the ink's contrast; ``line_width`` in pixels.
-      blur: standard deviation of the lens's blur in pixels.
-      neighbors: how many other digits are cut off at the page's borders.
+      line: darkness of the ruling as a fraction of the ink's contrast; ``line_width`` is in pixels.
+      blur: standard deviation of the lens blur, in pixels.
+      neighbors: number of other digits, cut off at the page's borders.
       mark: side of a second mark near a corner, as a fraction of the digit's.
-      tilt: how far inwards the corners of what is seen move, at most, as a fraction of its side.
+      tilt: maximum inward displacement of the view's corners, as a fraction of its side.
     """
 
     paper: Color = WHITE
@@ -65,22 +65,22 @@ class Scene:
 def photograph(
     scene: Scene, glyph: np.ndarray, others: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws a photograph.
+    """Renders a photograph.
 
     Args:
-      scene: what it is like.
-      glyph: ``[28, 28]`` uint8, light on black: what is written in the middle, more or less.
-      others: ``[n, 28, 28]``, what other digits are taken from.
-      rng: where on the page, from where the light, which noise.
+      scene: its parameters.
+      glyph: ``[28, 28]`` uint8, light on black: the digit near the center of the page.
+      others: ``[n, 28, 28]``, from which other digits are chosen.
+      rng: draws positions, the direction of the light, and noise.
 
     Returns:
       ``[288, 288, 3]``, uint8.
     """
     ink, corner = _written(scene, glyph, rng)
-    for place, fraction in _company(scene, corner, rng):
+    for other_corner, fraction in _other_drawings(scene, corner, rng):
         other = others[rng.integers(len(others))]
         drawing = _strokes(other, scene.size * fraction, scene.pen)
-        ink = np.maximum(ink, _clear_of(ink, drawing, place, scene.size / 12))
+        ink = np.maximum(ink, _keep_distance(ink, drawing, other_corner, scene.size / 12))
     ink = np.maximum(ink, scene.line * _ruling(scene, rng))
     for row, column, side in zip(
         *rng.integers(0, SIDE, (2, scene.specks)),
@@ -88,7 +88,7 @@ def photograph(
         strict=True,
     ):
         ink[row : row + side, column : column + side] = 1
-    ink = _seen_askew(ink, scene.tilt, rng)
+    ink = _tilted(ink, scene.tilt, rng)
     paper, pen = (np.asarray(color) for color in (scene.paper, scene.ink))
     page = paper + ink[..., None] * (pen - paper)
     page = page * _light(scene, rng)[..., None]
@@ -98,7 +98,7 @@ def photograph(
     return pixels if scene.quality is None else _through_jpeg(pixels, scene.quality)
 
 
-# --- what is on the paper ------------------------------------------------------------------------
+# --- ink on paper --------------------------------------------------------------------------------
 
 
 def _written(
@@ -111,12 +111,12 @@ def _written(
 
 
 def _strokes(glyph: np.ndarray, size: float, pen: float | None) -> np.ndarray:
-    """A glyph enlarged to ``[size, size]`` in [0, 1] with sharp edges; redrawn with a pen."""
+    """A glyph enlarged to ``[size, size]`` in [0, 1] with sharp edges, redrawn for a pen."""
     side = round(size)
     large = Image.fromarray(glyph).resize((side, side), Image.Resampling.BICUBIC)
     inside = np.asarray(large, np.float64) / 255
     if pen is None:
-        # A pen's edge is two pixels wide, however large the digit.
+        # Edges of ink are two pixels wide, whatever the digit's size.
         slope = max(1.0, size / 28 / 2)
         return np.clip((inside - 0.5) * slope + 0.5, 0, 1)
     away = nd.distance_transform_edt(~thinned(inside > 0.5))
@@ -124,7 +124,7 @@ def _strokes(glyph: np.ndarray, size: float, pen: float | None) -> np.ndarray:
 
 
 def thinned(mask: np.ndarray) -> np.ndarray:
-    """The middle lines of strokes, one pixel wide (Zhang and Suen 1984)."""
+    """Thins strokes to one pixel (Zhang and Suen 1984)."""
     mask = np.pad(mask, 1).astype(np.uint8)
     around = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
     while True:
@@ -151,8 +151,10 @@ def _placed(drawing: np.ndarray, corner: np.ndarray) -> np.ndarray:
     return page
 
 
-def _clear_of(ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: float) -> np.ndarray:
-    """A drawing on the page, moved outwards until it is at a distance from the ink there."""
+def _keep_distance(
+    ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: float
+) -> np.ndarray:
+    """A drawing on the page, moved outwards until its distance from the ink is at least ``gap``."""
     away = nd.distance_transform_edt(ink < 0.5)
     outward = np.sign(corner + np.array(drawing.shape) / 2 - SIDE / 2) * (
         np.abs(corner + np.array(drawing.shape) / 2 - SIDE / 2) > SIDE / 4
@@ -164,14 +166,14 @@ def _clear_of(ink: np.ndarray, drawing: np.ndarray, corner: np.ndarray, gap: flo
         corner = corner + 4 * outward.astype(int)
 
 
-def _company(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list:
+def _other_drawings(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list:
     """Corners of other drawings, and their sizes as fractions of the digit's."""
     found = []
     for side in rng.permutation(4)[: scene.neighbors]:
         axis, last = side % 2, side >= 2
-        place = corner + rng.uniform(-0.3, 0.3, 2) * scene.size
-        place[axis] = last * SIDE - scene.size / 2  # half of it is beyond the border
-        found.append((np.round(place).astype(int), 1.0))
+        position = corner + rng.uniform(-0.3, 0.3, 2) * scene.size
+        position[axis] = last * SIDE - scene.size / 2  # half of it is beyond the border
+        found.append((np.round(position).astype(int), 1.0))
     if scene.mark:
         side = scene.size * scene.mark
         ends = rng.permutation([[0, 0], [0, 1], [1, 0], [1, 1]])[0]
@@ -180,7 +182,7 @@ def _company(scene: Scene, corner: np.ndarray, rng: np.random.Generator) -> list
 
 
 def _ruling(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Slightly slanted lines across the whole page: ``[SIDE, SIDE]`` in [0, 1]."""
+    """Slightly slanted lines across the page: ``[SIDE, SIDE]`` in [0, 1]."""
     if not scene.ruling:
         return np.zeros((SIDE, SIDE))
     angle = np.deg2rad(rng.uniform(-3, 3))
@@ -199,12 +201,12 @@ def _stripes(position: np.ndarray, spacing: float, width: float) -> np.ndarray:
 # --- view, light, file ---------------------------------------------------------------------------
 
 
-def _seen_askew(ink: np.ndarray, tilt: float, rng: np.random.Generator) -> np.ndarray:
+def _tilted(ink: np.ndarray, tilt: float, rng: np.random.Generator) -> np.ndarray:
     """A perspective view of a page, by moving its corners."""
     if not tilt:
         return ink
     corners = np.array([[0, 0], [SIDE, 0], [SIDE, SIDE], [0, SIDE]], np.float64)
-    # Inwards: what is seen is all of the page.
+    # Inwards, so that the page fills the whole view.
     moved = corners + np.sign(SIDE / 2 - corners) * rng.uniform(0, 1, (4, 2)) * tilt * SIDE
     rows, right = [], []
     for (x, y), (u, v) in zip(corners, moved, strict=True):
@@ -222,7 +224,7 @@ def _light(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """The illumination of each pixel: ``[SIDE, SIDE]`` up to 1."""
     light = 1 - scene.falloff * _across(rng.uniform(0, 2 * np.pi))
     if scene.shadow:
-        # A half-plane whose edge passes within a quarter of the page of its middle.
+        # A half-plane whose edge is at most a quarter of the page away from its center.
         edge = _across(rng.uniform(0, 2 * np.pi)) - 0.5 + rng.uniform(-0.25, 0.25)
         dark = nd.gaussian_filter((edge > 0).astype(float), scene.softness, mode="nearest")
         light = light * (1 - scene.shadow * dark)
@@ -230,7 +232,7 @@ def _light(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _across(angle: float) -> np.ndarray:
-    """Rises from 0 to 1 from one end of the page to the other, in a direction."""
+    """A ramp from 0 to 1 across the page, in the given direction."""
     rows, columns = np.indices((SIDE, SIDE)) / (SIDE - 1) - 0.5
     position = columns * np.cos(angle) + rows * np.sin(angle)
     return (position - position.min()) / np.ptp(position)
@@ -246,12 +248,12 @@ def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
 
 
 def no_digits(others: np.ndarray, count: int, seed: int) -> dict[str, list[np.ndarray]]:
-    """Photographs that no single digit should be read from, by kind: ``[288, 288, 3]`` uint8.
+    """Photographs without a single digit, by kind: ``[288, 288, 3]`` uint8.
 
     Args:
-      others: ``[n, 28, 28]`` uint8, what digits are taken from.
-      count: of each kind.
-      seed: which.
+      others: ``[n, 28, 28]`` uint8, from which digits are chosen.
+      count: number of photographs of each kind.
+      seed: seed of the random numbers.
     """
     kinds: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
         "empty paper, noise 10": lambda rng: _empty(Scene(noise=10, falloff=0.3), rng),
@@ -312,7 +314,7 @@ def _scribble(rng: np.random.Generator) -> np.ndarray:
 
 
 def _letter(rng: np.random.Generator) -> np.ndarray:
-    # None that is a digit turned or written in haste: I, J, L, O, S, Z, b, e, g, l, o, q, s, z, ...
+    # Without letters that resemble a digit, rotated or not: I, J, L, O, S, Z, b, e, g, l, o, q, ...
     letter = rng.choice(list("ACDEFGHKMNPRUVWXYahkmnrwx&#%"))
     font = ImageFont.load_default(180)
     middle = (SIDE / 2, SIDE / 2)

@@ -1,11 +1,11 @@
-"""Time from the start of a process to its first training step, and of imports.
+"""Time from the start of a process to its first training step, and time of imports.
 
     python -m benchmarks.startup [--rounds=3] [--variant=stn-sl1]
 
-Starts ``train.py`` in a process of its own, with a folder for compiled programs that is empty
-(cold) or filled by the start before (warm). It is told to log every step, and the clock stops when
-the first line of its metrics.jsonl is there: the first step is done and its loss has been read.
-Then it is ended. Imports are timed inside fresh processes.
+Runs ``train.py`` in a separate process, with a compilation cache that is empty (cold start) or
+filled by the previous start (warm start). Every step is logged, and the time is taken when the
+first line of metrics.jsonl appears: the first step is done and its loss has been read. Then the
+process is terminated. Imports are timed in fresh processes.
 """
 
 import os
@@ -31,7 +31,7 @@ def first_step(folder: Path, cache: Path, variant: str) -> float:
     """Seconds from the start of train.py to its first step; ``folder`` must not exist yet.
 
     Raises:
-      RuntimeError: train.py ended, or took too long, without a step.
+      RuntimeError: train.py ended, or took too long, before its first step.
     """
     metrics = folder / "metrics.jsonl"
     flags = {"variant": variant, "dataset": "mnist_sample", "log_every": 1, "steps_per_dispatch": 1}
@@ -56,7 +56,7 @@ def first_step(folder: Path, cache: Path, variant: str) -> float:
 
 
 def import_seconds(module: str, cache: Path) -> float:
-    """Seconds of an import in a fresh process, without the interpreter's own start."""
+    """Seconds for an import in a fresh process, without the start of the interpreter."""
     code = (
         "import time; start = time.perf_counter(); "
         f"import {module}; print(time.perf_counter() - start)"

@@ -2,10 +2,10 @@
 
     python -m benchmarks.warp [--rounds=30] [--budget=0.5] [--only=TEXT]
 
-Every side gets the same images, thetas and cotangents: float32, zeros outside, corners not
-aligned, and images in its own layout (channels first for PyTorch). Errors are the largest
-differences from PyTorch in float64 on the same numbers: of outputs as they are (images are of
-order 1), of gradients divided by the gradient's largest element.
+All sides get the same images, thetas and cotangents in float32, with zeros outside and
+``align_corners=False``, and images in their own layout (channels first for PyTorch). Errors are the
+largest differences from PyTorch in float64 on the same numbers: absolute for outputs (images are of
+order 1), relative to the largest element for gradients.
 """
 
 import functools
@@ -21,13 +21,13 @@ from stn_jax.warp import affine, affine_grid, affine_transform, grid_sample, nor
 
 
 class Case(NamedTuple):
-    """A warp by thetas, or (sampler given) by a grid.
+    """A warp by thetas or, if a sampler is given, by a grid.
 
     Attributes:
-      image: ``[B, H, W, C]`` or ``[B, D, H, W, C]``.
+      image: shape of the image, ``[B, H, W, C]`` or ``[B, D, H, W, C]``.
       out: spatial shape of the output.
-      sampler: None (rotations and zooms), "flow" (displacements of a few pixels) or "points"
-        (anywhere).
+      sampler: None (thetas: rotations and scalings), "flow" (a grid of displacements by a few
+        pixels) or "points" (a grid of random positions).
     """
 
     image: tuple[int, ...]
@@ -40,7 +40,7 @@ class Case(NamedTuple):
         return " -> ".join(shapes) + (f", {self.sampler}" if self.sampler else "")
 
     @property
-    def rank(self) -> int:
+    def num_spatial_dims(self) -> int:
         return len(self.image) - 2
 
     @property
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
     @property
     def grid_size(self) -> int:
-        return self.image[0] * int(np.prod(self.out)) * self.rank
+        return self.image[0] * int(np.prod(self.out)) * self.num_spatial_dims
 
 
 CASES = (
@@ -66,12 +66,12 @@ CASES = (
     Case((1, 64, 64, 64, 8), (1, 1, 100_000), "points"),
 )
 
-# What is computed, by the arguments to which gradients are taken: 0 is the image, 1 theta or grid.
+# The arguments to which gradients are computed: 0 is the image, 1 the theta or grid.
 KINDS = {"forward": (), "backward to {}": (1,), "backward to image and {}": (0, 1)}
 
 
 def draw(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, thetas (angle within +-90 degrees, zoom 0.7 to 1.4) or grid, and cotangent."""
+    """Image, thetas (angles within +-90 degrees, scales 0.7 to 1.4) or grid, and cotangent."""
     rng = np.random.default_rng(seed)
     batch, channels = case.image[0], case.image[-1]
     image = rng.normal(size=case.image).astype(np.float32)
@@ -84,11 +84,11 @@ def draw(case: Case, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         )
         return image, np.asarray(thetas, np.float32), cotangent
     if case.sampler == "flow":
-        still = np.asarray(affine_grid(affine.identity(case.rank), case.out))
+        still = np.asarray(affine_grid(affine.identity(case.num_spatial_dims), case.out))
         pixel = 2 / np.array(case.image[-2:0:-1])  # of x, y (and z)
-        grid = still + 3 * pixel * rng.normal(size=(batch, *case.out, case.rank))
+        grid = still + 3 * pixel * rng.normal(size=(batch, *case.out, case.num_spatial_dims))
     else:
-        grid = rng.uniform(-1, 1, (batch, *case.out, case.rank))
+        grid = rng.uniform(-1, 1, (batch, *case.out, case.num_spatial_dims))
     return image, grid.astype(np.float32), cotangent
 
 
@@ -102,11 +102,15 @@ def ours(case: Case) -> Callable[..., jax.Array]:
 
 
 def _positions(case: Case, where: jax.Array) -> jax.Array:
-    """Pixel positions ``[B, rank, *out]``, in the order of the image's axes."""
+    """Pixel positions ``[B, num_spatial_dims, *out]``, in the order of the image's axes."""
     grid = where if case.sampler else affine_grid(where, case.out)
     sizes = case.image[-2:0:-1]
     return jnp.stack(
-        [normalized_to_pixel(grid[..., i], sizes[i]) for i in reversed(range(case.rank))], 1
+        [
+            normalized_to_pixel(grid[..., i], sizes[i])
+            for i in reversed(range(case.num_spatial_dims))
+        ],
+        1,
     )
 
 
@@ -121,11 +125,11 @@ def _map_coordinates(case: Case) -> Callable[..., jax.Array]:
 
 
 def _dm_pix(case: Case) -> Callable[..., jax.Array]:
-    """Its interpolation repeats the edge, so a margin of zeros makes the padding zeros."""
+    """Its interpolation repeats the edge, so a margin of zeros is added."""
     from dm_pix import flat_nd_linear_interpolate
 
     def one(image: jax.Array, positions: jax.Array) -> jax.Array:
-        image = jnp.pad(image, [(1, 1)] * case.rank + [(0, 0)])
+        image = jnp.pad(image, [(1, 1)] * case.num_spatial_dims + [(0, 0)])
 
         def channel(x: jax.Array) -> jax.Array:
             return flat_nd_linear_interpolate(
@@ -142,12 +146,12 @@ def _jax_sides(case: Case) -> dict[str, Callable[..., jax.Array]]:
     try:
         sides["dm_pix"] = _dm_pix(case)
     except ImportError:
-        print("dm_pix is not installed: no rows against it", flush=True)
+        print("dm_pix is not installed: skipped", flush=True)
     return sides
 
 
 def _compiled(warp: Callable[..., jax.Array], wrt: Sequence[int], args: Sequence[jax.Array]) -> Any:
-    """The program that computes the output and the gradients to some of the arguments."""
+    """The compiled program for the output and the gradients to some of the arguments."""
 
     def program(image: jax.Array, where: jax.Array, cotangent: jax.Array) -> tuple[Any, ...]:
         both = [image, where]
@@ -170,7 +174,7 @@ def _compiled(warp: Callable[..., jax.Array], wrt: Sequence[int], args: Sequence
 def _torch_side(
     torch: Any, case: Case, wrt: Sequence[int], arrays: Sequence[np.ndarray], dtype: Any = None
 ) -> Callable[[], tuple[Any, ...]]:
-    """Output and gradients from PyTorch, channels first; in float64 on CPU it is the reference."""
+    """Output and gradients in PyTorch, channels first; with float64, on CPU, as the reference."""
     from torch.nn import functional
 
     device = "cuda" if torch.cuda.is_available() and dtype is None else "cpu"
@@ -199,7 +203,7 @@ def _torch_side(
 
 
 def _from_torch(results: Sequence[Any], wrt: Sequence[int]) -> list[np.ndarray]:
-    """Results as arrays in our layout: images, which are first or of argument 0, channels last."""
+    """Results as arrays in our layout: the output and the image's gradient with channels last."""
     images = [True, *(i == 0 for i in wrt)]
     arrays = [x.detach().cpu().numpy() for x in results]
     return [np.moveaxis(x, 1, -1) if last else x for x, last in zip(arrays, images, strict=True)]
@@ -211,7 +215,7 @@ def _from_torch(results: Sequence[Any], wrt: Sequence[int]) -> list[np.ndarray]:
 def errors(
     case: Case, found: Sequence[Any], exact: Sequence[np.ndarray], wrt: Sequence[int]
 ) -> dict[str, float]:
-    """Largest errors, by quantity; those of gradients are relative to the largest element."""
+    """The largest errors by quantity; for gradients relative to the largest element."""
     names = ["output", *("image" if i == 0 else case.where for i in wrt)]
     result = {}
     for name, a, b in zip(names, found, exact, strict=True):
@@ -221,7 +225,7 @@ def errors(
 
 
 def memory(case: Case, program: Any) -> dict[str, float | None]:
-    """Bytes of a compiled program over those of the image, the output and the grid together."""
+    """A compiled program's bytes, divided by those of image, output and grid together."""
     stats = program.memory_analysis()
     if stats is None:
         return {}
@@ -263,7 +267,7 @@ def measure(report: Report, case: Case, kind: str, rounds: int, budget: float, t
 
 def main(argv: Sequence[str] | None = None, cases: Sequence[Case] = CASES) -> None:
     parser = flags(__doc__, rounds=30, budget=0.5)
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="only rows whose name contains this text")
     options = parser.parse_args(argv)
     torch = optional_torch()
     report = Report("warp", {"rounds": options.rounds, "budget": options.budget}, options.folder)

@@ -1,8 +1,9 @@
-"""The paper's own training: 640 epochs at a learning rate of 0.01, a tenth after each third.
+"""The paper's training: 640 epochs at a learning rate of 0.01, divided by 10 after each third.
 
     python train.py --config=configs/paper_schedule.py --config.task=translated_mnist
 
-The paper gives no momentum, penalty or clipping; here momentum stays at 0.9 and the others are off.
+The paper does not mention momentum, weight decay or clipping; here momentum is 0.9 and the others
+are off.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,11 @@
-"""Quickstart: STN-SL1 on rotated digits, with the MNIST sample that comes with the package.
+"""Quickstart: STN-SL1 on rotated digits, with the MNIST sample in the package.
 
     python train.py
 
-16 epochs of 10,000 digits take a few minutes on two CPU cores. So few steps teach the classifier,
-and the transformer to turn digits half way: for digits that turn upright, train on all of MNIST,
-with configs/rotated_mnist.py. Without theta_clip it learns next to nothing of it (docs/table1.md).
+16 epochs of 10,000 digits take a few minutes on two CPU cores. After so few steps the classifier
+works, but the transformer undoes only half of the rotation: to align digits fully, train on all of
+MNIST with configs/rotated_mnist.py. Without theta_clip it would hardly align them at all
+(docs/table1.md).
 """
 
 from ml_collections import ConfigDict

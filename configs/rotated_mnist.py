@@ -1,4 +1,4 @@
-"""Rotated MNIST, all 60,000 digits, in a one-cycle schedule of twenty epochs."""
+"""Rotated MNIST, all 60,000 digits, with a one-cycle schedule of 20 epochs."""
 
 from ml_collections import ConfigDict
 

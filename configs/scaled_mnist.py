@@ -1,6 +1,6 @@
-"""Scaled MNIST with clutter on 112x112, all 60,000 digits, in a one-cycle schedule of 20 epochs.
+"""Scaled MNIST with clutter, 112x112, all 60,000 digits, with a one-cycle schedule of 20 epochs.
 
-At the learning rate of the other tasks the ReLUs of classifiers die here, too (docs/table1.md).
+At the learning rate of the other tasks the classifiers' ReLUs die (docs/table1.md).
 """
 
 from ml_collections import ConfigDict

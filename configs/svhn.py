@@ -1,8 +1,8 @@
-"""SVHN's whole house numbers in a short one-cycle schedule: 12 epochs, 2.8 million images.
+"""SVHN's full house numbers with a short one-cycle schedule: 12 epochs, 2.8 million images.
 
     python train.py --config=configs/svhn.py --config.manual_dir=FOLDER --config.variant=stn-sl3
 
-docs/svhn.md tells what goes into FOLDER. The schedule has not been tuned on the real data.
+docs/svhn.md describes the content of FOLDER. The schedule has not been tuned on the real data.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""SVHN's single digits, the svhn_cropped of TFDS: the networks of SVHN with one head.
+"""SVHN's single digits, TFDS's svhn_cropped: the networks for SVHN with one head.
 
     python train.py --config=configs/svhn_cropped.py --config.variant=stn-sl3
 

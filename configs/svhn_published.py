@@ -1,10 +1,10 @@
-"""SVHN's whole house numbers in the published training, 217 epochs: 400,000 steps of 128 images.
+"""SVHN's full house numbers, trained as published: 400,000 steps of 128 images, 217 epochs.
 
     python train.py --config=configs/svhn_published.py --config.variant=stn-sl8
 
-Jaderberg et al. 2015 (arXiv 1506.02025), Appendix A.3: learning rate 0.01, a tenth every fifth of
-the steps, weight decay 5e-4, a tenth of the rate for the localization network. Momentum stays at
-our 0.9. Goodfellow et al. 2014 train on random 54x54 parts: ``--config.crop=54``.
+Jaderberg et al. 2015 (arXiv:1506.02025), Appendix A.3: learning rate 0.01, divided by 10 after
+every fifth of the steps, weight decay 5e-4, a tenth of the rate for the localization network.
+Momentum is 0.9. Goodfellow et al. 2014 train on random 54x54 crops: ``--config.crop=54``.
 """
 
 from ml_collections import ConfigDict

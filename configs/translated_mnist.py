@@ -1,7 +1,7 @@
-"""Translated MNIST with clutter, all 60,000 digits, in a one-cycle schedule of twenty epochs.
+"""Translated MNIST with clutter, all 60,000 digits, with a one-cycle schedule of 20 epochs.
 
-The more pixels a network adds up, the more a step moves what it gives: at the rates for 28x28
-images, a localization network's last ReLUs die here (docs/table1.md).
+The more inputs a layer sums, the more a step changes its output: at the rates for 28x28 images,
+the last ReLUs of the localization network die (docs/table1.md).
 """
 
 from ml_collections import ConfigDict

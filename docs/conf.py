@@ -7,7 +7,7 @@ import re
 
 import stn_jax
 
-# The notebooks run what is documented, installed or not.
+# The notebooks use this checkout, whether or not the package is installed.
 ROOT = str(pathlib.Path(stn_jax.__file__).parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,7 +23,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_design",
 ]
-# performance_notes.md is a part of performance.md, which a program writes.
+# performance_notes.md is included in performance.md, which is generated.
 exclude_patterns = ["performance_notes.md", "jupyter_execute"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -54,17 +54,24 @@ html_css_files = ["wide.css"]
 
 
 def skip_fields(app, what, name, obj, skip, options):
-    """Leaves out what namedtuple says of its fields; the classes' texts say more."""
+    """Omits namedtuple's generated docstrings of fields, which the classes' docstrings describe."""
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else skip
 
 
 def keep_names_together(app, what, name, obj, options, lines):
-    """Several names before one text, "mode, padding_mode: ...", are not a type and a name."""
+    """Keeps several names with one description, such as "mode, padding_mode: ...", in one line."""
     for i, line in enumerate(lines):
         if names := re.match(r":(param|ivar) (\*{0,2}\w+(, \*{0,2}\w+)+):", line):
             lines[i] = line.replace(names[2], names[2].replace(", ", ","), 1)
 
 
+def hide_module_fields(app, what, name, obj, options, signature, return_annotation):
+    """Leaves out the fields that every Linen module has."""
+    shown = re.sub(r", parent=(<.*?>|None), name=None", "", signature) if signature else signature
+    return shown, return_annotation
+
+
 def setup(app):
+    app.connect("autodoc-process-signature", hide_module_fields)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", keep_names_together, priority=501)  # after napoleon

@@ -1,11 +1,12 @@
 """Spatial transformer networks in JAX and Flax.
 
-Functions: :func:`affine_grid`, :func:`grid_sample`, :func:`affine_transform`, and over the same
-sampler the operations of :mod:`stn_jax.warp`: pixel matrices, maps and flows, boxes, splines,
-deformable attention. On them: :mod:`stn_jax.augment`. Flax modules: :class:`SpatialTransformer`,
-and the study's networks from :func:`create_model` or, trained, from :func:`load_pretrained`
-and, from a run of your own, :func:`load_run`.
-Matrices to warp by: :mod:`stn_jax.warp.affine`; families of transforms, up to thin-plate splines:
+Functions: :func:`affine_grid`, :func:`grid_sample` and :func:`affine_transform`, and built on the
+same sampler, the operations of :mod:`stn_jax.warp`: warps by pixel matrices, maps and flows, crops,
+splines, deformable attention. :mod:`stn_jax.augment` uses them for data augmentation. Flax modules:
+:class:`SpatialTransformer` (for NNX, :class:`stn_jax.nnx.SpatialTransformer`), and the study's
+networks, new (:func:`create_model`), trained (:func:`load_pretrained`), or from your own run
+(:func:`load_run`). Affine matrices: :mod:`stn_jax.warp.affine`; families of transforms up to
+thin-plate splines:
 :mod:`stn_jax.warp.transforms`.
 """
 
@@ -60,11 +61,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Flax loads when a module is first asked for, so that the warps cost jax alone.
+    # Flax is imported on demand, so that the warps only need jax.
     if name in ("SpatialTransformer", "create_model", "create_network"):
         from stn_jax import models
 
         return getattr(models, name)
+    if name == "nnx":
+        return importlib.import_module("stn_jax.nnx")
     if name in ("pretrained", "load_pretrained"):
         pretrained = importlib.import_module("stn_jax.pretrained")
         return pretrained if name == "pretrained" else pretrained.load_pretrained

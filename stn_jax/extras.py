@@ -1,22 +1,22 @@
-"""Optional parts of the package: what they need, and how to install it."""
+"""Optional features of the package: a clear error where their dependencies are missing."""
 
 import contextlib
 from collections.abc import Iterator
 
 
 class MissingExtraError(ImportError):
-    """A part of the package is used, and what it needs is not installed: says what to do."""
+    """A package that an optional feature needs is not installed; the message says what to do."""
 
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Around imports that an extra of the package provides.
+    """Context for imports of packages that an extra installs.
 
     Args:
-      name: of the extra, as in ``pip install "stn_jax[train]"``.
+      name: name of the extra, as in ``pip install "stn_jax[train]"``.
 
     Raises:
-      MissingExtraError: one of them is not installed.
+      MissingExtraError: one of the packages is not installed.
     """
     try:
         yield

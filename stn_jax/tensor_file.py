@@ -1,7 +1,7 @@
 """Named arrays and JSON metadata in one safetensors file, with a digest that covers both.
 
-The metadata is the JSON text under ``stn_jax`` in the header's ``__metadata__``; its ``sha256`` is
-the digest of the rest of it and of every array.
+The metadata is stored as JSON under the key ``stn_jax`` of the header's ``__metadata__``. Its
+``sha256`` is the digest of all other metadata and of every array.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ _KEY = "stn_jax"
 
 
 class DamagedFileError(ValueError):
-    """A file is not as it was written: says in what way."""
+    """A file differs from what was written; the message says how."""
 
 
 def write(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file atomically: completely or not at all.
 
     Args:
-      path: the file; its folder is made where it does not exist.
-      arrays: by name, of any type that safetensors knows; bfloat16 is one of them.
-      metadata: ready for JSON.
+      path: the file; its folder is created if it does not exist.
+      arrays: by name, of any type that safetensors supports, bfloat16 included.
+      metadata: must be JSON-serializable.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
-    # safetensors takes an array's memory as it lies there, so that other orders would be mixed up.
+    # safetensors copies an array's memory as is, so any other order would scramble the values.
     ordered = {name: np.asarray(x, order="C") for name, x in arrays.items()}
     text = json.dumps({"sha256": digest(ordered, metadata), **metadata})
     content = safetensors.numpy.save(ordered, {_KEY: text})
@@ -45,11 +45,11 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, Any]) ->
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the metadata of a file that :func:`write` has written.
+    """Returns the arrays and the metadata of a file written by :func:`write`.
 
     Raises:
-      DamagedFileError: it is not as it was written.
-      OSError: it cannot be read.
+      DamagedFileError: the file differs from what was written.
+      OSError: the file cannot be read.
     """
     try:
         with safetensors.safe_open(path, "numpy") as file:
@@ -59,14 +59,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except safetensors.SafetensorError as error:
         raise DamagedFileError(_first_line(error)) from error
     except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"its metadata is not ours: {_first_line(error)}") from error
+        raise DamagedFileError(f"its metadata cannot be read: {_first_line(error)}") from error
     if digest(arrays, metadata) != expected:
-        raise DamagedFileError("it is not as it was written: its SHA-256 differs")
+        raise DamagedFileError("its content has changed since it was written: the SHA-256 differs")
     return arrays, metadata
 
 
 def leaves_by_name(tree: Any) -> dict[str, Any]:
-    """A tree's leaves, named by their path: "params/head/logits/bias"."""
+    """A tree's leaves by their paths, such as "params/head/logits/bias"."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -74,9 +74,9 @@ def leaves_by_name(tree: Any) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    """How descriptions of arrays, by name, differ: the first three; empty where they do not."""
+    """The first three differences between descriptions of arrays, by name; empty if equal."""
     different = [
-        f"{name} is {found.get(name, 'absent')} and should be {expected.get(name, 'absent')}"
+        f"{name} is {found.get(name, 'absent')}, expected {expected.get(name, 'absent')}"
         for name in sorted({*found, *expected})
         if found.get(name) != expected.get(name)
     ]
@@ -85,7 +85,7 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
 
 
 def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-    """The SHA-256 of metadata and arrays, whatever the order of these."""
+    """The SHA-256 of metadata and arrays; it does not depend on the arrays' order."""
     found = hashlib.sha256(json.dumps(metadata).encode())
     for name in sorted(arrays):
         array = arrays[name]

@@ -69,20 +69,16 @@ def test_train_prints_the_error_and_reports_progress_in_lines(trained):
     assert "s left" in errors
 
 
-def test_eval_gives_the_same_result(trained):
+def test_eval_gives_the_same_result(trained, here, capsys):
     path, out, _ = trained
-    code, again, _ = run(ROOT / "eval.py", "--workdir=run", cwd=path)
-    assert code == 0
-    assert again.splitlines()[-1] == out.splitlines()[-1]
+    assert here("eval.py", "--workdir=run", cwd=path) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == out.splitlines()[-1]
 
 
-def test_eval_classifies_a_users_digits(trained, digit_file):
+def test_eval_classifies_a_users_digits(trained, digit_file, here, capsys):
     path = trained[0]
-    code, out, errors = run(
-        ROOT / "eval.py", "--workdir=run", "--image", digit_file, digit_file, cwd=path
-    )
-    assert code == 0, errors
-    first, second, last = out.splitlines()
+    assert here("eval.py", "--workdir=run", "--image", digit_file, digit_file, cwd=path) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
     assert first == second
     assert str(digit_file) in first
     assert "turned by" in first
@@ -137,7 +133,7 @@ def test_eval_writes_a_report(trained, here, capsys):
         ),
         (["eval.py", "--pretrained=nothing", "--report"], "--report needs --workdir; it cannot"),
         (["eval.py", "--workdir=run", "--report=run/config.json/x"], "cannot write run/conf"),
-        (["eval.py", "--pretrained=nothing"], "no weights are called 'nothing'; there are: "),
+        (["eval.py", "--pretrained=nothing"], "there are no weights named 'nothing'; there are: "),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message, here, capsys):
@@ -236,6 +232,7 @@ def test_a_config_file_may_take_an_argument_and_derive_fields_from_others(tmp_pa
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+@pytest.mark.slow
 def test_names_that_the_locale_cannot_read_will_do(trained, tiny_cache, tmp_path, digit_file):
     """Python then reads names as ASCII."""
     folder = tmp_path / "L\u00e4ufe"
@@ -276,6 +273,7 @@ print(sorted((heavy - {"flax"}) & set(sys.modules)))
     assert lines[1] in ("[]", "['optax']")  # Flax itself may load optax
 
 
+@pytest.mark.slow
 def test_training_works_where_only_its_own_needs_are_installed(tiny_cache, tmp_path):
     """On a bare accelerator machine: no TensorFlow, TFDS, matplotlib, Orbax or TensorBoard."""
     code = f"""

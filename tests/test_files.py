@@ -58,7 +58,7 @@ def set_a_checkpoint_aside(folder):
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "3.safetensors").touch()
     like = {"step": jnp.int32(3)}
-    assert Checkpoints(folder / "checkpoints").restore(like, mend=True) is None
+    assert Checkpoints(folder / "checkpoints").restore(like, repair=True) is None
     assert (folder / "checkpoints" / "3.safetensors.damaged").exists()
 
 

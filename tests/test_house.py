@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "extras": set(),
     "interop": set(),
     "models": {"warp"},
+    "nnx": {"warp", "models"},
     "pretrained": {"models", "data", "files", "tensor_file"},
     "data": {"warp", "augment", "files", "progress"},
     "street_numbers": {"warp", "data", "progress"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
         "files",
     },
     "cli": {"pretrained", "data", "analysis", "training", "report", "experiments", "files"},
-    "__init__": {"warp", "models", "pretrained", "training"},
+    "__init__": {"warp", "models", "nnx", "pretrained", "training"},
 }
 MODULES = {
     path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Pages whose examples run elsewhere, or nowhere.
 ELSEWHERE = {
+    "guides/own_programs.md": "in a test of its own",
     "porting.md": "beside PyTorch, in tests/benchmarks/test_porting.py",
     "svhn.md": "would download SVHN",
     "own_data.md": "with its commands, in tests/test_own_data_page.py",
@@ -41,9 +42,9 @@ PAGES = {
 
 
 def test_readme():
-    assert len(examples_of(ROOT / "README.md")) >= 4
+    assert len(examples_of(ROOT / "README.md")) >= 3
     names = run_examples(ROOT / "README.md")
-    assert names["turned"].shape == (8, 64, 64, 3)
+    assert names["rotated"].shape == (8, 64, 64, 3)
     logits, _ = names["Classifier"]().init_with_output(jax.random.key(0), names["images"])
     assert logits.shape == (8, 10)
     np.testing.assert_allclose(names["aligned"], names["images"], atol=1e-5)  # at the identity
@@ -55,9 +56,17 @@ def test_the_examples_that_do_not_run_are_known():
     assert set(SMALLER) <= set(PAGES)
 
 
+@pytest.mark.thin(*sorted(set(PAGES) - set(SMALLER)))  # the others draw house numbers
 @pytest.mark.parametrize("page", sorted(set(PAGES) - set(ELSEWHERE)))
 def test_the_examples_of_a_page_run(page):
     assert run_examples(PAGES[page])
+
+
+def test_a_transformer_in_any_library_starts_at_the_identity():
+    names = run_examples(DOCS / "guides" / "own_programs.md")
+    assert names["logits"].shape == names["nnx_logits"].shape == (8, 10)
+    for name in ("eqx_aligned", "plain_aligned"):
+        np.testing.assert_allclose(names[name], names["images"], atol=1e-6)
 
 
 def test_matrices_in_pixels_are_those_of_scipy():

@@ -5,6 +5,7 @@ documented by ``automodule`` has what autodoc takes: its ``__all__``, or what is
 it has a docstring.
 """
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -77,6 +78,7 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(parent), name)
 
 
+@functools.cache
 def documented() -> dict[str, Any]:
     """Full names in the reference, and what they stand for."""
     found: dict[str, Any] = {}
@@ -98,27 +100,24 @@ def documented() -> dict[str, Any]:
     return found
 
 
-DOCUMENTED = documented()
-
-
 @pytest.mark.parametrize("path", public_modules())
 def test_every_public_name_is_in_the_reference(path):
     if path == "stn_jax.interop":
         pytest.importorskip("torch")
     names = public_names(importlib.import_module(path))
     assert names, f"{path} exports nothing; is it internal?"
-    known = list(DOCUMENTED.values())
+    known = list(documented().values())
     missing = [name for name, value in names.items() if not any(value is each for each in known)]
     assert missing == [], f"add {missing} of {path} to a page of docs/reference"
 
 
 def test_what_the_reference_names_exists_once():
-    for name, value in DOCUMENTED.items():
+    for name, value in documented().items():
         assert value is not None, name
-    identities = [id(value) for value in DOCUMENTED.values()]
-    twice = [name for name, value in DOCUMENTED.items() if identities.count(id(value)) > 1]
+    identities = [id(value) for value in documented().values()]
+    twice = [name for name, value in documented().items() if identities.count(id(value)) > 1]
     assert twice == []
-    assert set(stn_jax.__all__) <= {name.removeprefix("stn_jax.") for name in DOCUMENTED}
+    assert set(stn_jax.__all__) <= {name.removeprefix("stn_jax.") for name in documented()}
 
 
 def test_all_pages_are_in_the_contents():

@@ -1,1 +1,1 @@
-"""What the maintainers of the package run: its embedded data, made and looked at."""
+"""Maintenance commands: they make and inspect the data embedded in the package."""

@@ -1,8 +1,8 @@
-"""Rewrites weights that an earlier version stored as .npz files as .safetensors, bit for bit.
+"""Converts weights of earlier versions from .npz to .safetensors, bit for bit.
 
     python -m tools.convert_weights [FOLDER]
 
-FOLDER is that of the package where none is given. The .npz files are deleted.
+FOLDER defaults to the package's own. The .npz files are deleted.
 """
 
 import sys
@@ -13,20 +13,20 @@ from stn_jax.pretrained.loader import FOLDER
 
 
 def convert(path: Path) -> Path:
-    """Rewrites one file and returns the new one.
+    """Converts one file and returns the new one.
 
     Raises:
-      PretrainedError: it is damaged, or the new one cannot be written.
+      PretrainedError: the file is damaged, or the new one cannot be written.
     """
     arrays, metadata = weights.read(path)
     known = {key: value for key, value in metadata.items() if key != "format"}
     new = weights.write(metadata["name"], arrays, known, path.parent)
-    again, said = weights.read(new)
+    again, new_metadata = weights.read(new)
     same = {key: array.tobytes() for key, array in arrays.items()}
     if {key: array.tobytes() for key, array in again.items()} != same:
-        raise AssertionError(f"{new} holds other values than {path}")
-    if {**said, "format": metadata["format"]} != metadata:
-        raise AssertionError(f"{new} holds other metadata than {path}")
+        raise AssertionError(f"the values in {new} and {path} differ")
+    if {**new_metadata, "format": metadata["format"]} != metadata:
+        raise AssertionError(f"the metadata in {new} and {path} differs")
     path.unlink()
     return new
 

@@ -2,7 +2,8 @@
 
     python -m tools.draw_atlas --fonts_dir=/usr/share [--output=FILE]
 
-The fonts are those of ``fonts.txt``; the Debian packages named there put them below ``/usr/share``.
+The fonts are those of ``fonts.txt``; the Debian packages listed there install them in
+``/usr/share``.
 """
 
 import argparse
@@ -14,24 +15,24 @@ from scipy import ndimage
 
 from stn_jax.street_numbers import atlas
 
-_FINE = 8  # a digit is drawn this many times as large, for distances to be exact
+_FINE = 8  # digits are drawn this many times larger, so that distances are accurate
 
 
 def draw(fonts_dir: pathlib.Path) -> atlas.Atlas:
     """Draws the digits of all fonts.
 
     Args:
-      fonts_dir: folder in which, at any depth, the files of ``fonts.txt`` are.
+      fonts_dir: folder that contains the files of ``fonts.txt``, at any depth.
 
     Raises:
-      FileNotFoundError: a font file is not there.
-      ValueError: a font's digits do not fit into their cells, or are not all of about one height.
+      FileNotFoundError: a font file is missing.
+      ValueError: a font's digits do not fit into their cells, or differ too much in height.
     """
     found = {path.name: path for path in sorted(fonts_dir.rglob("*.[ot]tf"))}
     fonts = atlas.fonts()
     if missing := [font for font in fonts if font.file not in found]:
         raise FileNotFoundError(
-            f"{missing[0].file} is not below {fonts_dir}; install the Debian package "
+            f"{missing[0].file} is not in {fonts_dir}; install the Debian package "
             f"{missing[0].package} ({len(missing)} fonts are missing)"
         )
     digits = [draw_font(found[font.file]) for font in fonts]
@@ -43,7 +44,7 @@ def draw(fonts_dir: pathlib.Path) -> atlas.Atlas:
 def draw_font(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances ``[10, CELL, CELL]``, widths ``[10]`` and heights ``[10]`` of a font's digits."""
     size = atlas.HEIGHT * _FINE
-    # Twice: the size of a font is not that of its digits.
+    # Drawn twice, since the size of a font is not that of its digits.
     tallest = max(len(ink) for ink in _ink(path, size))
     inks = _ink(path, round(size * size / tallest))
     tallest = max(len(ink) for ink in inks)
@@ -52,14 +53,14 @@ def draw_font(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     limit = (atlas.CELL - 2) / atlas.HEIGHT
     if width.max() > limit or height.min() < 0.85:
         raise ValueError(
-            f"{path.name}: digits are up to {width.max():.2f} wide and from {height.min():.2f} "
+            f"{path.name}: digits are up to {width.max():.2f} wide and at least {height.min():.2f} "
             f"high; expected at most {limit:.2f} and at least 0.85"
         )
     return np.stack([distance_of(ink, tallest) for ink in inks]), width, height
 
 
 def _ink(path: pathlib.Path, size: int) -> list[np.ndarray]:
-    """Each digit at this font size, bool ``[H, W]``, cut out tightly."""
+    """Each digit at this font size, bool ``[H, W]``, tightly cropped."""
     from PIL import ImageFont
 
     font = ImageFont.truetype(str(path), size)
@@ -73,7 +74,7 @@ def _ink(path: pathlib.Path, size: int) -> list[np.ndarray]:
 
 
 def distance_of(ink: np.ndarray, tallest: int) -> np.ndarray:
-    """Signed distances ``[CELL, CELL]`` from the outline, in heights, of a digit in its middle."""
+    """Signed distances ``[CELL, CELL]`` from the outline of a centered digit, in heights."""
     pad = tallest
     ink = np.pad(ink, pad)
     # Between pixels: the outline is half a pixel from the centers on either side of it.

@@ -1,4 +1,4 @@
-"""Draws the picture of docs/operations.md: a test card, and what the operations make of it.
+"""Draws the picture of docs/operations.md: a test card and the results of the operations.
 
 python -m tools.draw_operations [--output=docs/operations.png]
 """
@@ -24,7 +24,7 @@ POINTS = np.float32([[32, 38], [72, 30], [48, 72]])
 
 
 def card() -> np.ndarray:
-    """Rings that grow finer outwards on the right, a grid on the left, three spots of color."""
+    """A grid on the left, rings that become finer outwards on the right, three colored spots."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     radius = np.hypot(x - SIZE / 2, y - SIZE / 2)
     rings = 0.5 + 0.5 * np.cos(radius**2 / 40)
@@ -38,7 +38,7 @@ def card() -> np.ndarray:
 
 
 def panels(image: np.ndarray) -> list[tuple[str, np.ndarray, augment.Targets | None]]:
-    """Titles, pictures and, where places are shown, the targets."""
+    """Titles, pictures and, if boxes and keypoints are drawn, the targets."""
     targets = augment.Targets(
         jnp.asarray(image), boxes=jnp.asarray(BOX), keypoints=jnp.asarray(POINTS)
     )

@@ -2,8 +2,8 @@
 
     python -m tools.embed_sample --manual_dir=DIR [--output=FILE]
 
-``DIR`` holds ``train-images-idx3-ubyte.gz`` and the three other files. The same files give the same
-bytes, as long as zlib compresses alike.
+``DIR`` holds ``train-images-idx3-ubyte.gz`` and the three other files. The output is reproducible
+byte by byte for the same version of zlib.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import numpy as np
 
 from stn_jax.data import embedded
 
-# (split, beginning of the file names, number of digits, which are kept). The training digits are by
-# two groups of writers in turn, who differ (mean pixel 0.123 and 0.139): every 6th from the first
-# on would be by one of them, so take the first and the second of six in turn. The test digits are
-# first those by the one group, then those by the other.
+# Split, prefix of the file names, number of digits, indices of those to keep. Two groups of writers
+# alternate in the training digits, and differ (mean pixel 0.123 and 0.139). Every 6th digit would
+# be by the same group, so the first and the second of six are kept alternately. In the test digits
+# one group follows the other.
 _SPLITS = (
     ("train", "train", 60_000, np.arange(0, 60_000, 6) + np.arange(10_000) % 2),
     ("test", "t10k", 10_000, np.arange(0, 10_000, 5)),
@@ -31,8 +31,8 @@ def make(manual_dir: pathlib.Path, output: pathlib.Path) -> None:
 
     Args:
       manual_dir: folder with the four original files.
-      output: the npz file; it gets uint8 images ``[N, 28, 28, 1]`` and uint8 labels ``[N]`` of both
-        splits.
+      output: the npz file to write, with uint8 images ``[N, 28, 28, 1]`` and uint8 labels ``[N]``
+        of both splits.
 
     Raises:
       OSError: a file cannot be read or written.
@@ -48,12 +48,12 @@ def make(manual_dir: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the uint8 array of an IDX file, which must have this shape."""
+    """Reads the uint8 array of this shape from an IDX file."""
     content = gzip.decompress(path.read_bytes())
     # Two zero bytes, the type (8: uint8), the number of axes, their lengths in big-endian order.
     header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
     if not content.startswith(header) or len(content) != len(header) + np.prod(shape):
-        raise ValueError(f"{path} is not the original file: a uint8 array {list(shape)} expected")
+        raise ValueError(f"{path} is not the original file; expected a uint8 array {list(shape)}")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 

@@ -22,10 +22,10 @@ def measure(numbers: dict[str, Any]) -> dict[str, Any]:
     """The tables of svhn_statistics, from labels and boxes.
 
     Args:
-      numbers: image name to its label, boxes and size, as the module's text says.
+      numbers: label, boxes and size by image name, see the module's docstring.
 
     Returns:
-      Table name to its rows, as they stand there.
+      The tables' rows by name, as in ``svhn_statistics.py``.
     """
     digits = np.zeros((POSITIONS, POSITIONS, 10), int)
     height: list[list[float]] = [[] for _ in range(POSITIONS)]
@@ -53,7 +53,7 @@ def measure(numbers: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "DIGITS": tuple(
-            tuple(tuple(digits[length, place].tolist()) for place in range(length + 1))
+            tuple(tuple(digits[length, position].tolist()) for position in range(length + 1))
             for length in range(POSITIONS)
         ),
         "HEIGHT": tuple(quantiles(values, 1) for values in height),
@@ -67,7 +67,7 @@ def measure(numbers: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.measure_svhn",
-        description="Measures the tables of svhn_statistics.py in SVHN's labels.",
+        description="Measures the tables of svhn_statistics.py from SVHN's labels.",
     )
     parser.add_argument("file", metavar="FILE", help="number labels and boxes, gzipped JSON")
     with gzip.open(parser.parse_args().file) as file:

@@ -3,10 +3,10 @@
     python -m tools.street_sheet --output=FILE [--seed=0]
     python -m tools.street_sheet --svhn_dir=DIR --beside=FILE [--count=384]
 
-The first writes ``ROWS`` x ``COLUMNS`` generated crops to a PNG file. The second takes the real
-ones of ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints how both are distributed, and writes
-30 real crops (left) beside 30 generated ones (right). SVHN is for non-commercial use: keep that
-file to yourself. Both print how fast crops are drawn.
+The first command writes ``ROWS`` x ``COLUMNS`` generated crops to a PNG file. The second reads the
+real ones from ``train.tar.gz`` and ``test.tar.gz`` in ``DIR``, prints both distributions, and
+writes 30 real crops (left) beside 30 generated ones (right). SVHN is for non-commercial use: do not
+publish that file. Both commands print the rendering speed.
 """
 
 import argparse
@@ -24,24 +24,24 @@ from stn_jax.street_numbers.scene import GRAY
 
 ROWS, COLUMNS = 6, 15
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_BANDS = ((1, 2), (2, 4), (4, 8), (8, 16), (16, 32))  # cycles a crop
+_BANDS = ((1, 2), (2, 4), (4, 8), (8, 16), (16, 32))  # cycles per crop
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Puts crops ``[N, SIDE, SIDE, 3]`` in rows of so many; the last row must be full."""
+    """Arranges crops ``[N, SIDE, SIDE, 3]`` in rows of ``columns``; the last row must be full."""
     rows = len(images) // columns
     grid = images.reshape(rows, columns, SIDE, SIDE, 3).swapaxes(1, 2)
     return grid.reshape(rows * SIDE, columns * SIDE, 3)
 
 
 def measure(images: np.ndarray) -> dict[str, np.ndarray]:
-    """What crops are compared by.
+    """The measures by which crops are compared.
 
     Args:
       images: uint8 ``[N, SIDE, SIDE, 3]``.
 
     Returns:
-      Names to a number for each crop, ``[N]``, in units of the range from black to white.
+      By name, a number for each crop, ``[N]``; black is 0 and white 1.
     """
     color = images.astype(np.float32) / 255
     gray = color @ GRAY
@@ -49,7 +49,7 @@ def measure(images: np.ndarray) -> dict[str, np.ndarray]:
     for channel, name in enumerate(("red", "green", "blue")):
         result[f"{name}, mean"] = color[..., channel].mean((1, 2))
         result[f"{name}, deviation"] = color[..., channel].std((1, 2))
-    result["red less blue"] = (color[..., 0] - color[..., 2]).mean((1, 2))
+    result["red minus blue"] = (color[..., 0] - color[..., 2]).mean((1, 2))
     result["saturation"] = np.ptp(color, axis=-1).mean((1, 2))
     result["contrast of the two shades"] = np.array([_contrast(each) for each in gray])
     result["gradient across, rms"] = np.sqrt((np.diff(gray, axis=2) ** 2).mean((1, 2)))
@@ -62,7 +62,7 @@ def measure(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _contrast(gray: np.ndarray) -> float:
-    """Between the means of what is darker and lighter than the middle of these means."""
+    """The difference between the means of the dark and the light pixels (2-means clustering)."""
     middle = gray.mean()
     for _ in range(10):
         dark, light = gray[gray < middle], gray[gray >= middle]
@@ -86,10 +86,9 @@ def _spectrum(gray: np.ndarray) -> np.ndarray:
 
 
 def compare(real: np.ndarray, generated: np.ndarray) -> str:
-    """A Markdown table of quantiles, and of the distance of the two distributions.
+    """A Markdown table of quantiles, and of the distance between the two distributions.
 
-    The distance is that of Kolmogorov and Smirnov: 0 for the same distribution, 1 for ones that do
-    not overlap.
+    The distance is the Kolmogorov-Smirnov statistic: 0 if they are equal, 1 if they are disjoint.
     """
     head = " / ".join(f"{100 * level:.0f}" for level in QUANTILES)
     lines = [
@@ -131,7 +130,7 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", help="the sheet, a PNG")
     parser.add_argument("--svhn_dir", type=pathlib.Path, metavar="DIR", help="real archives")
     parser.add_argument("--beside", type=pathlib.Path, metavar="FILE", help="both sheets, a PNG")
-    parser.add_argument("--count", type=int, default=384, help="how many are compared")
+    parser.add_argument("--count", type=int, default=384, help="number of crops to compare")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     if flags.output is None and flags.svhn_dir is None:

@@ -1,1 +1,1 @@
-"""What a trained network does: poses, equivariance, galleries, a user's own images."""
+"""Analysis of trained networks: poses, equivariance, errors and intervals."""

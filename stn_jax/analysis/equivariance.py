@@ -153,7 +153,7 @@ def equivariance_error(
       ValueError: the shapes do not match, a theta has no inverse, margin is negative, geometry
         lacks a depth or cannot be measured.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from stn_jax.analysis.equivariance import equivariance_error, rotations
       >>> images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 1))
@@ -191,7 +191,7 @@ def compare(
 ) -> dict[str, Comparison]:
     """Both sides of Eq. (1) as feature maps, for one theta ``[2, 3]``.
 
-    Args and errors are those of :func:`equivariance_error`.
+    The arguments and exceptions are those of :func:`equivariance_error`, for one theta.
 
     Returns:
       A :class:`Comparison` by the name of the depth.

@@ -1,8 +1,8 @@
-"""Augmentation on the device: images with their masks, boxes and keypoints, warped together.
+"""Augmentation on the device: images are warped together with masks, boxes and keypoints.
 
-Each function takes a key and :class:`Targets`, and gives the augmented targets and what was drawn
-for each example. All are pure functions of arrays: they run under ``jax.jit``, ``jax.vmap`` and on
-several devices, and are chained with a key each. Needs jax and nothing else.
+Each function takes a key and :class:`Targets`, and returns the augmented targets and the random
+parameters of each example. All are pure functions of arrays: they run under ``jax.jit`` and
+``jax.vmap`` and on several devices. Use a separate key for each. Needs only jax.
 """
 
 from stn_jax.augment.crops import random_crop, random_resized_crop

@@ -1,4 +1,4 @@
-"""Augmentation by cutting out."""
+"""Augmentation by random crops."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from stn_jax.augment.targets import Targets, checked, cut_boxes, move, sampling_options
+from stn_jax.augment.targets import Targets, checked, clip_boxes, move, sampling_options
 from stn_jax.warp import validation
 from stn_jax.warp.boxes import crop_and_resize
 from stn_jax.warp.products import lead_to
@@ -16,34 +16,35 @@ from stn_jax.warp.products import lead_to
 def random_crop(
     key: jax.Array, targets: Targets, shape: Sequence[int], *, num_spatial_dims: int = 2
 ) -> tuple[Targets, jax.Array]:
-    """Cuts a part of a given size out of each example, at whole pixels, so without sampling.
+    """Crops each example at a random whole-pixel position, without interpolation.
 
     Args:
-      key: of the random draws.
-      targets: a :class:`Targets`.
-      shape: the part's spatial shape, not larger than the image's.
+      key: a random key.
+      targets: the examples.
+      shape: the crop's spatial shape, at most the image's.
       num_spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
-      The parts, boxes cut at their edges, and where each part begins: ``[..., 2]`` (3) of (x, y)
-      (z), whole pixels.
+      The cropped targets, with boxes clipped to the crop, and the crops' first pixels: int32
+      ``[..., 2]`` of (x, y), or ``[..., 3]`` of (x, y, z).
 
     Raises:
-      TypeError, ValueError: targets do not fit, or shape is larger than the image's.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or shape exceeds the image's.
     """
     targets, lead = checked(targets, num_spatial_dims)
-    rank = num_spatial_dims
-    shape = validation.spatial_shape(shape, rank)
-    sizes = targets.image.shape[-1 - rank : -1]
+    dims = num_spatial_dims
+    shape = validation.spatial_shape(shape, dims)
+    sizes = targets.image.shape[-1 - dims : -1]
     room = [size - part for size, part in zip(sizes, shape, strict=True)]
     if min(room) < 0:
         raise ValueError(f"shape is {shape}; expected at most the image's, {sizes}")
-    ends = jnp.broadcast_to(jnp.array(room[::-1]) + 1, (*lead, rank))
-    start = jax.random.randint(key, (*lead, rank), 0, ends)
+    ends = jnp.broadcast_to(jnp.array(room[::-1]) + 1, (*lead, dims))
+    start = jax.random.randint(key, (*lead, dims), 0, ends)
     count = math.prod(lead)
 
     def cut(x: jax.Array, rest: int) -> jax.Array:
-        """``[..., *S]`` with ``rest`` axes behind."""
+        """Crops an array ``[..., *S]`` followed by ``rest`` more axes."""
         flat = x.reshape(count, *x.shape[len(lead) :])
         own = x.shape[x.ndim - rest :]
 
@@ -51,7 +52,7 @@ def random_crop(
             begin = [*start[::-1], *(jnp.zeros((), start.dtype) for _ in own)]
             return lax.dynamic_slice(x, begin, (*shape, *own))
 
-        return jax.vmap(one)(flat, start.reshape(count, rank)).reshape(*lead, *shape, *own)
+        return jax.vmap(one)(flat, start.reshape(count, dims)).reshape(*lead, *shape, *own)
 
     image, mask, boxes, keypoints = targets
     image = cut(image, 1)
@@ -59,7 +60,7 @@ def random_crop(
     moved = start[..., None, :]
     if boxes is not None:
         offset = moved.astype(boxes.dtype)
-        boxes = cut_boxes(boxes - jnp.concatenate([offset, offset], -1), shape)
+        boxes = clip_boxes(boxes - jnp.concatenate([offset, offset], -1), shape)
     if keypoints is not None:
         keypoints = keypoints - moved.astype(keypoints.dtype)
     return Targets(image, mask, boxes, keypoints), start
@@ -75,22 +76,26 @@ def random_resized_crop(
     mode: str = "bilinear",
     antialias: bool = True,
 ) -> tuple[Targets, jax.Array]:
-    """Cuts a part of any size out of each image and resizes it: the crop of Inception.
+    """Crops each image at a random position, size and aspect ratio, and resizes the crop.
 
     Args:
-      key: of the random draws.
-      targets: a :class:`Targets` of images.
+      key: a random key.
+      targets: the examples, images only.
       shape: the result's ``(H, W)``.
-      scale: range of the part's area over the image's, drawn uniformly.
-      ratio: range of its width over its height, drawn on a logarithmic axis. A part that would be
-        wider or higher than the image is cut to it.
+      scale: range of the crop's area as a fraction of the image's, drawn uniformly.
+      ratio: range of the crop's width divided by its height, drawn log-uniformly. A crop that would
+        be wider or higher than the image is reduced to its size.
       mode, antialias: as in :func:`stn_jax.crop_and_resize`.
 
     Returns:
-      The resized parts, and each part's box ``[..., 4]`` in the image.
+      The resized crops, and the crops' boxes ``[..., 4]``: (x0, y0, x1, y1), edges in pixels.
 
     Raises:
-      TypeError, ValueError: targets or ranges do not fit.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or a range is invalid.
+
+    References:
+      Szegedy et al., "Going deeper with convolutions", CVPR 2015, Section 6.
     """
     targets, lead = checked(targets, 2)
     shape = validation.spatial_shape(shape, 2)

@@ -15,8 +15,8 @@ from stn_jax.warp.products import lead_to
 from stn_jax.warp.remapping import flow_warp, remap
 from stn_jax.warp.transforms.thin_plate import ThinPlateSpline
 
-# Of the search for where a point comes to lie: it halves the error at least where a field does not
-# fold and changes by less than half a pixel per pixel.
+# Iterations of the search for a point's new position. Each at least halves the error if the field
+# does not fold, changing by less than half a pixel per pixel.
 _STEPS = 20
 
 
@@ -35,39 +35,41 @@ def random_elastic(
     """Displaces each pixel by a smooth random field.
 
     Args:
-      key: of the random draws.
-      targets: a :class:`Targets`.
-      magnitude: the displacements' standard deviation along each axis, in pixels. Above about a
-        third of the smoothness the field folds, and places are no longer found again.
-      smoothness: the standard deviation of the Gaussian that smooths the field, in pixels.
+      key: a random key.
+      targets: the examples.
+      magnitude: standard deviation of the displacements along each axis, in pixels. Above about a
+        third of the smoothness the field folds, and boxes and keypoints become inaccurate.
+      smoothness: standard deviation of the Gaussian that smooths the field, in pixels.
       num_spatial_dims: 2 for images, 3 for volumes.
       mode, padding_mode, fill: for the image, as in :func:`stn_jax.grid_sample`.
-      mask_fill: what a mask holds outside with "zeros".
+      mask_fill: the mask's value outside with "zeros".
 
     Returns:
-      The augmented targets (boxes and keypoints as :func:`apply_displacement` has them), and each
-      example's displacements ``[..., H, W, 2]`` (``[..., D, H, W, 3]``).
+      The augmented targets (for boxes and keypoints see :func:`apply_displacement`), and the
+      displacements ``[..., H, W, 2]`` or ``[..., D, H, W, 3]``, in pixels.
 
     Raises:
-      TypeError, ValueError: targets do not fit, or a number is negative.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or magnitude or smoothness is out of range.
 
     References:
-      Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
-      document analysis", ICDAR 2003.
+      Simard, Steinkraus and Platt, "Best practices for convolutional neural networks applied to
+      visual document analysis", ICDAR 2003.
     """
     targets, lead = checked(targets, num_spatial_dims)
-    rank = num_spatial_dims
+    dims = num_spatial_dims
     if not (magnitude >= 0 and smoothness > 0):
         raise ValueError(
-            f"magnitude is {magnitude} and smoothness {smoothness}; expected at least 0, and more"
+            f"magnitude is {magnitude} and smoothness {smoothness}; expected a magnitude of at "
+            "least 0 and a smoothness above 0"
         )
-    sizes = targets.image.shape[-1 - rank : -1]
-    field = jax.random.normal(key, (*lead, *sizes, rank))
+    sizes = targets.image.shape[-1 - dims : -1]
+    field = jax.random.normal(key, (*lead, *sizes, dims))
     for axis, size in enumerate(sizes):
         smoother = jnp.asarray(_smoother(size, smoothness), field.dtype)
-        moved = jnp.moveaxis(field, axis - 1 - rank, -2)
+        moved = jnp.moveaxis(field, axis - 1 - dims, -2)
         moved = jnp.matmul(lead_to(smoother, moved.ndim), moved, precision=lax.Precision.HIGHEST)
-        field = jnp.moveaxis(moved, -2, axis - 1 - rank)
+        field = jnp.moveaxis(moved, -2, axis - 1 - dims)
     field = magnitude * field
     found = apply_displacement(
         targets, field, mode=mode, padding_mode=padding_mode, fill=fill, mask_fill=mask_fill
@@ -76,7 +78,7 @@ def random_elastic(
 
 
 def _smoother(size: int, sigma: float) -> np.ndarray:
-    """A Gaussian filter as a matrix; white noise of variance 1 keeps that, at the edges too."""
+    """A Gaussian filter as a matrix; filtered white noise keeps its variance, even at the edges."""
     index = np.arange(size)
     weights = np.exp(-0.5 * ((index[:, None] - index) / sigma) ** 2)
     return weights / np.sqrt(np.square(weights).sum(1, keepdims=True))
@@ -96,20 +98,25 @@ def random_thin_plate(
     """Bends each image by a thin-plate spline through displaced control points.
 
     Args:
-      key: of the random draws.
-      targets: a :class:`Targets` of images.
-      points: of the grid of control points, along each axis.
-      magnitude: each control point moves uniformly by up to this part of half the image, along x
-        and y. Above about half of the control points' distance, 2 / (points - 1), splines fold.
+      key: a random key.
+      targets: the examples, images only.
+      points: number of control points along each axis.
+      magnitude: the largest displacement of a control point along x and y, drawn uniformly; in
+        normalized coordinates, in which the image's sides are 2. Above about half the distance of
+        adjacent control points, 2 / (points - 1), splines fold.
       mode, padding_mode, fill, mask_fill: as in :func:`random_elastic`.
 
     Returns:
-      The augmented targets (boxes and keypoints as :func:`apply_displacement` has them), and each
-      example's parameters ``[..., 2 * points**2]`` of
-      :class:`stn_jax.warp.transforms.ThinPlateSpline`.
+      The augmented targets (for boxes and keypoints see :func:`apply_displacement`), and the
+      parameters ``[..., 2 * points**2]`` of :class:`stn_jax.warp.transforms.ThinPlateSpline`.
 
     Raises:
-      TypeError, ValueError: targets do not fit, or points or magnitude is out of its range.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or points or magnitude is out of range.
+
+    References:
+      Bookstein, "Principal warps: thin-plate splines and the decomposition of deformations", IEEE
+      TPAMI 11(6), 1989.
     """
     targets, lead = checked(targets, 2)
     if not 0 <= magnitude < math.inf:
@@ -136,35 +143,37 @@ def apply_displacement(
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
 ) -> Targets:
-    """Warps targets by displacement fields of one's own.
+    """Warps targets by given displacement fields.
 
     Args:
-      targets: a :class:`Targets`.
-      field: ``[..., H, W, 2]`` or ``[..., D, H, W, 3]`` in pixels, one for each example: the result
-        at p is the image at p + field(p), as :func:`stn_jax.flow_warp` has it.
-      mode, padding_mode, fill: for the image.
-      mask_fill: what a mask holds outside with "zeros".
+      targets: the examples.
+      field: ``[..., H, W, 2]`` of (dx, dy), or ``[..., D, H, W, 3]`` of (dx, dy, dz), in pixels,
+        one field for each example. As in :func:`stn_jax.flow_warp`, the result at p is the image at
+        p + field(p).
+      mode, padding_mode, fill: for the image, as in :func:`stn_jax.grid_sample`.
+      mask_fill: the mask's value outside with "zeros".
 
     Returns:
-      The warped targets. Keypoints are where the field leads back to where they were, found by
-      fixed-point iteration; a box is the one around nine points of each of its edges.
+      The warped targets. The new position of a keypoint q solves p + field(p) = q, by fixed-point
+      iteration; a box becomes the bounding box of nine points on each of its edges.
 
     Raises:
-      TypeError, ValueError: something does not fit.
+      TypeError: the targets or the field have the wrong types.
+      ValueError: their shapes do not match.
     """
     field = validation.positions("field", field)
-    rank = field.shape[-1]
-    targets, _ = checked(targets, rank)
-    sizes = targets.image.shape[-1 - rank : -1]
-    if field.shape[-1 - rank : -1] != sizes:
-        raise ValueError(f"field has shape {field.shape}; expected [..., {sizes}, {rank}]")
+    dims = field.shape[-1]
+    targets, _ = checked(targets, dims)
+    sizes = targets.image.shape[-1 - dims : -1]
+    if field.shape[-1 - dims : -1] != sizes:
+        raise ValueError(f"field has shape {field.shape}; expected [..., {sizes}, {dims}]")
 
     def sample(image: jax.Array, nearest: bool) -> jax.Array:
         return flow_warp(image, field, **sampling_options(nearest, mode, padding_mode, fill))
 
     def forward(points: jax.Array) -> jax.Array:
         points = points.astype(validation.wide(points.dtype))
-        between = tuple(range(-rank, -1))  # [..., K, r] -> [..., 1, K, r], as a map of positions
+        between = tuple(range(-dims, -1))  # [..., K, r] -> [..., 1, K, r], as a map of positions
 
         def step(_: int, found: jax.Array) -> jax.Array:
             where = jnp.expand_dims(found, between)

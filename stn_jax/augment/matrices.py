@@ -17,7 +17,7 @@ Range = float | tuple[float, float]
 
 
 def between(name: str, value: Range) -> tuple[float, float]:
-    """A range: a pair as it is, a number a as (-a, a)."""
+    """A range (low, high); a number a stands for (-a, a)."""
     low, high = (-value, value) if isinstance(value, (int, float)) else value
     if not low <= high:
         raise ValueError(f"{name} is {value}; expected (low, high) with low <= high, or a number")
@@ -39,30 +39,32 @@ def random_affine(
     mask_fill: ArrayLike = 0,
     antialias: bool = False,
 ) -> tuple[Targets, jax.Array]:
-    """Turns, resizes, shears and moves each example about its image's center.
+    """Rotates, scales, shears and shifts each example about its image's center.
 
-    All is drawn uniformly, the scale on a logarithmic axis. The picture turns counter-clockwise by
-    a positive angle and grows by a scale above 1.
+    All parameters are drawn uniformly, the scale log-uniformly. A positive angle rotates the
+    content counter-clockwise, and a scale above 1 enlarges it.
 
     Args:
-      key: of the random draws; the same key gives the same result.
-      targets: a :class:`Targets`.
-      angle: degrees, a range or a number a for (-a, a). In volumes about each axis in turn.
+      key: a random key.
+      targets: the examples.
+      angle: degrees: a range, or a number a for (-a, a). Volumes are rotated about x, then y, then
+        z, each by its own angle.
       scale: a range of factors.
-      shear: pixels along x for each along y, a range or a number (images only).
-      shift: part of the image's size, along each axis, a range or a number.
+      shear: pixels along x per pixel along y: a range, or a number (images only).
+      shift: fraction of the image's size, along each axis: a range, or a number.
       num_spatial_dims: 2 for images, 3 for volumes.
       mode, padding_mode, fill, antialias: for the image, as in :func:`stn_jax.affine_transform`.
-      mask_fill: what a mask holds outside with "zeros".
+      mask_fill: the mask's value outside with "zeros".
 
     Returns:
-      The augmented targets, boxes as :func:`apply_theta` has them, and each example's theta
-      ``[..., 2, 3]`` (``[..., 3, 4]``), from output to input.
+      The augmented targets (for boxes see :func:`apply_theta`), and the thetas ``[..., 2, 3]`` or
+      ``[..., 3, 4]``, from normalized output to input positions.
 
     Raises:
-      TypeError, ValueError: targets or ranges do not fit.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or a range is invalid.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from stn_jax import augment
       >>> batch = augment.Targets(jnp.ones((8, 32, 32, 3)), keypoints=jnp.full((8, 1, 2), 15.5))
@@ -95,20 +97,20 @@ def random_theta(
     shear: Range = 0.0,
     shift: Range = 0.0,
 ) -> jax.Array:
-    """The thetas that :func:`random_affine` draws, ``[*lead, 2, 3]`` (``[*lead, 3, 4]``).
+    """Draws the thetas of :func:`random_affine`, ``[*lead, 2, 3]`` (``[*lead, 3, 4]``).
 
     Args:
-      key, angle, scale, shear, shift: as there.
+      key, angle, scale, shear, shift: as in :func:`random_affine`.
       lead: leading axes.
       sizes: the images' spatial shape: (H, W) or (D, H, W).
 
     Raises:
-      ValueError: a range does not fit.
+      ValueError: a range is invalid.
     """
-    rank = len(sizes)
+    dims = len(sizes)
     keys = jax.random.split(key, 4)
     angles = jax.random.uniform(
-        keys[0], (*lead, 2 * rank - 3), jnp.float32, *between("angle", angle)
+        keys[0], (*lead, 2 * dims - 3), jnp.float32, *between("angle", angle)
     )
     low, high = scale
     if not 0 < low <= high:
@@ -116,9 +118,9 @@ def random_theta(
     growth = jnp.exp(
         jax.random.uniform(keys[1], lead, jnp.float32, *jnp.log(jnp.array([low, high])))
     )
-    moved = 2 * jax.random.uniform(keys[2], (*lead, rank), jnp.float32, *between("shift", shift))
+    moved = 2 * jax.random.uniform(keys[2], (*lead, dims), jnp.float32, *between("shift", shift))
     slant = jax.random.uniform(keys[3], lead, jnp.float32, *between("shear", shear))
-    if rank == 2:
+    if dims == 2:
         return affine.from_parameters(
             angles[..., 0],
             jnp.stack([1 / growth] * 2, -1),
@@ -127,9 +129,9 @@ def random_theta(
             aspect=sizes[1] / max(sizes[0], 1),
         )
     if between("shear", shear) != (0, 0):
-        raise ValueError(f"shear is {shear}; volumes are not sheared")
+        raise ValueError(f"shear is {shear}; expected 0 for volumes, which cannot be sheared")
     linear = _rotation_3d(angles) / growth[..., None, None]
-    # In pixels that are as wide as high and deep, so that turning does not shear.
+    # In pixels of equal sides, so that rotations do not shear.
     extent = jnp.array(sizes[::-1], jnp.float32)
     linear = linear * lead_to(extent[None, :] / extent[:, None], linear.ndim)
     return jnp.concatenate([linear, -moved[..., None]], -1)
@@ -159,21 +161,22 @@ def random_perspective(
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
 ) -> tuple[Targets, jax.Array]:
-    """Views each image as a plane from another side: its four corners move inwards.
+    """Applies a random perspective to each image: its four corners move inwards.
 
     Args:
-      key: of the random draws.
-      targets: a :class:`Targets` of images.
-      distortion: each corner comes inwards by up to this part of half the image, along x and along
-        y; from 0 to less than 1, as torchvision's ``RandomPerspective``.
+      key: a random key.
+      targets: the examples, images only.
+      distortion: the largest displacement of a corner, along x and y, as a fraction of half the
+        image's size; from 0 to less than 1, as in torchvision's ``RandomPerspective``.
       mode, padding_mode, fill, mask_fill: as in :func:`random_affine`.
 
     Returns:
-      The augmented targets, and each example's homography ``[..., 3, 3]``, from normalized output
-      to input positions. What leaves the image has keypoints outside of it.
+      The augmented targets, and the homographies ``[..., 3, 3]``, from normalized output to input
+      positions. Keypoints may lie outside the image.
 
     Raises:
-      TypeError, ValueError: targets do not fit, or distortion is not within its range.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or distortion is out of range.
     """
     targets, lead = checked(targets, 2)
     if not 0 <= distortion < 1:
@@ -190,9 +193,12 @@ def random_perspective(
 
 
 def _homography_of_corners(corners: jax.Array) -> jax.Array:
-    """Takes the corners of [-1, 1]^2 to ``[..., 4, 2]`` (in a circle from (-1, -1)).
+    """The homographies that map the corners of [-1, 1]^2 to ``[..., 4, 2]``.
 
-    Heckbert, "Fundamentals of texture mapping and image warping", 1989, Section 2.2.3.
+    The corners are in the order (-1, -1), (1, -1), (1, 1), (-1, 1).
+
+    References:
+      Heckbert, "Fundamentals of texture mapping and image warping", 1989, Section 2.2.3.
     """
     (x0, x1, x2, x3), (y0, y1, y2, y3) = ([corners[..., i, k] for i in range(4)] for k in range(2))
     dx1, dx2, sx = x1 - x2, x3 - x2, x0 - x1 + x2 - x3
@@ -223,24 +229,25 @@ def random_flip(
     probability: float = 0.5,
     num_spatial_dims: int = 2,
 ) -> tuple[Targets, jax.Array]:
-    """Mirrors some of the examples, exactly.
+    """Flips some of the examples, without interpolation.
 
     Args:
-      key: of the random draws.
-      targets: a :class:`Targets`.
-      axis: the one that turns round: "x" (left and right), "y" (up and down), "z" (volumes).
-      probability: of each example.
+      key: a random key.
+      targets: the examples.
+      axis: the axis to reverse: "x" (left and right), "y" (up and down) or "z" (volumes).
+      probability: the probability of flipping an example.
       num_spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
-      The targets, and which examples are mirrored, ``[...]``, bool.
+      The targets, and bools ``[...]``: which examples are flipped.
 
     Raises:
-      TypeError, ValueError: targets do not fit, or there is no such axis.
+      TypeError: the targets have the wrong types.
+      ValueError: the targets' shapes do not match, or the axis is unknown.
     """
     targets, lead = checked(targets, num_spatial_dims)
-    rank = num_spatial_dims
-    k = "xyz".index(validation.known("axis", axis, "xyz"[:rank]))
+    dims = num_spatial_dims
+    k = "xyz".index(validation.known("axis", axis, "xyz"[:dims]))
     size = targets.image.shape[-2 - k]
     flipped = jax.random.bernoulli(key, probability, lead)
 
@@ -253,8 +260,8 @@ def random_flip(
     if mask is not None:
         mask = either(jnp.flip(mask, -1 - k), mask)
     if boxes is not None:
-        low, high = size - boxes[..., rank + k], size - boxes[..., k]
-        boxes = either(boxes.at[..., k].set(low).at[..., rank + k].set(high), boxes)
+        low, high = size - boxes[..., dims + k], size - boxes[..., k]
+        boxes = either(boxes.at[..., k].set(low).at[..., dims + k].set(high), boxes)
     if keypoints is not None:
         keypoints = either(keypoints.at[..., k].set(size - 1 - keypoints[..., k]), keypoints)
     return Targets(image, mask, boxes, keypoints), flipped
@@ -271,28 +278,30 @@ def apply_theta(
     mask_fill: ArrayLike = 0,
     antialias: bool = False,
 ) -> Targets:
-    """Warps targets by thetas of one's own: an image with its mask, boxes and keypoints.
+    """Warps targets by given thetas: images with their masks, boxes and keypoints.
 
     Args:
-      targets: a :class:`Targets`.
+      targets: the examples.
       theta: ``[..., 2, 3]``, ``[..., 3, 4]`` (volumes) or ``[..., 3, 3]`` (homographies), from
-        normalized output to input positions (corners not aligned), one for each example.
-      shape: the result's spatial shape; the image's where None.
-      mode, padding_mode, fill, antialias: for the image; homographies are not antialiased.
-      mask_fill: what a mask holds outside with "zeros".
+        normalized output to input positions (``align_corners=False``), one for each example.
+      shape: the result's spatial shape; None: the image's.
+      mode, padding_mode, fill, antialias: for the image, as in :func:`stn_jax.affine_transform`;
+        homographies are not antialiased.
+      mask_fill: the mask's value outside with "zeros".
 
     Returns:
-      The warped targets. A box is the one around its corners' new positions, cut at the image's
-      edges: of area 0 where it has left the image. Keypoints may lie outside.
+      The warped targets. A box becomes the bounding box of its corners' new positions, clipped to
+      the image; its area is 0 if it lies outside. Keypoints may lie outside.
 
     Raises:
-      TypeError, ValueError: something does not fit.
+      TypeError: the targets or thetas have the wrong types.
+      ValueError: their shapes do not match.
     """
     theta = validation.wide_floating("theta", theta, (*validation.MATRICES, (3, 3)))
-    rank = 3 if theta.shape[-1] == 4 else 2
-    targets, _ = checked(targets, rank)
-    sizes = targets.image.shape[-1 - rank : -1]
-    shape = validation.spatial_shape(sizes if shape is None else shape, rank)
+    dims = 3 if theta.shape[-1] == 4 else 2
+    targets, _ = checked(targets, dims)
+    sizes = targets.image.shape[-1 - dims : -1]
+    shape = validation.spatial_shape(sizes if shape is None else shape, dims)
     homography = theta.shape[-2:] == (3, 3)
     matrix = pixel_matrices.theta_to_pixel_matrix(theta, sizes, shape)
 
@@ -303,8 +312,8 @@ def apply_theta(
         return affine_transform(image, theta, shape, antialias=antialias and not nearest, **options)
 
     def forward(points: jax.Array) -> jax.Array:
-        found = product(points, jnp.swapaxes(matrix[..., :rank], -1, -2))
-        found = found + jnp.expand_dims(matrix[..., rank], -2)
+        found = product(points, jnp.swapaxes(matrix[..., :dims], -1, -2))
+        found = found + jnp.expand_dims(matrix[..., dims], -2)
         return found[..., :2] / found[..., 2:] if homography else found
 
     return move(targets, shape, sample, forward, mask_fill=mask_fill)

@@ -30,7 +30,7 @@ DEFAULT = "quickstart"
 
 
 class _Hooks(DrawFigures):
-    """What the command shows besides: an overview before the first step, figures at the end."""
+    """Prints an overview before the first step, and draws figures at the end."""
 
     def before_steps(self, run: Run, step: int) -> None:
         if step == 0:
@@ -51,7 +51,9 @@ def _train(arguments: Sequence[str]) -> None:
     processes.join()
     combinations, rest = processes.run_on_all(lambda: read_sweeps(arguments))
     if combinations:
-        train_all(combinations, rest, DEFAULT, lambda *each: train(*each, _Hooks()))
+        train_all(
+            combinations, rest, DEFAULT, lambda config, workdir: train(config, workdir, _Hooks())
+        )
         return
     config, workdir = processes.run_on_all(lambda: read_config(arguments, DEFAULT))
     result = train(config, workdir, _Hooks())

@@ -8,9 +8,9 @@ import zlib
 
 import numpy as np
 
-# What NumPy and zipfile raise at damaged files. A flipped bit can make a zip file say that it is
-# encrypted (RuntimeError) or packed in an unknown way (NotImplementedError), and an array's header
-# is parsed as Python.
+# Exceptions that NumPy and zipfile raise for damaged files. A flipped bit can mark a zip file as
+# encrypted (RuntimeError) or as compressed by an unknown method (NotImplementedError), and an
+# array's header is parsed as Python.
 _DAMAGE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError),
     *(SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError),
@@ -23,7 +23,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is damaged, or holds Python objects.
+      ValueError: the file is damaged, or holds Python objects.
     """
     try:
         # Opened here, since np.load leaves a damaged file open.
@@ -32,7 +32,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except _DAMAGE as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(first) from error
-    # What does not begin as an array, NumPy gives as bytes.
+    # NumPy returns the bytes of members without an array's header.
     if strange := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise ValueError(f"{strange[0]} is not an array")
     return arrays

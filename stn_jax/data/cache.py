@@ -1,14 +1,13 @@
-"""Decoded data sets on disk, ready to be memory-mapped: the one place that knows their format.
+"""The cache of decoded data sets, stored as files that can be memory-mapped.
 
-A data set is a folder ``<name>/<version>`` below the cache's own, with five files::
+A data set is a folder ``<name>/<version>`` in the cache folder, with five files::
 
     train_images.npy  uint8 [N, H, W, C]        train_labels.npy  int32 [N] or [N, positions]
     test_images.npy   uint8 [M, H, W, C]        test_labels.npy   int32 [M] or [M, positions]
-    meta.json         what the others must look like; mean and deviation of the training images
+    meta.json         shapes, types and sizes of the others; the training images' mean and deviation
 
-The arrays are plain ``.npy`` files, in the order in which they were written. ``meta.json`` says how
-long each is and how it begins, so that reading can tell a damaged file from a sound one without
-reading the data.
+The arrays are plain ``.npy`` files. ``meta.json`` holds each file's size and the checksum of its
+header, so that damaged files are detected without reading the data.
 """
 
 import contextlib
@@ -35,36 +34,36 @@ __all__ = ["FORMAT", "DataError", "Source", "Split", "find", "read", "write"]
 FORMAT = 1
 _META = "meta.json"
 _SPLITS = ("train", "test")
-# Little-endian whatever the machine, so that a cache can be copied to another one.
+# Little-endian on all machines, so that a cache can be copied between them.
 _DTYPES: dict[str, np.dtype] = {"images": np.dtype("u1"), "labels": np.dtype("<i4")}
 
 
 def find(home: pathlib.Path) -> pathlib.Path | None:
-    """Returns the folder of the newest version below a data set's folder, or None."""
+    """The folder of the newest version in a data set's folder; None if there is none."""
     try:
         versions = [p for p in home.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(f"cannot look into the cache {home}: {error.strerror}") from error
+        raise DataError(f"cannot read the cache {home}: {error.strerror}") from error
     return max(versions, key=lambda p: tuple(map(int, p.name.split("."))), default=None)
 
 
 def read(folder: pathlib.Path, name: str) -> Source:
-    """Maps a data set that :func:`write` has written.
+    """Memory-maps a data set written by :func:`write`.
 
-    Looks at the sizes and beginnings of the files and at the labels, never at the images.
+    Checks the files' sizes and headers, and the labels, but does not read the images.
 
     Args:
       folder: the folder of one version.
-      name: the data set that should be in it.
+      name: the expected data set.
 
     Returns:
       The data set; its arrays are memory-mapped read-only.
 
     Raises:
-      DataError: a file is missing, cannot be read, is damaged, or belongs to another data set or
-        to another version of this format.
+      DataError: a file is missing, unreadable or damaged, or belongs to a different data set or to
+        a different version of this format.
     """
     meta = _read_meta(folder, name)
     try:
@@ -86,9 +85,9 @@ def read(folder: pathlib.Path, name: str) -> Source:
         names = _texts(meta.get("class_names"), num_classes)
         notes = _texts(meta.get("notes")) or ()
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise _damaged(folder / _META, f"wrong content: {error!r}") from error
+        raise _damaged(folder / _META, f"invalid content: {error!r}") from error
     if not agree:
-        raise _damaged(folder / _META, "the shapes do not fit together")
+        raise _damaged(folder / _META, "the shapes do not match")
     for split_name, split in arrays.items():
         if split.labels.min() < 0 or split.labels.max() >= num_classes:
             raise _damaged(folder / f"{split_name}_labels.npy", "labels out of range")
@@ -109,28 +108,28 @@ def write(
     class_names: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> pathlib.Path:
-    """Writes a data set, a batch at a time, so that :func:`read` can map it.
+    """Writes a data set batch by batch, for :func:`read`.
 
-    The folder appears under its name only when it is complete; until then it is a hidden folder
-    beside it, which any exception removes. Where another process has completed the same folder
-    meanwhile, that one stays and ours is dropped.
+    The data set is written to a hidden folder, which is renamed once it is complete and deleted if
+    an exception occurs. If another process has completed the same data set in the meantime, that
+    one is kept.
 
     Args:
-      home: the data set's folder, ``<cache>/<name>``; made where it is missing.
+      home: the data set's folder, ``<cache>/<name>``; created if it does not exist.
       name: the data set.
-      version: its version, three numbers with dots; the name of the folder.
+      version: its version, three numbers separated by dots; the name of the folder.
       num_classes: number of classes.
-      splits: for "train" and "test" the number of examples, and batches of images (uint8
-        ``[n, H, W, C]``) and labels (integers ``[n]`` or ``[n, positions]``) that add up to it.
-      origin: what the data was made from, for the reader of ``meta.json``.
+      splits: for "train" and "test", the number of examples, and batches of images (uint8
+        ``[n, H, W, C]``) and labels (integers ``[n]`` or ``[n, positions]``).
+      origin: the origin of the data, for the reader of ``meta.json``.
       class_names, notes: see :class:`Source`.
 
     Returns:
       The folder, ``<home>/<version>``.
 
     Raises:
-      DataError: a split is empty, has another number of examples than announced, images of
-        another size, or labels out of range; or the files cannot be written.
+      DataError: a split is empty or has the wrong number of examples, images differ in size, labels
+        are out of range, or the files cannot be written.
     """
     folder = home / version
     try:
@@ -161,14 +160,14 @@ def write(
                     raise
     except OSError as error:
         raise DataError(
-            f"cannot write {name} to the cache {home}: {error.strerror or error}; free the place or"
-            " choose another cache_dir (or STN_JAX_CACHE)"
+            f"cannot write {name} to the cache {home}: {error.strerror or error}; free some space, "
+            "or choose another cache_dir (or STN_JAX_CACHE)"
         ) from error
     return folder
 
 
 def _read_meta(folder: pathlib.Path, name: str) -> dict[str, Any]:
-    """Returns meta.json, once it is clear that it is ours and describes this data set."""
+    """Reads meta.json and checks its format, name and version."""
     path = folder / _META
     try:
         meta = json.loads(path.read_bytes())
@@ -180,8 +179,8 @@ def _read_meta(folder: pathlib.Path, name: str) -> dict[str, Any]:
         raise _damaged(path, "it does not describe a data set")
     if meta["format"] != FORMAT:
         raise DataError(
-            f"{path} has format {meta['format']!r} and this version of stn_jax reads format"
-            f" {FORMAT}: delete the folder {folder} and the data set will be prepared again"
+            f"{path} has format {meta['format']!r}, but this version of stn_jax reads format"
+            f" {FORMAT}: delete the folder {folder}, and the data set will be prepared again"
         )
     if (meta.get("name"), meta.get("version")) != (name, folder.name):
         found = f"{meta.get('name')!r} version {meta.get('version')!r}"
@@ -190,10 +189,10 @@ def _read_meta(folder: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> np.ndarray:
-    """Maps one array after comparing its file's size and beginning with meta.json."""
+    """Memory-maps one array after comparing its file's size and header with meta.json."""
     path, dtype, entry = folder / f"{stem}.npy", _DTYPES[kind], arrays[stem]
     shape = tuple(map(_count, entry["shape"]))
-    # The data is the file's end, so that no header from a damaged file has to be parsed.
+    # The data is at the end of the file, so a damaged header is never parsed.
     size, offset = _count(entry["size"]), entry["size"] - math.prod(shape) * dtype.itemsize
     if entry["dtype"] != dtype.name or not 0 < offset < 4096:
         raise ValueError(f"{stem} cannot be {entry['dtype']} {list(shape)} in {size} bytes")
@@ -205,16 +204,16 @@ def _map(folder: pathlib.Path, stem: str, kind: str, arrays: dict[str, Any]) -> 
             file.seek(0)
             header = file.read(offset)
             if zlib.crc32(header) != entry["header_crc32"] or repr(shape).encode() not in header:
-                raise _damaged(path, f"its header is not the one of {dtype.name} {list(shape)}")
+                raise _damaged(path, f"its header is not that of {dtype.name} {list(shape)}")
             return np.memmap(file, dtype, "r", offset, shape)
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error
 
 
 def _count(value: Any) -> int:
-    """Returns a positive int as it is; raises ValueError for anything else."""
+    """Returns a positive int; raises ValueError for anything else."""
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} should be a positive integer")
+        raise ValueError(f"found {value!r}; expected a positive integer")
     return value
 
 
@@ -230,7 +229,7 @@ def _texts(value: Any, count: int | None = None) -> tuple[str, ...] | None:
 
 def _damaged(path: pathlib.Path, why: str) -> DataError:
     return DataError(
-        f"{path} in the cache cannot be used ({why}): delete the folder {path.parent} and the data"
+        f"{path} in the cache cannot be used ({why}): delete the folder {path.parent}, and the data"
         " set will be prepared again"
     )
 
@@ -242,22 +241,22 @@ def _checked(
     num_classes: int,
     shape: tuple[int, ...] | None,
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Passes the batches on after checking images and labels, and in the end their number."""
+    """Yields the batches after checking images and labels, and at the end their number."""
     done = 0
     for images, labels in batches:
         shape = shape or images.shape[1:]
         if images.shape[1:] != shape or images.dtype != _DTYPES["images"]:
             raise DataError(
-                f"{what}: found {images.dtype} images of {list(images.shape[1:])}, not uint8 images"
-                f" of {list(shape)}"
+                f"{what}: found {images.dtype} images of {list(images.shape[1:])}; expected uint8"
+                f" images of {list(shape)}"
             )
         if labels.min() < 0 or labels.max() >= num_classes:
             wrong = labels[(labels < 0) | (labels >= num_classes)][0]
-            raise DataError(f"{what}: found the label {wrong}, not one of {num_classes} classes")
+            raise DataError(f"{what}: found label {wrong}; expected 0 to {num_classes - 1}")
         done += len(images)
         yield images, labels
     if done != count or not count:
-        raise DataError(f"{what}: {done} examples were read and {count or 'some'} expected")
+        raise DataError(f"{what}: found {done} examples; expected {count or '1 or more'}")
 
 
 def _write_split(
@@ -282,7 +281,7 @@ def _write_split(
                         "size": len(header) + math.prod(shape) * _DTYPES[kind].itemsize,
                         "header_crc32": zlib.crc32(header),
                     }
-                # Written, not mapped: on a full disk this raises, where a map would kill us.
+                # Written, not memory-mapped: a full disk then raises instead of crashing.
                 file.write(np.ascontiguousarray(array, _DTYPES[kind]).data)
     return entries
 
@@ -298,7 +297,7 @@ def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 @contextlib.contextmanager
 def _durable(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a new file for writing and sees to it that it is on the disk when closed."""
+    """Opens a new file for writing, and syncs it to disk before closing it."""
     with path.open("xb") as file:
         yield file
         file.flush()
@@ -307,12 +306,12 @@ def _durable(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _temporary_folder(home: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a hidden folder that is gone in the end, unless it was renamed."""
-    # Named before it is made, so that no signal falls between the making and the try.
+    """Creates a hidden folder, which is deleted at the end unless it was renamed."""
+    # Named before it is created, so that a signal in between cannot leave it behind.
     folder = home / f".unfinished-{uuid.uuid4().hex}"
     try:
         folder.mkdir()
-        # Several people may share a cache, whatever the umask of one of them.
+        # Several users may share a cache, whatever their umask.
         folder.chmod(home.stat().st_mode & 0o777)
         yield folder
     finally:

@@ -1,4 +1,4 @@
-"""What a data set is once it is loaded: its splits, its classes, and what is known of them."""
+"""Loaded data sets: their splits, classes and statistics."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class DataError(RuntimeError):
-    """A data set cannot be had. The message is one line: what is wrong and what to do about it."""
+    """A data set cannot be loaded. The message is one line: what is wrong, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Split:
     """One split of a data set.
 
     Attributes:
-      images: uint8 ``[N, H, W, C]``, read-only; memory-mapped where it comes from the cache.
-      labels: int32 ``[N]``, read-only, from 0 to the number of classes less 1; ``[N, positions]``
-        where an image shows several things in a row (the digits of a house number).
+      images: uint8 ``[N, H, W, C]``, read-only; memory-mapped if it comes from the cache.
+      labels: int32 ``[N]``, read-only, from 0 to the number of classes minus 1; ``[N, positions]``
+        for several labels per image (the digits of a house number).
     """
 
     images: np.ndarray
@@ -30,18 +30,18 @@ class Source:
     """A data set for image classification.
 
     Attributes:
-      name: what it was asked for by, e.g. ``"mnist"`` or ``"emnist/mnist"``.
-      version: of the data set, e.g. ``"3.0.1"``.
+      name: the requested name, such as ``"mnist"`` or ``"emnist/mnist"``.
+      version: the data set's version, such as ``"3.0.1"``.
       num_classes: number of classes.
       train: the training split.
       test: the test split; its images have the size of the training images.
-      statistics: mean and standard deviation of the training images, from 0 to 1, each ``[C]``;
-        None where nobody has taken them.
-      class_names: names of the classes in their order; None where they are numbers.
-      notes: what was done to the images or splits that the user should know, a line each.
-      draw: None, or for a generated data set the function that makes its images, on the device: of
-        keys ``[B]`` and of what ``images`` then holds in their place (``[B, ...]``, uint8: say, the
-        digits of a number) to images ``[B, H, W, C]``, uint8 or from 0 to 1.
+      statistics: mean and standard deviation of the training images' pixels in [0, 1], each
+        ``[C]``; None if unknown.
+      class_names: names of the classes, in order; None if they are numbers.
+      notes: what was changed in the images or splits, for the user, one line each.
+      draw: for generated data sets, the function that renders images on the device; otherwise None.
+        It maps keys ``[B]`` and the contents of ``images`` (``[B, ...]``, uint8, such as the digits
+        of a number) to images ``[B, H, W, C]``, uint8 or in [0, 1].
     """
 
     name: str

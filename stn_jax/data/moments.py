@@ -1,4 +1,4 @@
-"""Mean and standard deviation of images, taken as they pass by."""
+"""Mean and standard deviation of a stream of images."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Moments:
-    """Gathers the mean and standard deviation of uint8 images, by channel; in whole numbers."""
+    """Accumulates the mean and standard deviation of uint8 images by channel, in exact integers."""
 
     def __init__(self) -> None:
         self._sums: list[Any] = [0, 0, 0]  # pixels, values, squares
@@ -16,7 +16,7 @@ class Moments:
     def of(
         self, batches: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Passes batches on, after adding them up."""
+        """Yields the batches unchanged, after adding them to the sums."""
         for images, labels in batches:
             self._sums[0] += math.prod(images.shape[:-1])
             self._sums[1] += images.sum((0, 1, 2), dtype=np.int64)
@@ -24,7 +24,7 @@ class Moments:
             yield images, labels
 
     def result(self) -> dict[str, list[float]]:
-        """Mean and deviation of images from 0 to 1."""
+        """Mean and deviation by channel, for pixels in [0, 1]."""
         count, values, squares = self._sums
         mean = values / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
@@ -33,18 +33,18 @@ class Moments:
 
 
 def stored_statistics(meta: dict[str, Any], channels: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and deviation, each ``[channels]``, as :meth:`Moments.result` gave them to meta.json.
+    """Mean and deviation, each ``[channels]``, from meta.json; None if it has none.
 
     Raises:
-      KeyError, TypeError, ValueError: what is there is something else.
+      KeyError, TypeError, ValueError: the stored values are invalid.
     """
-    if "statistics" not in meta:  # as earlier versions wrote it
+    if "statistics" not in meta:  # written by an earlier version
         return None
     mean, deviation = (
         np.array(meta["statistics"][key], np.float32) for key in ("mean", "deviation")
     )
     if not mean.shape == deviation.shape == (channels,):
-        raise ValueError(f"statistics of shapes {mean.shape} and {deviation.shape}")
+        raise ValueError(f"statistics have shapes {mean.shape} and {deviation.shape}")
     if not ((mean >= 0) & (mean <= 1) & (deviation >= 0) & (deviation <= 0.5001)).all():
-        raise ValueError(f"statistics of {mean} and {deviation}")
+        raise ValueError(f"statistics are {mean} and {deviation}; expected values in [0, 1]")
     return mean, deviation

@@ -58,18 +58,18 @@ def fault(name: str, path: pathlib.Path) -> str | None:
         size = 4 * len(header) + total * (_SIDE**2 if images else 1)
         with gzip.open(path) as file:
             content = file.read(size)
-            longer = bool(file.read(1))  # and the check at the file's end
+            longer = bool(file.read(1))  # this also verifies the checksum at the end
     except _UNPACKING as error:
         return f"is damaged (it cannot be unpacked: {str(error) or type(error).__name__})"
     found = struct.unpack_from(f">{len(header)}I", content.ljust(4 * len(header), b"\0"))
     if found != header:
-        return f"is another file (it begins {list(found)} instead of {list(header)})"
+        return f"is a different file (it begins with {list(found)} instead of {list(header)})"
     if longer or len(content) < size:
         return f"is damaged (it holds {'more' if longer else 'less'} than {size} bytes)"
     if not images:
         labels = np.frombuffer(content, np.uint8, offset=4 * len(header))
         if (by_class := np.bincount(labels).tolist()) != counts:
-            return f"is another file (labels by class: {by_class[:12]} instead of {counts})"
+            return f"is a different file (labels by class: {by_class[:12]} instead of {counts})"
     return None
 
 

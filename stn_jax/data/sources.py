@@ -163,7 +163,7 @@ def _load_sample() -> Source:
             splits[split] = Split(images, labels)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
-            f"{embedded.PATH} is missing or damaged ({error}); install stn_jax again"
+            f"{embedded.PATH} is missing or damaged ({error}); reinstall stn_jax"
         ) from error
     return Source(embedded.NAME, embedded.VERSION, 10, splits["train"], splits["test"])
 

@@ -32,7 +32,7 @@ def find_builder(name: str, data_dir: pathlib.Path | None) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         close = " or ".join(difflib.get_close_matches(dataset, known))
-        hint = f"; did you mean {close}?" if close else ", nor a name close to it"
+        hint = f"; did you mean {close}?" if close else ", nor any similar name"
         raise DataError(f"TFDS does not know the data set {dataset}{hint}") from error
     except Exception as error:
         if config and dataset in tfds.list_builders(with_community_datasets=False):
@@ -41,7 +41,7 @@ def find_builder(name: str, data_dir: pathlib.Path | None) -> Any:
                 some = first_few(configs) or "none"
                 message = f"{dataset} has no configuration {config}; it has {some}"
                 raise DataError(message) from error
-        raise DataError(f"TFDS cannot offer {name}: {first_line(error)}") from error
+        raise DataError(f"TFDS cannot load {name}: {first_line(error)}") from error
 
 
 def example_names(name: str, info: Any) -> tuple[str, str]:

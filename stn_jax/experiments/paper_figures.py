@@ -69,7 +69,7 @@ def figure2(trained: Networks, path: Path) -> None:
     """Draws distorted digits, and how STN-C1 and STN-SL1 align them (paper, Figure 2).
 
     STN-C1 warps a feature map; shown is the input under the same transform. A task whose networks
-    are not available is left out, with a message.
+    are not available is skipped, with a message.
 
     Args:
       trained: the networks.
@@ -99,7 +99,7 @@ def figure2(trained: Networks, path: Path) -> None:
     if not blocks:
         raise missing[0]
     for reason in missing:
-        print(f"left out: {reason}", flush=True)
+        print(f"skipped: {reason}", flush=True)
     figures.strips(blocks, path)
 
 

@@ -68,7 +68,7 @@ class Trained:
         The run may include other seeds.
 
         Raises:
-          ConfigError: there is none.
+          ConfigError: there is no such run.
         """
         paths = sorted((Path(self.root) / row.name).glob("*/result.json"))
         for seed in self.seeds:

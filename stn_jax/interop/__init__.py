@@ -1,7 +1,7 @@
 """The study's networks in PyTorch, and their weights to and from Flax.
 
 network = interop.create("rotated_mnist", "stn-sl1")      # a torch.nn.Module
-interop.load_flax(network, variables["params"])           # from stn_jax.load_pretrained, say
+interop.load_flax(network, variables["params"])           # from stn_jax.load_pretrained
 params = interop.to_flax(network)                         # and back
 """
 

@@ -12,7 +12,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 class FlatLinear(nn.Linear):
-    """A dense layer behind a map of a known shape, which it flattens."""
+    """A dense layer that flattens its input, a feature map of known shape."""
 
     def __init__(self, map_shape: Shape, features: int):
         super().__init__(math.prod(map_shape), features)
@@ -28,7 +28,7 @@ def _dense(map_shape: Shape, widths: Sequence[int]) -> nn.ModuleList:
 
 
 class ConvBlock(nn.Module):
-    """Convolution, max-pooling by 2 if asked for, ReLU, dropout."""
+    """Convolution, optional max-pooling by 2, ReLU, dropout."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Head(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.answer = (classes,) if positions is None else (positions, classes)
-        *dense, logits = _dense(shape, (*hidden, math.prod(self.answer)))
+        self.output_shape = (classes,) if positions is None else (positions, classes)
+        *dense, logits = _dense(shape, (*hidden, math.prod(self.output_shape)))
         self.dense = nn.ModuleList(dense)
         self.logits = logits
         self.dropout = nn.Dropout(dropout)
@@ -78,7 +78,7 @@ class Head(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.dense:
             x = self.dropout(functional.relu(layer(x)))
-        return self.logits(x).unflatten(-1, self.answer)
+        return self.logits(x).unflatten(-1, self.output_shape)
 
 
 class DenseLocalization(nn.Module):
@@ -96,7 +96,10 @@ class DenseLocalization(nn.Module):
 
 
 class ConvLocalization(nn.Module):
-    """Convolutions of 5x5, each with max-pooling by 2 where 5x5 are left, and ReLU; then dense."""
+    """5x5 convolutions, each with max-pooling by 2 and ReLU; then dense layers.
+
+    Pooling is skipped if its result would be smaller than 5x5.
+    """
 
     def __init__(
         self,
@@ -131,7 +134,7 @@ class ConvLocalization(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks, and a localization network behind them."""
+    """Blocks in sequence, followed by a localization network."""
 
     def __init__(self, blocks: Sequence[nn.Module], last: nn.Module, features: int):
         super().__init__()
@@ -146,7 +149,7 @@ class Stack(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Look, decide on a pose, warp; with several iterations look again and compose the poses."""
+    """A spatial transformer; see ``stn_jax.SpatialTransformer``."""
 
     def __init__(
         self,
@@ -175,16 +178,16 @@ class SpatialTransformer(nn.Module):
     def forward(
         self, image: torch.Tensor, features: Callable[[torch.Tensor], torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        theta = self._look(features(image))
+        theta = self._predict(features(image))
         for _ in range(self.iterations - 1):
             view = self._warp(image, theta, image.shape[-2:])
-            step = self._look(features(view))
+            step = self._predict(features(view))
             moved = theta[..., :2] @ step
             theta = torch.cat([moved[..., :2], moved[..., 2:] + theta[..., 2:]], -1)
         return self._warp(image, theta, self.size), theta
 
-    def _look(self, seen: torch.Tensor) -> torch.Tensor:
-        return self.identity + self.theta(self.localization(seen)).unflatten(-1, (2, 3))
+    def _predict(self, features: torch.Tensor) -> torch.Tensor:
+        return self.identity + self.theta(self.localization(features)).unflatten(-1, (2, 3))
 
     def _warp(self, image: torch.Tensor, theta: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         grid = functional.affine_grid(
@@ -200,7 +203,7 @@ class SpatialTransformer(nn.Module):
 
 
 class Network(nn.Module):
-    """A classifier with, perhaps, a spatial transformer in it; see ``stn_jax.models.Network``."""
+    """A classifier, optionally with a spatial transformer; see ``stn_jax.models.Network``."""
 
     def __init__(
         self,
@@ -220,7 +223,7 @@ class Network(nn.Module):
     def forward(
         self, images: torch.Tensor, return_details: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor | None, torch.Tensor]]:
-        """``[B, C, H, W]`` to logits; with return_details also theta and the warped array."""
+        """``[B, C, H, W]`` to logits; with return_details, also theta and the warped array."""
         x = self._run(images, 0, self.warp_depth)
         theta = None
         if self.transformer is not None:

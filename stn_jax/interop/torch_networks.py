@@ -1,8 +1,8 @@
 """The study's networks in PyTorch, channels first.
 
-What ``stn_jax.create_model`` makes, written again with ``torch.nn`` alone: the benchmarks time it
-and the tests compare outputs and gradients. The submodules carry the names that they have in Flax,
-so that a parameter's place in the Flax tree can be read from its name here.
+The same networks as those of ``stn_jax.create_model``, in plain ``torch.nn``: the benchmarks time
+them, and the tests compare outputs and gradients. Submodules have the same names as in Flax, so
+that a parameter's name gives its path in the Flax tree.
 """
 
 import re
@@ -57,10 +57,14 @@ def create(
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX".
       classes, width, iterations, mode, padding_mode, align_corners, downsample: as in
         ``stn_jax.create_model``.
-      image_shape: channels, height and width of the images; the task's own where None.
+      image_shape: channels, height and width of the images; None: the task's own.
 
     Returns:
       A module from images ``[B, C, H, W]`` to logits ``[B, 10]`` or ``[B, 5, 11]``.
+
+    Raises:
+      KeyError: the task is unknown.
+      ValueError: the variant is unknown.
     """
     recipe = _TASKS[task]
     match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d+)", variant)
@@ -71,8 +75,8 @@ def create(
     warp_depth = depth if kind == "c" else 0
     localization_depth = 0 if kind == "dl" else depth
 
-    looked_at, blocks = _blocks(task, images, depth, width)
-    warped = looked_at if kind == "c" else images
+    localization_shape, blocks = _blocks(task, images, depth, width)
+    warped = localization_shape if kind == "c" else images
     if kind is not None:
         factor = downsample or recipe.downsample
         warped = (warped[0], warped[1] // factor, warped[2] // factor)
@@ -81,7 +85,7 @@ def create(
     if kind is None:
         return Network(rest, head, None, 0, 0)
 
-    localization = _localization(task, looked_at, depth)
+    localization = _localization(task, localization_shape, depth)
     features = localization.features
     transformer = SpatialTransformer(
         Stack(blocks, localization, features) if kind == "dl" and depth else localization,
@@ -98,7 +102,7 @@ def create(
 def _blocks(
     task: str, shape: Shape, stop: int | None, width: float, start: int = 0
 ) -> tuple[Shape, list[ConvBlock]]:
-    """Some of the classifier's blocks, and the shape of the map behind them."""
+    """Blocks ``start`` to ``stop`` of the classifier, and the shape of their output."""
     recipes: list[tuple[int, int, dict[str, Any]]] = (
         [(64, 9, {"pool": True}), (64, 7, {"pool": True})]
         if task.endswith("mnist")

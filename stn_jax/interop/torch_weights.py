@@ -1,7 +1,7 @@
-"""Weights between the networks of PyTorch in this folder and those of Flax.
+"""Conversion of weights between this folder's PyTorch networks and those in Flax.
 
-A submodule of one has the name that it has in the other, so a parameter's name in PyTorch says
-where it stands in the Flax tree. Kernels are transposed as each side lays them out.
+Submodules have the same names in both, so a parameter's name in PyTorch gives its path in the Flax
+tree. Kernels are transposed to each library's layout.
 """
 
 import re
@@ -18,15 +18,19 @@ from stn_jax.interop.torch_layers import FlatLinear
 def load_flax(module: nn.Module, params: Mapping[str, Any]) -> None:
     """Copies a Flax parameter tree into the module.
 
+    Args:
+      module: one of this folder's networks.
+      params: the parameters of the same network in Flax.
+
     Raises:
-      ValueError: tree and module have not the same leaves, or a leaf has another shape.
+      ValueError: the tree and the module have different leaves, or a leaf has a different shape.
     """
     leaves = _flatten(params)
-    places = list(_places(module))
-    if different := leaves.keys() ^ {path for path, _, _ in places}:
+    parameters = list(_parameters(module))
+    if different := leaves.keys() ^ {path for path, _, _ in parameters}:
         names = sorted("/".join(path) for path in different)
         raise ValueError(f"in the tree or in the module, but not in both: {', '.join(names)}")
-    for path, layer, parameter in places:
+    for path, layer, parameter in parameters:
         value = torch.tensor(np.asarray(leaves[path]), dtype=parameter.dtype)
         shape = _to_flax(parameter, layer).shape
         if value.shape != shape:
@@ -37,13 +41,17 @@ def load_flax(module: nn.Module, params: Mapping[str, Any]) -> None:
 
 
 def to_flax(module: nn.Module, *, gradients: bool = False) -> dict[str, Any]:
-    """The module's parameters, or their gradients, as a Flax tree of NumPy arrays.
+    """The module's parameters as a Flax tree of NumPy arrays.
+
+    Args:
+      module: one of this folder's networks.
+      gradients: whether to return the parameters' gradients instead.
 
     Raises:
-      ValueError: a gradient is asked for that no backward pass has left.
+      ValueError: gradients are requested before a backward pass.
     """
     tree: dict[str, Any] = {}
-    for (*branches, leaf), layer, parameter in _places(module):
+    for (*branches, leaf), layer, parameter in _parameters(module):
         value = parameter.grad if gradients else parameter
         if value is None:
             raise ValueError(f"{'/'.join((*branches, leaf))} has no gradient")
@@ -54,8 +62,8 @@ def to_flax(module: nn.Module, *, gradients: bool = False) -> dict[str, Any]:
     return tree
 
 
-def _places(module: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module, nn.Parameter]]:
-    """Each parameter with its path in the Flax tree and the layer that it belongs to."""
+def _parameters(module: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module, nn.Parameter]]:
+    """Each parameter with its path in the Flax tree and its layer."""
     for name, layer in module.named_modules():
         path = re.sub(r"\.(\d+)", r"_\1", name).split(".")
         for leaf, parameter in layer.named_parameters(recurse=False):
@@ -73,7 +81,7 @@ def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[
 
 
 def _to_flax(value: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    """A bias as it is; a kernel with its output axis last and channels behind height and width."""
+    """From PyTorch's layout to Flax's: the output axis last, channels after height and width."""
     if value.ndim == 4:
         return value.permute(2, 3, 1, 0)
     if isinstance(layer, FlatLinear) and value.ndim == 2:

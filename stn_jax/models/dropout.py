@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 class Dropout(nn.Module):
     """Sets values to 0 in training and scales the others up, so that the mean is unchanged.
 
-    As :class:`flax.linen.Dropout`, but each example's mask comes from a key of its own, derived
+    As :class:`flax.linen.Dropout`, but each example's mask comes from a separate key, derived
     from the layer's key and the example's number. Microbatches thus get the same masks as the whole
     batch (see :func:`numbered`).
 
@@ -51,7 +51,7 @@ class Dropout(nn.Module):
 def numbered(numbers: jax.Array) -> AbstractContextManager[None]:
     """A context in which dropout uses these numbers ``[B]`` for a batch's examples.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from stn_jax.models.dropout import Dropout, numbered
       >>> x, rngs = jnp.ones((6, 8)), {"dropout": jax.random.key(0)}

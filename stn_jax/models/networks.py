@@ -201,7 +201,7 @@ def create_model(
       ValueError: task, variant, recipe or transform is unknown, width or dropout is out of range,
         the depth is greater than the number of blocks, or the transform cannot be iterated.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> import stn_jax
       >>> model = stn_jax.create_model("rotated_mnist", "stn-sl1")

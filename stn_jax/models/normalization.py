@@ -1,4 +1,4 @@
-"""From images as they are stored to what a network was trained on."""
+"""Normalization of images to a network's training distribution."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,9 @@ class Normalize:
     """Normalizes images as in a network's training: ``normalize(images)``.
 
     Attributes:
-      mean, deviation: of the training images' pixels in [0, 1]: a number, or one a channel.
-      shape: height, width and channels of the images that the network takes.
+      mean, deviation: mean and standard deviation of the training images' pixels in [0, 1]; a
+        number, or one per channel.
+      shape: height, width and channels of the network's input.
     """
 
     mean: Any
@@ -24,11 +25,17 @@ class Normalize:
     shape: tuple[int, int, int]
 
     def __call__(self, images: ArrayLike) -> jax.Array:
-        """Images ``[..., H, W, C]``, floats in [0, 1] or uint8, as the network takes them: float32.
+        """Normalizes images.
+
+        Args:
+          images: ``[..., H, W, C]``, floats in [0, 1] or uint8.
+
+        Returns:
+          The network's input, in float32 and of the same shape.
 
         Raises:
-          ValueError: they have another height, width or number of channels.
-          TypeError: they are neither floats nor uint8.
+          ValueError: the height, width or number of channels differs from the network's.
+          TypeError: the images are neither floats nor uint8.
         """
         images = jnp.asarray(images)
         if images.shape[-3:] != self.shape:
@@ -46,7 +53,7 @@ class Normalize:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], shape: Sequence[int]) -> "Normalize":
-        """From what is stored of a network: mean and deviation (0 and 1 if not stated), a shape."""
+        """From a network's stored ``mean`` and ``deviation`` (0 and 1 if absent), and its shape."""
         mean, deviation = (
             np.asarray(stored.get(name, default), np.float32)
             for name, default in (("mean", 0), ("deviation", 1))
@@ -57,9 +64,9 @@ class Normalize:
 
 def _hint(shape: tuple[int, ...], channels: int) -> str:
     if len(shape) < 3:
-        return ": images of one channel have a last axis of 1"
+        return ": single-channel images need a last axis of 1"
     if shape[-1] == 3 and channels == 1:
         return ": convert colors to gray, images.mean(-1, keepdims=True)"
     if shape[-3] == channels != shape[-1]:
-        return ": channels are the last axis"
+        return ": the channels must be the last axis"
     return ": resize or pad them"

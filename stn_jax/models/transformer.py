@@ -1,14 +1,17 @@
 """The spatial transformer: a localization network predicts a transform, the input is warped."""
 
+import dataclasses
+import functools
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stn_jax.models.alignment import Alignment, as_features
 from stn_jax.models.submodules import call
-from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
 
 
@@ -34,8 +37,10 @@ class SpatialTransformer(nn.Module):
       transform: family of transforms: "rotation", "attention", "similarity", "affine",
         "projective", "tps" (only "affine" for volumes), or an object of
         :mod:`stn_jax.warp.transforms`.
+      param_dtype: type of the last layer's parameters. Poses are computed in float32, or float64 if
+        the localization network's output or the parameters are: half precision is too coarse.
 
-    Example:
+    Examples:
       >>> import jax, jax.numpy as jnp
       >>> from flax import linen as nn
       >>> from stn_jax import SpatialTransformer
@@ -63,6 +68,21 @@ class SpatialTransformer(nn.Module):
     padding_mode: str = "zeros"
     align_corners: bool = False
     transform: Transform | str = "affine"
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        nnx = sys.modules.get("flax.nnx")
+        if nnx is not None and isinstance(self.localization, nnx.Module):
+            raise TypeError(
+                f"localization is a {type(self.localization).__name__}, an nnx.Module, whose "
+                "parameters a Linen module would never train; use stn_jax.nnx.SpatialTransformer"
+            )
+        super().__post_init__()
+
+    def alignment(self) -> Alignment:
+        """The options and the mathematics, without the parameters."""
+        names = (field.name for field in dataclasses.fields(Alignment))
+        return Alignment(**{name: getattr(self, name) for name in names})
 
     def family(self, num_spatial_dims: int = 2) -> Transform:
         """The family of transforms, for images (2 spatial dimensions) or volumes (3).
@@ -71,29 +91,21 @@ class SpatialTransformer(nn.Module):
           TypeError, ValueError: as :func:`stn_jax.warp.transforms.resolve`; ValueError also if
             iterations or crop_fraction is not 1 and the family's transforms do not compose.
         """
-        family = transforms.resolve(self.transform, num_spatial_dims)
-        for name in ("iterations", "crop_fraction"):
-            if (value := getattr(self, name)) != 1 and not family.composable:
-                raise ValueError(
-                    f"transform is {self.transform!r}, which does not compose, and {name} is "
-                    f"{value}; expected 1, or another transform"
-                )
-        return family
+        return self.alignment().family(num_spatial_dims)
 
     @nn.compact
     def parameters(
         self, x: jax.Array, family: Transform, train: bool = False, **localization_options: Any
     ) -> jax.Array:
         """The transform's parameters ``[B, n]``, predicted from features ``[B, ...]``."""
-        vector = call(self.localization, x, train, **localization_options)
-        if vector.ndim != 2 or vector.shape[1] == 0:
-            raise ValueError(
-                f"the localization network returned shape {vector.shape} for an input of shape "
-                f"{x.shape}; expected a vector for each image, [B, n]"
-            )
-        # Half precision is too coarse for poses.
-        vector = vector.astype(jnp.promote_types(vector.dtype, jnp.float32))
-        return nn.Dense(family.size, kernel_init=nn.initializers.zeros, name="theta")(vector)
+        vector = as_features(call(self.localization, x, train, **localization_options), x)
+        dense = nn.Dense(
+            family.size,
+            kernel_init=nn.initializers.zeros,
+            param_dtype=self.param_dtype,
+            name="theta",
+        )
+        return dense(vector)
 
     def predict(
         self,
@@ -121,29 +133,55 @@ class SpatialTransformer(nn.Module):
           ValueError: there are several iterations, which need the image to be warped in between;
             or an attribute is out of range.
         """
-        if self.iterations != 1:
-            raise ValueError(
-                f"iterations is {self.iterations}; predict expects 1: call the module itself for "
-                "more"
-            )
-        family = self.family(num_spatial_dims)
-        theta = family.theta(self.parameters(x, family, train, **localization_options))
-        return self._cropped(theta, family)
+        predict = functools.partial(self.parameters, train=train, **localization_options)
+        return self.alignment().theta(x, predict, num_spatial_dims)
 
     def warp(self, image: jax.Array, theta: jax.Array) -> jax.Array:
-        """Warps a batch by given transforms.
+        """Warps by given transforms.
 
         Args:
-          image: ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes.
-          theta: as :meth:`predict` returns it.
+          image: ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes; or one image ``[H, W, C]``.
+          theta: as :meth:`predict` returns it; for one image, with or without its batch axis.
 
         Returns:
-          ``[B, *shape, C]``, in the image's type.
+          ``[B, *shape, C]``, in the image's type; ``[*shape, C]`` if neither argument has a batch
+          axis.
 
         Raises:
           ValueError: as :meth:`__call__`.
         """
-        return self._sample(image, theta, self._output_shape(image))
+        return self.alignment().warp(image, theta)
+
+    @overload
+    def __call__(
+        self,
+        image: jax.Array,
+        features: Callable[[jax.Array], jax.Array] | None = None,
+        return_theta: Literal[False] = False,
+        train: bool = False,
+        **localization_options: Any,
+    ) -> jax.Array: ...
+
+    @overload
+    def __call__(
+        self,
+        image: jax.Array,
+        features: Callable[[jax.Array], jax.Array] | None = None,
+        *,
+        return_theta: Literal[True],
+        train: bool = False,
+        **localization_options: Any,
+    ) -> tuple[jax.Array, jax.Array]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: jax.Array,
+        features: Callable[[jax.Array], jax.Array] | None = None,
+        return_theta: bool = False,
+        train: bool = False,
+        **localization_options: Any,
+    ) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 
     # With positional flags, so that ``nn.remat(..., static_argnums=...)`` can name them.
     def __call__(
@@ -154,11 +192,12 @@ class SpatialTransformer(nn.Module):
         train: bool = False,
         **localization_options: Any,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """Warps a batch.
+        """Aligns a batch, or one image.
 
         Args:
-          image: array to warp, ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes.
-          features: function from an image to the localization network's input; None: the image
+          image: array to warp, ``[B, H, W, C]``, or ``[B, D, H, W, C]`` for volumes; or one image
+            ``[H, W, C]``, which the localization network sees as a batch of one.
+          features: function from a batch to the localization network's input; None: the batch
             itself. Use :meth:`predict` where a closure cannot be passed, as with ``nn.remat``.
           return_theta: whether to return the transform too.
           train: passed to the localization network if it takes that argument.
@@ -168,66 +207,16 @@ class SpatialTransformer(nn.Module):
           The warped batch ``[B, *shape, C]`` in the image's type; with return_theta, a pair of it
           and theta in float32: ``[B, 2, 3]`` (``[B, 3, 4]`` for volumes), ``[B, 3, 3]`` for
           projective transforms, and for thin-plate splines ``[B, K, K, 2]``, the input coordinates
-          of the control points.
+          of the control points. For one image, both come without ``B``.
 
         Raises:
-          ValueError: the image does not have four or five axes, or an attribute is out of range or
+          ValueError: the image does not have three to five axes, or an attribute is out of range or
             incompatible with another.
         """
-        shape = self._output_shape(image)
-        family = self.family(image.ndim - 2)
-        steps: list[jax.Array] = []
-        view = image
-        for i in range(self.iterations):
+
+        def predict(view: jax.Array, family: Transform) -> jax.Array:
             x = view if features is None else features(view)
-            parameters = self.parameters(x, family, train, **localization_options)
-            steps.append(family.theta(parameters))
-            theta = family.compose(*steps)
-            if i < self.iterations - 1:
-                view = self._sample(image, theta, image.shape[1:-1])
-        theta = self._cropped(theta, family)
-        warped = self._sample(image, theta, shape)
+            return self.parameters(x, family, train, **localization_options)
+
+        warped, theta = self.alignment().align(image, predict)
         return (warped, theta) if return_theta else warped
-
-    def _cropped(self, theta: jax.Array, family: Transform) -> jax.Array:
-        return theta if self.crop_fraction == 1 else family.cropped(theta, self.crop_fraction)
-
-    def _sample(self, image: jax.Array, theta: jax.Array, shape: Sequence[int]) -> jax.Array:
-        return self.family(image.ndim - 2).warp(
-            image,
-            theta,
-            shape,
-            mode=self.mode,
-            padding_mode=self.padding_mode,
-            align_corners=self.align_corners,
-        )
-
-    def _output_shape(self, image: jax.Array) -> tuple[int, ...]:
-        """The output's spatial shape. Raises ValueError if an attribute is out of range."""
-        if image.ndim not in (4, 5):
-            raise ValueError(
-                f"image has shape {image.shape}; expected [B, H, W, C] or [B, D, H, W, C]"
-            )
-        for name in ("downsample", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 < self.crop_fraction < float("inf"):
-            raise ValueError(
-                f"crop_fraction is {self.crop_fraction}; expected a fraction of a side, such as 0.5"
-            )
-        sides = image.shape[1:-1]
-        if 0 in sides:
-            raise ValueError(f"image has shape {image.shape}; expected sides of 1 or more")
-        if self.shape is not None:
-            if len(self.shape) != len(sides) or any(side < 1 for side in self.shape):
-                raise ValueError(
-                    f"shape is {tuple(self.shape)}; expected {len(sides)} sides of 1 or more"
-                )
-            return tuple(self.shape)
-        shape = tuple(side // self.downsample for side in sides)
-        if 0 in shape:
-            raise ValueError(
-                f"downsample is {self.downsample}, too much for an image of "
-                f"{'x'.join(map(str, sides))}; expected at most {min(sides)}"
-            )
-        return shape

@@ -1,4 +1,4 @@
-"""Trained networks by name: loaded, listed, described and saved."""
+"""Trained networks by name: load, list, describe and save."""
 
 import os
 from collections.abc import Mapping
@@ -28,33 +28,33 @@ def load_pretrained(
 
     Args:
       name: task and variant, as in ``create_model``: "rotated_mnist/stn-sl1". :func:`available`
-        lists the known.
-      folder: of the weights; the package's own where None.
+        lists the names.
+      folder: folder that holds the weights; None: the package's own.
 
     Returns:
-      The module, its variables, and a function that normalizes images ``[..., H, W, C]`` as in the
-      network's training (:class:`stn_jax.models.Normalize`): floats in [0, 1], or uint8.
+      The module, its variables, and a function that normalizes images ``[..., H, W, C]`` (floats in
+      [0, 1], or uint8) as in the network's training: :class:`stn_jax.models.Normalize`.
 
     Raises:
-      PretrainedError: the name is unknown, or the file is damaged or holds another network.
+      PretrainedError: the name is unknown, or the file is damaged or holds a different network.
     """
     path, arrays, metadata = _read(name, folder)
     task, _, variant = name.partition("/")
     image = jax.ShapeDtypeStruct((1, *metadata["input_shape"]), jnp.float32)
     try:
-        # Weights that do not say their recipe are from before there were two.
+        # Weights without a recipe were written before there was a choice.
         module = create_model(task, variant, **{"recipe": "legacy", **metadata["model"]})
         wanted = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
         normalize = Normalize.of(metadata, metadata["input_shape"])
     except Exception as error:
-        # Options that make no sense can fail anywhere in the network that they describe.
+        # Invalid options can fail anywhere in the network that they describe.
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PretrainedError(f"{path} holds no network: {first}") from None
+        raise PretrainedError(f"{path} does not describe a network: {first}") from None
     expected = {key: str(list(x.shape)) for key, x in leaves_by_name(wanted).items()}
     different = differences({key: str(list(x.shape)) for key, x in arrays.items()}, expected)
     if different or metadata["name"] != name:
         raise PretrainedError(
-            f"{path} holds weights of another network than {name}: those of "
+            f"{path} does not hold the weights of {name}, but those of "
             f"{metadata['name']}{different and f' ({different})'}"
         )
     params = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
@@ -63,18 +63,25 @@ def load_pretrained(
 
 
 def available(folder: str | os.PathLike[str] | None = None) -> list[str]:
-    """The names that :func:`load_pretrained` knows."""
+    """The names that :func:`load_pretrained` accepts.
+
+    Args:
+      folder: folder that holds the weights; None: the package's own.
+    """
     return weights.names(Path(folder or FOLDER))
 
 
 def describe(name: str, *, folder: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """What is known of a trained network.
+    """The metadata of a trained network.
+
+    Args:
+      name, folder: as in :func:`load_pretrained`.
 
     Returns:
-      Among others ``input_shape`` ``[H, W, C]`` of the images that it sees, ``mean`` and
-      ``deviation`` that normalise them, ``dataset``, ``test_error_percent``, ``seed``, ``epochs``,
-      ``commit``, and ``config``, with which it was trained. The test error was measured with the
-      weights as they are stored, in half precision.
+      A dictionary with, among others, ``input_shape`` ``[H, W, C]``, the ``mean`` and
+      ``deviation`` that normalize its images, ``dataset``, ``test_error_percent``, ``seed``,
+      ``epochs``, ``commit``, and the ``config`` of its training. The test error was measured with
+      the weights as stored, in half precision.
 
     Raises:
       PretrainedError: the name is unknown or the file is damaged.
@@ -94,16 +101,15 @@ def save(
     Args:
       name: task and variant.
       params: its parameters.
-      metadata: what :func:`describe` is to give, ready for JSON; with ``model`` (options of
-        create_model) and ``input_shape``.
-      folder: as above; made where it does not exist.
+      metadata: what :func:`describe` will return; JSON-serializable, with ``model`` (options of
+        ``create_model``) and ``input_shape`` ``[H, W, C]``.
+      folder: where to write; created if it does not exist. None: the package's own.
 
     Returns:
-      The file, which appears whole or not at all.
+      The path of the file, which is written atomically.
 
     Raises:
-      PretrainedError: a parameter is no finite number in the stored precision, or the file cannot
-        be written.
+      PretrainedError: a parameter is not finite in half precision, or the file cannot be written.
     """
     return weights.write(name, leaves_by_name(params), metadata, Path(folder or FOLDER))
 
@@ -116,4 +122,4 @@ def _read(
         return path, *weights.read(path)
     except FileNotFoundError:
         known = ", ".join(available(folder)) or "none"
-        raise PretrainedError(f"no weights are called {name!r}; there are: {known}") from None
+        raise PretrainedError(f"there are no weights named {name!r}; expected: {known}") from None

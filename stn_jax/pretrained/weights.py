@@ -1,7 +1,7 @@
-"""Files of weights: ``<task>__<variant>.safetensors``, in half precision.
+"""Weight files: ``<task>__<variant>.safetensors``, in half precision.
 
-A file holds an array for each parameter, and metadata that says what network it is. Earlier
-versions wrote ``.npz`` files, which are read where there is no other.
+A file holds one array per parameter, and metadata that describes the network. Earlier versions
+wrote ``.npz`` files, which are still read.
 """
 
 import json
@@ -19,16 +19,16 @@ STORED = np.float16
 
 
 class PretrainedError(ValueError):
-    """Weights cannot be loaded or saved: says which, why, and what there is."""
+    """Weights cannot be loaded or saved; the message says which, and why."""
 
 
 def names(folder: Path) -> list[str]:
-    """The networks of which a folder holds weights."""
+    """The names of the networks whose weights a folder holds."""
     return sorted({p.stem.replace("__", "/") for s in FORMATS for p in folder.glob(f"*__*{s}")})
 
 
 def path_of(name: str, folder: Path) -> Path:
-    """The file of a network's weights: the one that is there, or the one to write."""
+    """The file of a network's weights: the existing one, or else the one to write."""
     stem = str(name).replace("/", "__")
     paths = [folder / f"{stem}{suffix}" for suffix in FORMATS]
     return next((path for path in paths if path.exists()), paths[0])
@@ -37,22 +37,21 @@ def path_of(name: str, folder: Path) -> Path:
 def write(
     name: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any], folder: Path
 ) -> Path:
-    """Writes a network's weights and returns the file, which appears whole or not at all.
+    """Writes a network's weights atomically and returns the file's path.
 
     Args:
       name: task and variant.
       arrays: by name.
-      metadata: ready for JSON; with ``model`` and ``input_shape``.
-      folder: made where it does not exist.
+      metadata: JSON-serializable; with ``model`` and ``input_shape``.
+      folder: created if it does not exist.
 
     Raises:
-      PretrainedError: an array is not finite in the stored precision, or the file cannot be
-        written.
+      PretrainedError: an array is not finite in half precision, or the file cannot be written.
     """
     path = path_of(name, folder).with_suffix(tensor_file.SUFFIX)
     halved = {key: stored(x) for key, x in arrays.items()}
     if bad := [key for key, array in halved.items() if not np.isfinite(array).all()]:
-        raise PretrainedError(f"{name}: {bad[0]} has no finite values as {STORED.__name__}")
+        raise PretrainedError(f"{name}: {bad[0]} is not finite in {STORED.__name__}")
     known = {"format": FORMATS[path.suffix], "name": name, **metadata}
     try:
         tensor_file.write(path, halved, known)
@@ -62,18 +61,18 @@ def write(
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the metadata of a file of either format.
+    """Returns the arrays and the metadata of a file of either format.
 
     Raises:
-      FileNotFoundError: there is none.
-      PretrainedError: it is damaged or of another format.
+      FileNotFoundError: the file does not exist.
+      PretrainedError: the file is damaged or has an unknown format version.
     """
     try:
         arrays, metadata = (_read_npz if path.suffix == ".npz" else tensor_file.read)(path)
         if metadata["format"] != FORMATS[path.suffix]:
             raise PretrainedError(
-                f"{path} has format {metadata['format']!r} and this version of stn_jax reads "
-                f"{FORMATS[path.suffix]}: export it again"
+                f"{path} has format {metadata['format']!r}, but this version of stn_jax reads "
+                f"{FORMATS[path.suffix]}; export it again"
             )
         _check(arrays, metadata)
     except (FileNotFoundError, PretrainedError):
@@ -84,7 +83,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def stored(x: Any) -> np.ndarray:
-    """A parameter in the precision in which it is stored."""
+    """A parameter in the precision in which it is stored, float16."""
     with np.errstate(over="ignore"):
         return np.asarray(x).astype(STORED)
 
@@ -95,7 +94,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _check(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """ValueError or KeyError where a file's content cannot be what :func:`write` wrote."""
+    """Raises ValueError or KeyError for content that :func:`write` cannot have written."""
     for key, kind in {"name": str, "model": dict, "input_shape": list}.items():
         if type(metadata[key]) is not kind:
             raise ValueError(f"{key} is {metadata[key]!r}; expected a {kind.__name__}")
@@ -106,4 +105,4 @@ def _check(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Non
         if array.dtype != STORED:
             raise ValueError(f"{key} has type {array.dtype}; expected {STORED.__name__}")
         if not np.isfinite(array).all():
-            raise ValueError(f"{key} has values that are not finite")
+            raise ValueError(f"{key} has non-finite values")

@@ -152,7 +152,7 @@ def equivariance_plot(
 
     One panel for each family of transformations, one line for each network: the median over
     transformations and images, with the middle 80 % as a bar; dotted, the error caused by two
-    interpolations alone. Depths without valid positions are left out.
+    interpolations alone. Depths without valid positions are omitted.
 
     Args:
       results: by network and by the family's name; all networks have the same families.

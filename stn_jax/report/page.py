@@ -1,7 +1,7 @@
-"""A report as one HTML page that needs nothing else: no network, no other file.
+"""A report as a single, self-contained HTML page.
 
-Everything on it (style, script, pictures) is in the file, and a content security policy in it
-forbids the browser to fetch anything. It reads on a phone and in dark mode.
+Styles, script and pictures are inside the file, and a content security policy keeps the browser
+from fetching anything. The page adapts to phones and dark mode.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from stn_jax.report.charts import BOX, density, frame, lines, png
 
 
 class Tile(NamedTuple):
-    """A figure at the top of the page."""
+    """A number at the top of the page."""
 
     name: str
     value: str
@@ -27,36 +27,36 @@ class Curve(NamedTuple):
     """A quantity during training."""
 
     name: str
-    series: Sequence[Sequence[tuple[float, float]]]  # (epoch, value), one series a seed
+    series: Sequence[Sequence[tuple[float, float]]]  # (epoch, value), one series per seed
     log: bool = False
 
 
 class Sweep(NamedTuple):
-    """What a network makes of some images while one distortion runs from end to end."""
+    """A network's outputs for some images, at each value of a distortion's parameter."""
 
-    title: str  # "Turn a digit"
-    applied: str  # stands before the distortion's value: "Turned by"
-    undone: str  # stands before what the network did: "The network turned it by"
-    chart: str  # stands above a chart of what the network did, against the distortion
+    title: str  # "Rotate a digit"
+    applied: str  # text before the distortion's value: "Rotated by"
+    undone: str  # text before the network's pose: "The network rotated it by"
+    chart: str  # caption of the chart of the network's pose against the distortion
     unit: str
-    values: np.ndarray  # [F], rising: the distortion
-    labels: Sequence[str]  # [N], what the images show
-    inputs: np.ndarray  # [N, F, H, W, C] in [0, 1], what the network sees
+    values: np.ndarray  # [F], increasing: the distortion
+    labels: Sequence[str]  # [N], true labels
+    inputs: np.ndarray  # [N, F, H, W, C] in [0, 1]: the network's inputs
     aligned: np.ndarray | None  # [N, F, H', W', C]; None: no transformer
-    read: np.ndarray | None  # [N, F], what it did, in the unit
-    said: Sequence[Sequence[str]]  # [N][F], what it says they show
-    confidence: np.ndarray  # [N, F], with what probability
-    ideal: np.ndarray | None  # [F], what a perfect aligner would do; None: not known
+    pose: np.ndarray | None  # [N, F], the network's pose, in the unit
+    predicted: Sequence[Sequence[str]]  # [N][F], predicted labels
+    confidence: np.ndarray  # [N, F], their probabilities
+    ideal: np.ndarray | None  # [F], the pose of a perfect aligner; None: unknown
     decimals: int = 0
-    signed: bool = True  # whether positive values are written with a plus
+    signed: bool = True  # whether positive values have a plus sign
 
 
 class Hard(NamedTuple):
-    """An image that a network gets wrong."""
+    """A misclassified image."""
 
     title: str
     note: str
-    seen: np.ndarray  # [H, W, C] in [0, 1]
+    input: np.ndarray  # [H, W, C] in [0, 1]
     aligned: np.ndarray | None  # [H', W', C]
 
 
@@ -69,7 +69,7 @@ class Angles(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a page says; every text is plain, the page escapes it."""
+    """The contents of a page. Texts are plain; the page escapes them."""
 
     title: str
     about: str
@@ -81,15 +81,15 @@ class Report(NamedTuple):
     confusion: np.ndarray  # [classes, classes]: rows true, columns predicted
     hardest: Sequence[Hard]
     config: Mapping[str, Any]
-    defaults: Mapping[str, Any]  # of the configuration; what differs is set in bold
+    defaults: Mapping[str, Any]  # of the configuration; other values are set in bold
     made_with: Mapping[str, Any]
-    names: Sequence[str]  # of the classes
+    names: Sequence[str]  # the classes' names
 
 
 def render(report: Report) -> str:
-    """The page of a report: HTML, complete."""
+    """Renders a report as a complete HTML page."""
     sweep = report.sweep
-    middle = len(sweep.values) // 2  # the thumbnails show it
+    middle = len(sweep.values) // 2  # shown by the thumbnails
     extent = _extent(sweep)
     return (
         environment()
@@ -114,7 +114,7 @@ def render(report: Report) -> str:
 
 
 def environment() -> jinja2.Environment:
-    """Templates that escape whatever they are given, but for what is Markup."""
+    """Templates that escape everything except Markup."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -128,18 +128,18 @@ def environment() -> jinja2.Environment:
 
 
 def _sweep_data(sweep: Sweep, extent: tuple[float, float] | None) -> dict[str, Any]:
-    """What the slider runs over, ready for JSON."""
+    """The data of the slider, JSON-serializable."""
     examples = []
     for i, label in enumerate(sweep.labels):
         example: dict[str, Any] = {
             "label": label,
             "input": png(np.concatenate(sweep.inputs[i])),
-            "said": list(sweep.said[i]),
+            "predicted": list(sweep.predicted[i]),
             "confidence": _rounded(sweep.confidence[i], 4),
         }
-        if sweep.aligned is not None and sweep.read is not None:
+        if sweep.aligned is not None and sweep.pose is not None:
             example["aligned"] = png(np.concatenate(sweep.aligned[i]))
-            example["read"] = _rounded(sweep.read[i], 3)
+            example["pose"] = _rounded(sweep.pose[i], 3)
         examples.append(example)
     return {
         "applied": sweep.applied,
@@ -155,22 +155,22 @@ def _sweep_data(sweep: Sweep, extent: tuple[float, float] | None) -> dict[str, A
 
 
 def _extent(sweep: Sweep) -> tuple[float, float] | None:
-    """The lowest and the highest value of the chart of what the network did."""
-    if sweep.read is None:
+    """The range of the chart of the network's pose; None without a transformer."""
+    if sweep.pose is None:
         return None
-    finite = sweep.read[np.isfinite(sweep.read)]
-    # The ideal line is to be seen whole.
+    finite = sweep.pose[np.isfinite(sweep.pose)]
+    # The whole ideal line should be visible.
     shown = np.concatenate([finite, [0.0] if sweep.ideal is None else sweep.ideal])
     return float(shown.min()), max(float(shown.max()), float(shown.min()) + 1e-3)
 
 
 def _rounded(values: np.ndarray, digits: int) -> list[float | None]:
-    """Numbers ready for JSON; None where one is not finite."""
+    """Numbers for JSON; None replaces those that are not finite."""
     return [round(float(x), digits) if np.isfinite(x) else None for x in values]
 
 
 def _gallery(pair: tuple[np.ndarray, np.ndarray] | None) -> list[tuple[str, int, str]]:
-    """For each row its name, the number of images, and these side by side."""
+    """For each row: its name, the number of images, and a PNG of them side by side."""
     return [
         (name, len(pictures), png(np.concatenate(list(pictures), axis=1)))
         for rows in zip(*(pair or ()), strict=True)
@@ -194,7 +194,7 @@ def _angles(angles: Angles | None) -> dict[str, Any] | None:
 
 
 def _confusion(counts: np.ndarray, names: Sequence[str]) -> list[list[dict[str, Any] | None]]:
-    """The cells by row; None where nothing was counted."""
+    """The cells by row; None for a count of 0."""
     totals = counts.sum(1)
     off = counts - np.diag(np.diag(counts))
     most = max(1e-9, (off / np.maximum(totals, 1)[:, None]).max())
@@ -202,27 +202,27 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> list[list[dict[str, 
     def cell(i: int, j: int) -> dict[str, Any] | None:
         if not counts[i, j]:
             return None
-        share = counts[i, j] / totals[i]
+        fraction = counts[i, j] / totals[i]
         return {
             "kind": "hit" if i == j else "miss",
-            "shade": share if i == j else share / most,
-            "title": f"{names[i]} read as {names[j]}: {counts[i, j]:,} of {totals[i]:,}",
-            "percent": _percent(share),
+            "shade": fraction if i == j else fraction / most,
+            "title": f"{names[i]} predicted as {names[j]}: {counts[i, j]:,} of {totals[i]:,}",
+            "percent": _percent(fraction),
         }
 
     return [[cell(i, j) for j in range(len(names))] for i in range(len(names))]
 
 
-def _percent(share: float) -> str:
-    """A share in percent, short enough for a cell on a phone."""
-    percent = 100 * share
+def _percent(fraction: float) -> str:
+    """A fraction in percent, short enough for a cell on a phone."""
+    percent = 100 * fraction
     if percent < 0.1:
         return "<.1"
     return f"{percent:.0f}" if percent >= 9.95 else f"{percent:.1f}"
 
 
 def _pictures(case: Hard) -> list[tuple[str, str]]:
-    pictures = {"input": case.seen, "aligned": case.aligned}
+    pictures = {"input": case.input, "aligned": case.aligned}
     return [(name, png(image)) for name, image in pictures.items() if image is not None]
 
 

@@ -207,7 +207,7 @@ def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]
         percent = 100 * confidence[at, index]
         cases.append(
             page.Hard(
-                f"{run.task.format_label(predictions.labels[index])} read as "
+                f"{run.task.format_label(predictions.labels[index])} predicted as "
                 f"{run.task.format_label(classes[at, index])} ({percent:.0f} %)",
                 f"wrong {count} of {len(wrong)} times; image {index}",
                 before[i],

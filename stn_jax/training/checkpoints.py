@@ -1,9 +1,9 @@
-"""Checkpoints: a run's states on disk, whole or not at all, and checked before they are used.
+"""Checkpoints: the states of a run, written atomically and verified when they are read.
 
-A checkpoint is one file, ``STEP.safetensors``: the state's arrays, named by their path in it, and
-as metadata what was measured since the last line of metrics.jsonl. It appears under its name once
-all of it is on disk, so that a process can be killed at any moment. Earlier versions wrote folders,
-see :mod:`stn_jax.training.orbax_checkpoints`.
+A checkpoint is one file, ``STEP.safetensors``: the state's arrays, named by their paths in it, and
+as metadata the metrics since the last line of metrics.jsonl. The file appears under its name once
+it is complete and on disk, so the process may be killed at any moment. Earlier versions wrote
+folders, see :mod:`stn_jax.training.orbax_checkpoints`.
 """
 
 import os
@@ -26,21 +26,21 @@ _DAMAGED = ".damaged"
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     state: State
-    log: dict[str, Any] | None  # what was measured and not yet logged
+    log: dict[str, Any] | None  # metrics not yet logged
 
 
 class Checkpoints:
     """The checkpoints of a run, by step; the newest ones are kept.
 
-    States are for one device: see :meth:`stn_jax.training.run.Run.put` and ``fetch``. Each process
-    reads for itself, and waits for no other.
+    States are those of a single device: see :meth:`stn_jax.training.run.Run.put` and ``fetch``.
+    Each process reads independently, without waiting for others.
 
     Args:
-      folder: of the checkpoints.
-      keep: how many of them.
+      folder: the folder of the checkpoints.
+      keep: the number of checkpoints to keep.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
@@ -48,11 +48,11 @@ class Checkpoints:
         self.keep = keep
 
     def steps(self) -> list[int]:
-        """The steps of which there are checkpoints, rising."""
+        """The steps that have a checkpoint, in increasing order."""
         return sorted({step for step, _ in self._stored()})
 
     def latest_step(self) -> int | None:
-        """The newest checkpoint's step; None where there is none."""
+        """The newest checkpoint's step; None if there is no checkpoint."""
         return max(self.steps(), default=None)
 
     def delete(self, step: int) -> None:
@@ -62,14 +62,14 @@ class Checkpoints:
                 _delete(path)
 
     def save(self, state: State, log: dict[str, Any] | None = None) -> None:
-        """Writes a state under its step, and then deletes the oldest beyond those that are kept.
+        """Writes the checkpoint of a state's step, then deletes the oldest ones.
 
         Args:
-          state: of the run.
-          log: what was measured and not yet logged, ready for JSON.
+          state: the run's state.
+          log: metrics not yet logged, JSON-serializable.
 
         Raises:
-          WorkdirError: it cannot be written. The earlier checkpoints are as they were.
+          WorkdirError: the checkpoint cannot be written. Earlier ones are unchanged.
         """
         step = int(state["step"])
         try:
@@ -80,46 +80,48 @@ class Checkpoints:
                 if each not in kept:
                     _delete(path)
         except Exception as error:
-            raise WorkdirError(self._not_written(step, error)) from error
+            raise WorkdirError(self._write_error(step, error)) from error
 
-    def restore(self, like: Any, *, mend: bool = False) -> Saved | None:
-        """Reads the newest checkpoint that is whole; says which are not.
+    def restore(self, like: Any, *, repair: bool = False) -> Saved | None:
+        """Reads the newest intact checkpoint, and reports damaged ones on stderr.
 
         Args:
           like: a state of the same network, or its shapes and types.
-          mend: whether to rename what is damaged, and to delete what was left unfinished: for the
-            process that has the run's lock.
+          repair: whether to rename damaged checkpoints and to delete unfinished ones; only for the
+            process that holds the run's lock.
 
         Returns:
-          What it holds, or None where there is no checkpoint.
+          The checkpoint's contents; None if there is no checkpoint.
 
         Raises:
-          WorkdirError: a checkpoint is whole, but not of this network, or may not be read.
+          WorkdirError: a checkpoint is intact but of a different network, or cannot be read for
+            lack of permission.
         """
-        if mend:
-            self._tidy()
+        if repair:
+            self._delete_unfinished()
         for _, path in self._stored():
             try:
                 return _read(path, like)
             except PermissionError as error:
                 raise WorkdirError(f"cannot read checkpoint {path}: {error.strerror}") from error
             except (OSError, DamagedFileError) as error:
-                where = f"it is now {_set_aside(path).name}" if mend else "it is left out"
-                print(f"checkpoint {path} is damaged ({error}); {where}", file=sys.stderr)
+                action = f"renamed to {_set_aside(path).name}" if repair else "skipped"
+                print(f"checkpoint {path} is damaged ({error}); {action}", file=sys.stderr)
                 sys.stderr.flush()
         return None
 
     def read(self, step: int, like: Any) -> Saved:
-        """Reads the checkpoint of a step, which is there and whole.
+        """Reads the checkpoint of a step.
 
         Raises:
+          KeyError: the step has no checkpoint.
           WorkdirError: as :meth:`restore`.
-          OSError, DamagedFileError: it is not.
+          OSError, DamagedFileError: the checkpoint cannot be read, or is damaged.
         """
         return _read(dict(reversed(self._stored()))[step], like)
 
     def _stored(self) -> list[tuple[int, Path]]:
-        """Steps and checkpoints, newest first; of one step a file before a folder."""
+        """Steps and checkpoints, newest first; for each step, files before folders."""
         try:
             names = sorted(os.listdir(self.folder), reverse=True)
         except FileNotFoundError:
@@ -128,34 +130,34 @@ class Checkpoints:
         found = [(int(match[1]), self.folder / match[0]) for match in matches if match]
         return sorted(found, key=lambda each: each[0], reverse=True)
 
-    def _tidy(self) -> None:
-        """Deletes what killed processes have left; the last two are of earlier versions."""
+    def _delete_unfinished(self) -> None:
+        """Deletes leftovers of killed processes; the last two patterns are of earlier versions."""
         for pattern in (f"*{UNFINISHED}", "*.doomed", "*.orbax-checkpoint-tmp*"):
             for path in self.folder.glob(pattern):
                 _delete(path)
 
-    def _not_written(self, step: int, error: Exception) -> str:
+    def _write_error(self, step: int, error: Exception) -> str:
         why = getattr(error, "strerror", None) or str(error)
         last = self.latest_step()
-        kept = "there is none from before" if last is None else f"the last is step {last}"
+        kept = "there is no earlier one" if last is None else f"the last one is of step {last}"
         return (
-            f"cannot write the checkpoint of step {step} to {self.folder}: {why}; {kept}, and "
-            "from there the same command goes on once this is mended"
+            f"cannot write the checkpoint of step {step} to {self.folder}: {why}; {kept}. Fix the "
+            "cause, then run the same command again to resume"
         )
 
 
 def _read(path: Path, like: Any) -> Saved:
-    """Reads a checkpoint, as arrays on the first device of this process."""
+    """Reads a checkpoint into arrays on this process's first device."""
     arrays, metadata = (orbax_checkpoints if path.suffix != SUFFIX else tensor_file).read(path)
     expected = {name: _kind(x) for name, x in leaves_by_name(like).items()}
     found = {name: _kind(x) for name, x in arrays.items()}
     if different := tensor_file.differences(found, expected):
         raise WorkdirError(
-            f"checkpoint {path} does not fit this network or this version: {different}; train in "
+            f"checkpoint {path} does not match this network or this version: {different}; train in "
             "a new workdir"
         )
     here = jax.local_devices()[0]
-    # Steps write their results over the state, and must not find NumPy's memory there.
+    # The training step donates the state's buffers, so they must not be NumPy's memory.
     leaves = [jax.device_put(arrays[name], here, may_alias=False) for name in expected]
     return Saved(jax.tree.unflatten(jax.tree.structure(like), leaves), metadata["log"])
 
@@ -173,7 +175,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def _delete(path: Path) -> None:
-    """Deletes a checkpoint; where that is cut off, what is left of a folder has another name."""
+    """Deletes a checkpoint; a folder is renamed first, in case the deletion is interrupted."""
     if path.is_dir():
         if path.suffix != UNFINISHED:
             path = rename(path, path.with_name(f"{path.name}{UNFINISHED}"))

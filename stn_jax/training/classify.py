@@ -48,7 +48,7 @@ class Classification(NamedTuple):
     def __str__(self) -> str:
         line = f"{self.file}: {self.label} ({100 * self.probability:.1f} %)"
         if self.degrees is not None:
-            line += f", turned by {self.degrees:+.0f} degrees"
+            line += f", rotated by {self.degrees:+.0f} degrees"
         if self.zoom is not None:
             line += f", zoomed by {self.zoom:.2f}"
         return line + (f"; doubtful: {'; '.join(self.doubts)}" if self.doubts else "")

@@ -67,7 +67,7 @@ def predict_step(run: Run) -> PredictStep:
 
 
 def _replicated(run: Run) -> dict[str, Any]:
-    """Options of jit for results that every device, and so every process, has whole."""
+    """Options of jit that replicate the results on every device, and so in every process."""
     if run.placement is None or run.placement.single:
         return {}
     return {"out_shardings": run.placement.replicated}
@@ -88,7 +88,7 @@ def predict(
       params: its parameters, with a leading axis of seeds.
       passes: number of passes; None: the configuration's.
       quiet: whether to hide the progress bar.
-      step: what :func:`predict_step` gives, for those who call this several times.
+      step: the result of :func:`predict_step`, to compile only once for several calls.
     """
     passes, step = passes or run.config.test_passes, step or predict_step(run)
     total = len(run.test.images)
@@ -236,7 +236,7 @@ def evaluate(
       step: the number of steps it was trained for.
       workdir: its folder.
       trained: an earlier result. If it is of the same step, its provenance is kept, and that of
-        this evaluation is stored beside it where it differs.
+        this evaluation is stored too if it differs.
       hooks: its ``draw`` is called if the configuration asks for figures.
 
     Returns:

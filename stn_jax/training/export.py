@@ -1,4 +1,4 @@
-"""A trained network as a program of its own, which runs where this package is not installed."""
+"""Exports a trained network as a program that runs without this package."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from stn_jax.training.run import Run
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, ABOUT, EXAMPLE = "network.jax_export", "about.json", "load.py"
 
-_LOAD = '''"""Loads and calls the network: wants JAX and NumPy alone."""
+_LOAD = '''"""Loads and calls the network. Needs only JAX and NumPy."""
 
 from pathlib import Path
 
@@ -23,27 +23,27 @@ import jax.export
 import numpy as np
 
 network = jax.export.deserialize(Path(__file__).with_name("{program}").read_bytes())
-images = np.zeros((2, {shape}), np.float32)  # any number of them, pixels from 0 to 1
+images = np.zeros((2, {shape}), np.float32)  # any batch size, pixels in [0, 1]
 logits = network.call(images)
 print(np.asarray(logits).argmax(-1))
 '''
 
 
 def export_network(run: Run, params: Any, folder: str | Path) -> Path:
-    """Writes one network as serialised StableHLO, with its weights inside.
+    """Writes one network, with its weights, as serialized StableHLO.
 
-    The program takes images ``[B, H, W, C]``, float32 from 0 to 1, for any B, normalizes them as in
-    training and gives logits. It runs on CPUs, NVIDIA GPUs and TPUs. JAX keeps such programs
-    readable for later versions (``jax.export``, "Compatibility guarantees").
+    The program maps images ``[B, H, W, C]`` for any B, float32 in [0, 1], to logits; it normalizes
+    them as in training. It runs on CPUs, NVIDIA GPUs and TPUs. Later versions of JAX can still load
+    it (``jax.export``, "Compatibility guarantees").
 
     Args:
-      run: what was trained.
-      params: its parameters, those of one seed.
-      folder: to write to: the program, what it takes and gives (JSON), and an example that calls
-        it.
+      run: the trained run.
+      params: the parameters of one seed.
+      folder: the folder to write: the program, a description of its input and output (JSON), and
+        an example that calls it.
 
     Returns:
-      The program's file.
+      The path of the program.
 
     Raises:
       ConfigError: the folder cannot be written.
@@ -58,7 +58,7 @@ def export_network(run: Run, params: Any, folder: str | Path) -> Path:
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
     program = jax.export.export(jax.jit(network), platforms=PLATFORMS)(images)
     about = {
-        "takes": f"images [batch, {', '.join(map(str, shape))}], float32 from 0 to 1",
+        "takes": f"images [batch, {', '.join(map(str, shape))}], float32 in [0, 1]",
         "gives": "logits [batch, 5, 11], class 10: no digit"
         if run.task.positions
         else f"logits [batch, {run.model.head.classes}]",

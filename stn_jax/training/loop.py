@@ -257,7 +257,7 @@ def _begin(
     def restore() -> int:
         nonlocal saved
         with workdir.writing():
-            saved = checkpoints.restore(like, mend=True)
+            saved = checkpoints.restore(like, repair=True)
         return int(saved.state["step"]) if saved else 0
 
     step = processes.run_on_primary(restore)

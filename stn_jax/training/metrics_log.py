@@ -86,16 +86,17 @@ class MetricsLog:
         return sums
 
     def exclude(self, seconds: float) -> None:
-        """Leaves so much time, up to now, out of the training's time and rate."""
+        """Excludes the last ``seconds`` from the training's time and rate."""
         self._begun += seconds
         self._last += seconds
 
     def write(
         self, step: int, checkpoints: Checkpoints | None, evaluated: Mapping[str, Any] | None = None
     ) -> None:
-        """Writes the means since the last line, and what an evaluation found.
+        """Writes the means since the last line, and the results of an evaluation.
 
-        Raises TrainingError as :meth:`check`.
+        Raises:
+          TrainingError: as :meth:`check`.
         """
         sums = self.check(checkpoints)
         run, config = self._run, self._run.config

@@ -1,4 +1,4 @@
-"""What a training does besides its steps: evaluations, the best state, a trace for a profiler."""
+"""Evaluation during training, the best state, and profiler traces."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from stn_jax.training.run import Run
 from stn_jax.training.step import State
 from stn_jax.training.workdir import Workdir
 
-# The name of an evaluation's error in metrics.jsonl.
+# The key of an evaluation's error in metrics.jsonl.
 ERROR = "eval_error_percent"
 
 
 class Monitor:
-    """Evaluates every so many epochs, and keeps the best state if the configuration says so."""
+    """Evaluates every ``eval_every`` epochs, and saves the best state if ``keep_best`` is set."""
 
     def __init__(self, run: Run, workdir: Workdir):
         self._run = run
@@ -36,9 +36,12 @@ class Monitor:
         return bool(self._every) and step % self._every == 0
 
     def evaluate(self, state: State) -> dict[str, list[float]]:
-        """One pass over the evaluation data, as a part of a line of metrics.
+        """Evaluates in one pass over the evaluation set; a collective over all processes.
 
-        A new best state is on disk before its error is in the log. All processes call it.
+        A new best state is on disk before its error is logged.
+
+        Returns:
+          Entries for a line of metrics: the error in percent, by seed.
         """
         found = predict(self._run, state["params"], passes=1, quiet=True, step=self._step)
         errors = [round(100 * float(wrong), 4) for wrong in found.wrong.mean((1, 2))]
@@ -50,7 +53,7 @@ class Monitor:
 
     def _save(self, best: Checkpoints, state: State) -> None:
         def save() -> int:
-            for step in best.steps():  # of a training that was interrupted after it
+            for step in best.steps():  # later steps, from before an interruption
                 if step > int(state["step"]):
                     best.delete(step)
             best.save(state)
@@ -60,27 +63,27 @@ class Monitor:
 
 
 class Trace:
-    """Traces the steps that the configuration names, in the workdir's folder ``profile``."""
+    """Traces the steps given by ``config.profile`` to the workdir's folder ``profile``."""
 
     def __init__(self, run: Run, workdir: Workdir):
         self.steps: tuple[int, ...] = profiled_steps(run.config.profile) or ()
         self._folder, self._running = workdir.path / "profile", False
 
     def before(self, step: int) -> None:
-        """To be called before the dispatch that begins at this step."""
+        """Call this before the dispatch that starts at this step."""
         if step in self.steps[:1] and processes.is_primary():
             jax.profiler.start_trace(str(self._folder))
             self._running = True
 
     def after(self, step: int, state: Any) -> None:
-        """To be called after the dispatch that ends at this step."""
+        """Call this after the dispatch that ends at this step."""
         if self._running and step >= self.steps[-1]:
             jax.block_until_ready(state)
             self.close()
 
     def close(self) -> None:
-        """Ends the trace, if it runs."""
+        """Stops a running trace."""
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
-            print(f"traced in {self._folder}", flush=True)
+            print(f"trace written to {self._folder}", flush=True)

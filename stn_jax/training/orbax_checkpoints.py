@@ -1,4 +1,4 @@
-"""Checkpoints as earlier versions wrote them: folders of Orbax's. They are read, never written."""
+"""Reads the checkpoints of earlier versions, which were Orbax folders."""
 
 import contextlib
 import hashlib
@@ -17,10 +17,10 @@ _DIGESTS, _LOG = "digests.json", "log.json"
 
 
 def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a checkpoint's state, by the path of their keys, and its metadata (``log``).
+    """The arrays of a checkpoint's state, by their paths in it, and its metadata (``log``).
 
     Raises:
-      DamagedFileError: it is not as it was written.
+      DamagedFileError: the checkpoint differs from what was written.
       WorkdirError: Orbax is not installed.
     """
     _check(folder)
@@ -33,7 +33,7 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ) from None
     log = folder / _LOG
     try:
-        # A handler alone waits for no other process, as Orbax's checkpointers do.
+        # Orbax's checkpointers would wait for other processes; a handler does not.
         with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
             as_numpy = jax.tree.map(
                 lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
@@ -49,7 +49,7 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _check(folder: Path) -> None:
-    """DamagedFileError where a file is not the one that was written."""
+    """Raises DamagedFileError if a file differs from the one that was written."""
     try:
         expected = json.loads((folder / _DIGESTS).read_text())
         found = {}
@@ -58,16 +58,16 @@ def _check(folder: Path) -> None:
                 content = path.read_bytes()
                 found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
     except FileNotFoundError:
-        # Before there were digests, Orbax's own manager wrote the folder.
+        # The oldest versions wrote no digests.
         if not (folder / "_CHECKPOINT_METADATA").exists():
             raise DamagedFileError(f"{_DIGESTS} is missing") from None
         return
     except (OSError, ValueError) as error:
         raise DamagedFileError(f"{_DIGESTS} or another file cannot be read: {error}") from error
     if not isinstance(expected, dict):
-        raise DamagedFileError(f"{_DIGESTS} holds something else")
+        raise DamagedFileError(f"{_DIGESTS} has unexpected content")
     for name in sorted({*expected, *found}):
         if name not in found:
             raise DamagedFileError(f"{name} is missing")
         if found[name] != expected.get(name):
-            raise DamagedFileError(f"{name} is not as it was written")
+            raise DamagedFileError(f"{name} has changed since it was written")

@@ -1,4 +1,4 @@
-"""What a training begins with: the devices, the network by its parts, the configuration."""
+"""The overview at the start of a training: devices, data, parameters, configuration."""
 
 from typing import Any
 
@@ -10,21 +10,20 @@ from stn_jax.training.run import Run
 
 
 def overview(run: Run) -> str:
-    """What will be trained, as lines: devices, parameters by module, all fields by value.
+    """A description of a run as text: devices, data, steps, parameters by module, configuration.
 
-    Fields that differ from their defaults are marked with a star.
+    Fields that differ from their defaults are marked with an asterisk.
     """
     here = environment()
     mesh = run.placement.mesh.shape if run.placement is not None else {}
-    shared = ", ".join(f"{count} for {axis}" for axis, count in mesh.items() if count > 1)
+    axes = ", ".join(f"{count} for {axis}" for axis, count in mesh.items() if count > 1)
     lines = [
-        f"device: {here['device']}; devices used: {run.devices}"
-        + (f" ({shared})" if shared else ""),
-        f"data: {run.config.dataset}, {len(run.data.images):,} training images; the network sees "
+        f"device: {here['device']}; devices used: {run.devices}" + (f" ({axes})" if axes else ""),
+        f"data: {run.config.dataset}, {len(run.data.images):,} training images; network input "
         f"{' x '.join(map(str, run.input_shape()))}",
         *(f"data: {note}" for note in run.notes),
-        f"steps: {run.total_steps:,} of {run.config.batch_size} images, {run.steps_per_epoch:,} an "
-        "epoch",
+        f"steps: {run.total_steps:,} of {run.config.batch_size} images, "
+        f"{run.steps_per_epoch:,} per epoch",
         *_table(_parameters(run)),
         *_table(_fields(run.config)),
     ]
@@ -32,14 +31,14 @@ def overview(run: Run) -> str:
 
 
 def _parameters(run: Run) -> list[tuple[str, str]]:
-    """Modules, two levels deep, and how many parameters one network has in each."""
+    """Modules, two levels deep, and the number of one network's parameters in each."""
     params = jax.eval_shape(run.init_state)["params"]
     counts: dict[str, int] = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         module = "/".join(part.key for part in path[:-1][:2])
         counts[module] = counts.get(module, 0) + leaf.size // len(run.config.seeds)
     rows = [(module, f"{count:,}") for module, count in counts.items()]
-    return [*rows, ("parameters in all", f"{sum(counts.values()):,}")]
+    return [*rows, ("all parameters", f"{sum(counts.values()):,}")]
 
 
 def _fields(config: Config) -> list[tuple[str, str]]:

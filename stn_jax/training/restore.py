@@ -59,7 +59,7 @@ def load(
     Args:
       workdir: the run's folder.
       folders: data_dir, manual_dir and cache_dir that override the configuration's.
-      best: whether to load the best state, which ``keep_best`` keeps, in place of the newest.
+      best: whether to load the best state (see ``keep_best``) instead of the newest checkpoint.
 
     Raises:
       ConfigError: the folder holds no run or no checkpoint.
@@ -100,7 +100,7 @@ def load_seed(
     seeds = run.config.seeds
     if seed is not None and seed not in seeds:
         raise ConfigError(
-            f"seed is {seed}, but {workdir} has networks of seeds {', '.join(map(str, seeds))}"
+            f"seed is {seed}, but the seeds of {workdir} are {', '.join(map(str, seeds))}"
         )
     run, params = select_seed(run, state, seeds[0] if seed is None else seed)
     return run, jax.tree.map(lambda x: x[0], params)

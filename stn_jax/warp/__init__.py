@@ -1,4 +1,4 @@
-"""Geometry and resampling as pure functions of arrays. Needs jax and nothing else."""
+"""Geometry and resampling as pure functions of arrays. Needs only jax."""
 
 from stn_jax.warp import affine, transforms
 from stn_jax.warp.attention import multi_scale_deformable_attention

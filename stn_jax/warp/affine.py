@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from stn_jax.warp.products import product, same_rank, stack_rows
+from stn_jax.warp.products import product, same_ndim, stack_rows
 from stn_jax.warp.validation import MATRICES, check_core, check_num_spatial_dims, numbers
 
 
@@ -164,10 +164,10 @@ def compose(*thetas: ArrayLike) -> jax.Array:
 
 
 def _compose_two(a: jax.Array, b: jax.Array) -> jax.Array:
-    rank = a.shape[-2]
-    turned = product(a[..., :rank], b)
-    shift = same_rank(a[..., rank:], turned)[0]
-    return jnp.concatenate([turned[..., :rank], turned[..., rank:] + shift], axis=-1)
+    dims = a.shape[-2]
+    turned = product(a[..., :dims], b)
+    shift = same_ndim(a[..., dims:], turned)[0]
+    return jnp.concatenate([turned[..., :dims], turned[..., dims:] + shift], axis=-1)
 
 
 def invert(theta: ArrayLike) -> jax.Array:
@@ -180,15 +180,15 @@ def invert(theta: ArrayLike) -> jax.Array:
       theta: ``[..., 2, 3]`` or ``[..., 3, 4]``.
     """
     theta = _checked(theta)
-    rank = theta.shape[-2]
-    a = theta[..., :rank]
-    if rank == 2:
+    dims = theta.shape[-2]
+    a = theta[..., :dims]
+    if dims == 2:
         adjugate = stack_rows([[a[..., 1, 1], -a[..., 0, 1]], [-a[..., 1, 0], a[..., 0, 0]]])
     else:
         rows = [a[..., i, :] for i in range(3)]
         adjugate = jnp.stack([jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -1)
     inverse = adjugate / _determinant(a)[..., None, None]
-    return jnp.concatenate([inverse, -product(inverse, theta[..., rank:])], axis=-1)
+    return jnp.concatenate([inverse, -product(inverse, theta[..., dims:])], axis=-1)
 
 
 def _determinant(a: jax.Array) -> jax.Array:

@@ -1,19 +1,19 @@
-"""Resampling without aliasing: kernels as wide as the warp shrinks.
+"""Antialiased resampling: where the warp shrinks the image, kernels are widened accordingly.
 
-Along one axis, an output pixel at position x that is s input pixels wide takes the input pixels i
-with weights k((i - x) / max(s, 1)), normalized to a sum of 1, where k is the kernel of the mode:
-the triangle ("bilinear") or Keys' cubic with a = -0.5 ("bicubic"; as PIL, PyTorch's antialiased
-resizing and ``jax.image.resize`` have it).
+Along one axis, an output pixel at position x that is s input pixels wide is the sum of the input
+pixels i with weights k((i - x) / max(s, 1)), normalized to a sum of 1. Here k is the kernel of the
+mode: the triangle ("bilinear"), or Keys' cubic with a = -0.5 ("bicubic"), as in PIL, PyTorch's
+antialiased resizing and ``jax.image.resize``.
 
-What lies outside
-    "border": only pixels of the image count. "zeros": the same, times the part of the output pixel
-    ``[x - s / 2, x + s / 2]`` that lies in the image; the rest is the fill. "reflection": the image
-    goes on mirrored at its edges.
+Padding
+    "border": only pixels of the image have weights. "zeros": the same, multiplied by the fraction
+    of the output pixel ``[x - s / 2, x + s / 2]`` inside the image; the rest is the fill.
+    "reflection": the image continues mirrored at its edges.
 
-General affine transforms take two steps. With A the matrix in pixels, s_i the norm of its row i,
-the image is resampled along its own axes, by s_i, into one that is ``OVERSAMPLING`` times as fine
-as the output; that is then sampled bilinearly by what is left of A, which shrinks no more. A pure
-scaling leaves nothing: its positions are pixels of the intermediate image.
+General affine transforms take two steps. Let A be the matrix in pixels and s_i the norm of its row
+i. The image is resampled along its own axes by s_i, to a resolution of ``OVERSAMPLING`` times that
+of the output. The intermediate image is then sampled bilinearly by the rest of A, which no longer
+shrinks. For a pure scaling, the sampled positions are pixels of the intermediate image.
 """
 
 import math
@@ -29,8 +29,8 @@ from stn_jax.warp.grid import normalized_to_pixel
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sampling import Sampling
 
-# How much finer the intermediate image of a general transform is than the output: at 1, what is
-# turned would be blurred by two interpolations.
+# The resolution of a general transform's intermediate image relative to the output. At 1, rotated
+# content would be blurred by two interpolations.
 OVERSAMPLING = 2
 
 _REACH = {"bilinear": 1, "bicubic": 2}
@@ -52,11 +52,11 @@ def resample(
     Args:
       image: ``[..., *S, C]``.
       starts: for each spatial axis, the position ``[...]`` of the first output pixel, in pixels.
-      steps: from each output pixel to the next.
-      widths: of an output pixel, at least 0.
-      shape: the output's.
+      steps: for each spatial axis, the distance ``[...]`` of adjacent output pixels, in pixels.
+      widths: for each spatial axis, the width ``[...]`` of an output pixel, in pixels; at least 0.
+      shape: the output's spatial shape.
       mode: "bilinear" or "bicubic".
-      padding_mode: see the module's text.
+      padding_mode: see the module's docstring.
       outside: the fill; None: 0.
 
     Returns:
@@ -64,12 +64,12 @@ def resample(
     """
     check_mode(mode)
     dtype = validation.wide(image.dtype, *(x.dtype for x in starts))
-    rank = len(starts)
-    lead = jnp.broadcast_shapes(image.shape[: -1 - rank], *(x.shape for x in starts))
-    result = lead_to(image.astype(dtype), len(lead) + rank + 1)
-    total = jnp.ones((1,) * (len(lead) + rank), dtype)
-    for axis in range(rank):
-        size = image.shape[axis - 1 - rank]
+    dims = len(starts)
+    lead = jnp.broadcast_shapes(image.shape[: -1 - dims], *(x.shape for x in starts))
+    result = lead_to(image.astype(dtype), len(lead) + dims + 1)
+    total = jnp.ones((1,) * (len(lead) + dims), dtype)
+    for axis in range(dims):
+        size = image.shape[axis - 1 - dims]
         index = jnp.arange(shape[axis], dtype=dtype)
         start, step, width = (
             lead_to(x[axis].astype(dtype)[..., None], len(lead) + 1)
@@ -77,12 +77,12 @@ def resample(
         )
         x = start + step * lead_to(index, len(lead) + 1)
         weights, covered = _axis_weights(x, width, size, mode, padding_mode)
-        result = _contract(result, weights, axis - rank)
-        covered = jnp.expand_dims(covered, [a for a in range(-rank, 0) if a != axis - rank])
+        result = _contract(result, weights, axis - dims)
+        covered = jnp.expand_dims(covered, [a for a in range(-dims, 0) if a != axis - dims])
         total = total * covered
     if padding_mode != "zeros":
         return result
-    # A NaN outside of the image must not come through.
+    # NaN pixels whose weight is 0 must not propagate.
     kept = jnp.where(total[..., None] > 0, result, 0) * total[..., None]
     kept = jnp.where(jnp.isnan(total[..., None]), total[..., None], kept)
     if outside is None:
@@ -91,7 +91,7 @@ def resample(
 
 
 def check_mode(mode: str) -> None:
-    """ValueError for modes without a kernel that could be widened."""
+    """Raises ValueError for modes that antialiasing does not support."""
     if mode not in _REACH:
         raise ValueError(f"mode is {mode!r}; with antialias=True expected {' or '.join(_REACH)}")
 
@@ -99,36 +99,36 @@ def check_mode(mode: str) -> None:
 def prefilter(
     image: jax.Array, theta: jax.Array, sampling: Sampling, outside: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """The intermediate image of an affine transform, and the theta that is left.
+    """The intermediate image of an affine transform, and the remaining theta.
 
-    The theta is for ``align_corners=False``, from the output to the intermediate image; all its
-    positions lie within that.
+    The theta maps output positions to the intermediate image, with ``align_corners=False``; all of
+    them lie inside it.
     """
-    rank, shape = sampling.rank, sampling.shape
+    dims, shape = sampling.num_spatial_dims, sampling.shape
     assert shape is not None
     dtype = validation.wide(image.dtype, theta.dtype)
     theta = theta.astype(dtype)
-    sizes = image.shape[-1 - rank : -1]
+    sizes = image.shape[-1 - dims : -1]
     corners = sampling.align_corners
     centers, steps, rows = [], [], []
     diagonal = OVERSAMPLING * math.sqrt(sum(size**2 for size in shape))
-    inner = []  # of the intermediate image; centerd, and its pixels are the output's and between
-    for axis in range(rank):
-        row = theta[..., rank - 1 - axis, :]  # x is the last axis
+    inner = []  # the intermediate image's shape; centered, with the output's pixels among its own
+    for axis in range(dims):
+        row = theta[..., dims - 1 - axis, :]  # x is the last axis
         half = (sizes[axis] - 1 if corners else sizes[axis]) / 2
         # From output pixels to input pixels, along this axis of the input.
         slope = [
-            row[..., k] * (half * 2 / _extent(shape[rank - 1 - k], corners)) for k in range(rank)
+            row[..., k] * (half * 2 / _extent(shape[dims - 1 - k], corners)) for k in range(dims)
         ]
         norm = _norm(slope) / OVERSAMPLING
         count = OVERSAMPLING * (shape[axis] - 1) + 1
         count += 2 * math.ceil(max(0.0, diagonal - count) / 2) + 2
         inner.append(count)
-        centers.append(normalized_to_pixel(row[..., rank], sizes[axis], align_corners=corners))
+        centers.append(normalized_to_pixel(row[..., dims], sizes[axis], align_corners=corners))
         steps.append(norm)
-        # In normalized coordinates of the intermediate image, by those of the output.
+        # From normalized output coordinates to those of the intermediate image.
         safe = jnp.where(norm > 0, norm, 1)
-        factors = [s / safe * (shape[rank - 1 - k] / count) for k, s in enumerate(slope)]
+        factors = [s / safe * (shape[dims - 1 - k] / count) for k, s in enumerate(slope)]
         rows.append(jnp.stack([*factors, jnp.zeros_like(norm)], -1))
     smooth = resample(
         image,
@@ -144,12 +144,12 @@ def prefilter(
 
 
 def _extent(size: int, align_corners: bool) -> int:
-    """The output pixels from -1 to 1; a lone pixel is in the middle, whatever its extent."""
+    """The number of output pixels from -1 to 1; 1 for a single pixel, which is in the center."""
     return max(size - 1, 1) if align_corners else max(size, 1)
 
 
 def _norm(values: Sequence[jax.Array]) -> jax.Array:
-    """The Euclidean norm, whose gradient at 0 is 0; NaN where a value is."""
+    """The Euclidean norm; its gradient at 0 is 0. NaN if a value is NaN."""
     squares = sum(v * v for v in values)
     assert isinstance(squares, jax.Array)
     zero = squares <= 0
@@ -159,7 +159,7 @@ def _norm(values: Sequence[jax.Array]) -> jax.Array:
 def _axis_weights(
     x: jax.Array, width: jax.Array, size: int, mode: str, padding_mode: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Weights ``[..., out, size]`` of pixels and the part ``[..., out]`` that lies in the image."""
+    """Weights ``[..., out, size]`` of the pixels, and fractions ``[..., out]`` inside the image."""
     low, high = -0.5, size - 0.5
     covered = _overlap(x, width, low, high) if padding_mode == "zeros" else jnp.ones_like(x)
     if padding_mode == "reflection":
@@ -177,8 +177,8 @@ def _axis_weights(
 
 
 def _overlap(x: jax.Array, width: jax.Array, low: float, high: float) -> jax.Array:
-    """The part of ``[x - width / 2, x + width / 2]`` within ``[low, high]``."""
-    # A pixel without a width is inside or not.
+    """The fraction of ``[x - width / 2, x + width / 2]`` inside ``[low, high]``."""
+    # A pixel of width 0 is either inside or outside.
     width = jnp.maximum(width, jnp.asarray(jnp.finfo(x.dtype).eps, x.dtype))
     inside = jnp.minimum(x + width / 2, high) - jnp.maximum(x - width / 2, low)
     return jnp.clip(inside / width, 0, 1)
@@ -193,7 +193,7 @@ def _kernel(distance: jax.Array, mode: str) -> jax.Array:
 
 
 def _contract(image: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
-    """Applies weights ``[..., out, size]`` along a spatial axis (negative, without channels)."""
+    """Applies weights ``[..., out, size]`` along a spatial axis, -1 being the last one."""
     position: Any = axis - 1
     moved = jnp.moveaxis(image, position, -2)
     lead = moved.ndim - 2

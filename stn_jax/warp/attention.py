@@ -1,4 +1,4 @@
-"""The sampling of deformable attention."""
+"""Multi-scale deformable attention."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ from stn_jax.warp.sample import grid_sample
 def multi_scale_deformable_attention(
     values: Sequence[ArrayLike], locations: ArrayLike, weights: ArrayLike
 ) -> jax.Array:
-    """Samples feature maps of several levels at points of each query, and sums them by weights.
+    """Samples feature maps of several levels at each query's points; returns weighted sums.
 
-    What Deformable DETR's CUDA kernel and ``multi_scale_deformable_attn_pytorch`` compute, between
-    the projections of values and output.
+    The same as Deformable DETR's CUDA kernel and ``multi_scale_deformable_attn_pytorch``: the part
+    between the value projection and the output projection.
 
     Convention
-        Locations are (x, y) in [0, 1]: 0 and 1 are the outer edges of a level's first and last
-        pixel, whatever its size. Samples are bilinear, with zeros outside.
+        Locations are (x, y); 0 and 1 are the outer edges of a level's first and last pixel,
+        whatever its size. Samples are bilinear, with zeros outside.
 
     Args:
-      values: for each of L levels ``[B, H_l, W_l, heads, C]``, floating point, of one type.
+      values: L arrays ``[B, H_l, W_l, heads, C]``, one per level, of the same floating-point type.
       locations: ``[B, Q, heads, L, P, 2]``, floating point: P points on each level.
       weights: ``[B, Q, heads, L, P]``, floating point; usually a softmax over L * P.
 
@@ -32,10 +32,11 @@ def multi_scale_deformable_attention(
 
     Raises:
       TypeError: an argument is not floating point.
-      ValueError: shapes do not fit.
+      ValueError: the shapes do not match.
 
     References:
-      Zhu et al., "Deformable DETR", ICLR 2021, Eq. 3.
+      Zhu et al., "Deformable DETR: Deformable transformers for end-to-end object detection", ICLR
+      2021, Eq. 3.
     """
     maps = [validation.floating("values", value) for value in values]
     locations = validation.floating("locations", locations)
@@ -62,11 +63,14 @@ def _check(maps: Sequence[jax.Array], locations: jax.Array, weights: jax.Array) 
         )
     batch, _, heads, levels, _ = weights.shape
     if len(maps) != levels or not maps:
-        raise ValueError(f"values has {len(maps)} levels, and locations {levels}; expected as many")
+        raise ValueError(
+            f"values has {len(maps)} levels and locations {levels}; expected the same number, 1 or "
+            "more"
+        )
     for level, value in enumerate(maps):
         fits = value.ndim == 5 and (value.shape[0], value.shape[3]) == (batch, heads)
         if not fits or value.shape[-1] != maps[0].shape[-1] or value.dtype != maps[0].dtype:
             raise ValueError(
                 f"values[{level}] is {value.dtype}{list(value.shape)}; expected "
-                f"[{batch}, H_l, W_l, {heads}, C], of one C and type for all levels"
+                f"[{batch}, H_l, W_l, {heads}, C], with the same C and type at all levels"
             )

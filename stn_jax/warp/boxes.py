@@ -1,10 +1,10 @@
-"""Parts of images by boxes.
+"""Crops of images and features, given by boxes.
 
 Convention
-    A box is (x0, y0, x1, y1), in pixels: the positions of its *edges*, with 0 the left (upper)
-    edge of the first pixel and W (H) the right (lower) edge of the last, so that (0, 0, W, H) is
-    the whole image and (2, 1, 5, 3) are columns 2 to 4 and rows 1 and 2. Volumes: (x0, y0, z0, x1,
-    y1, z1).
+    A box is (x0, y0, x1, y1) in pixels: the positions of its *edges*, where 0 is the left (upper)
+    edge of the first pixel and W (H) the right (lower) edge of the last. So (0, 0, W, H) is the
+    whole image, and (2, 1, 5, 3) covers columns 2 to 4 and rows 1 and 2. In volumes boxes are (x0,
+    y0, z0, x1, y1, z1).
 """
 
 from collections.abc import Sequence
@@ -29,28 +29,32 @@ def crop_and_resize(
     fill: ArrayLike = 0.0,
     antialias: bool = False,
 ) -> jax.Array:
-    """Cuts boxes out of an image and resizes them.
+    """Crops boxes from an image and resizes them.
+
+    Convention
+        A box is (x0, y0, x1, y1) in pixels: the positions of its *edges*, where 0 is the left
+        (upper) edge of the first pixel and W (H) the right (lower) edge of the last.
 
     Args:
       image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
-      boxes: ``[..., K, 4]``, or ``[..., K, 6]`` for volumes, as the module's convention has them,
-        floating point. Boxes may reach over the image's edge; one with x1 < x0 mirrors. Leading
-        axes (without K) broadcast against the image's.
-      shape: the spatial shape of each result.
+      boxes: ``[..., K, 4]``, or ``[..., K, 6]`` of (x0, y0, z0, x1, y1, z1) for volumes, floating
+        point. Boxes may extend beyond the image; x1 < x0 mirrors. Leading axes (without K)
+        broadcast against the image's.
+      shape: the spatial shape of each crop.
       mode: "nearest", "bilinear" or "bicubic" (images only).
-      padding_mode, fill: what lies outside of the *image*, as in :func:`stn_jax.grid_sample`.
-      antialias: whether details too fine for the result are averaged away where a box shrinks. The
-        whole image then becomes what ``jax.image.resize(antialias=True)`` makes of it.
-        :mod:`stn_jax.warp.antialiasing` says how; a NaN spreads along its row and column.
+      padding_mode, fill: values outside the *image*, as in :func:`stn_jax.grid_sample`.
+      antialias: whether to average over details too fine for the result where a box is shrunk, see
+        :mod:`stn_jax.warp.antialiasing`. The box of the whole image then gives the same as
+        ``jax.image.resize(antialias=True)``. A NaN spreads along its row and column.
 
     Returns:
       ``[..., K, *shape, C]`` in the image's type.
 
     Raises:
       TypeError: image or boxes are not floating point.
-      ValueError: shapes do not fit, or an option is unknown.
+      ValueError: the shapes do not match, or an option is unknown.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(16.0).reshape(4, 4, 1)
@@ -58,16 +62,16 @@ def crop_and_resize(
       >>> stn_jax.crop_and_resize(image, boxes, (2, 2))[0, ..., 0].tolist()
       [[5.0, 6.0], [9.0, 10.0]]
     """
-    boxes, rank = _boxes(boxes)
-    image = validation.image(image, rank)
-    shape = validation.spatial_shape(shape, rank)
-    low, high = boxes[..., :rank], boxes[..., rank:]
-    # With an axis for the boxes; several images stay several.
-    image = jnp.expand_dims(image, -2 - rank)
-    sizes = image.shape[-1 - rank : -1]
+    boxes, dims = _boxes(boxes)
+    image = validation.image(image, dims)
+    shape = validation.spatial_shape(shape, dims)
+    low, high = boxes[..., :dims], boxes[..., dims:]
+    # An axis for the boxes, which share an image.
+    image = jnp.expand_dims(image, -2 - dims)
+    sizes = image.shape[-1 - dims : -1]
     if antialias and not any(n == 0 for n in (*boxes.shape, *shape, *image.shape)):
-        steps = [(high[..., k] - low[..., k]) / shape[rank - 1 - k] for k in reversed(range(rank))]
-        starts = [low[..., k] for k in reversed(range(rank))]
+        steps = [(high[..., k] - low[..., k]) / shape[dims - 1 - k] for k in reversed(range(dims))]
+        starts = [low[..., k] for k in reversed(range(dims))]
         return antialiasing.resample(
             image,
             [a + (step - 1) / 2 for a, step in zip(starts, steps, strict=True)],
@@ -79,15 +83,15 @@ def crop_and_resize(
             outside=validation.fill(fill, image, padding_mode),
         ).astype(image.dtype)
     scale, shift = [], []
-    for k in range(rank):
-        size = max(sizes[rank - 1 - k], 1)
+    for k in range(dims):
+        size = max(sizes[dims - 1 - k], 1)
         scale.append((high[..., k] - low[..., k]) / size)
         shift.append((high[..., k] + low[..., k]) / size - 1)
     rows = [
         jnp.stack(
-            [*(scale[k] if j == k else jnp.zeros_like(scale[k]) for j in range(rank)), shift[k]], -1
+            [*(scale[k] if j == k else jnp.zeros_like(scale[k]) for j in range(dims)), shift[k]], -1
         )
-        for k in range(rank)
+        for k in range(dims)
     ]
     return affine_transform(
         image, jnp.stack(rows, -2), shape, mode=mode, padding_mode=padding_mode, fill=fill
@@ -105,26 +109,27 @@ def roi_align(
 ) -> jax.Array:
     """Averages a feature map over the bins of regions of interest.
 
-    The counterpart of ``torchvision.ops.roi_align``. Every box is divided into ``shape`` bins, and
-    each becomes the average of bilinear samples at a grid of points in it. Differentiable in the
-    boxes too, where torchvision is not.
+    The counterpart of ``torchvision.ops.roi_align``. Every box is divided into ``shape`` bins; the
+    value of a bin is the mean of bilinear samples at a grid of points inside it. Unlike
+    torchvision's, it is also differentiable with respect to the boxes.
 
     Convention
-        Boxes are (x0, y0, x1, y1) in the pixels of the picture that the map belongs to;
-        ``spatial_scale`` takes them to the map's. Up to one pixel beyond the map, points see its
-        edge, further out 0. With ``aligned=True`` boxes are edges, as the module's convention has
-        them. With ``aligned=False`` (Detectron's first rule) they are half a pixel further to the
-        right and below, and at least one pixel large.
+        Boxes are (x0, y0, x1, y1) in pixels of the image that the map was computed from;
+        ``spatial_scale`` converts them to the map's pixels. With ``aligned=True`` they are
+        positions of edges, 0 being the outer edge of the first pixel. With ``aligned=False``
+        (Detectron's first convention) they are shifted by half a pixel to the right and down, and
+        are at least one pixel wide and high. Points up to one pixel outside the map take the value
+        at its edge, those further away 0.
 
     Args:
-      image: ``[..., H, W, C]``, floating point.
+      image: the feature map, ``[..., H, W, C]``, floating point.
       boxes: ``[..., K, 4]``, floating point; leading axes (without K) broadcast against the
-        image's. torchvision's batch index has no counterpart: each image has its boxes.
-      shape: bins of each box, ``(H_out, W_out)``.
+        image's. Instead of torchvision's batch index, each image has its own boxes.
+      shape: number of bins per box, ``(H_out, W_out)``.
       spatial_scale: see the convention.
-      sampling_ratio: points of a bin along each axis. -1: one for each pixel that the bin covers,
-        rounded up; the number then differs from box to box, and each box costs products with the
-        whole map, so for many boxes a fixed number (as 2) is much faster.
+      sampling_ratio: number of points in a bin along each axis. -1: the bin's size in pixels,
+        rounded up; since this differs between boxes, each box then takes products with the whole
+        map. For many boxes a fixed number such as 2 is much faster.
       aligned: see the convention.
 
     Returns:
@@ -132,14 +137,14 @@ def roi_align(
 
     Raises:
       TypeError: image or boxes are not floating point.
-      ValueError: shapes do not fit, or sampling_ratio is neither -1 nor positive.
+      ValueError: the shapes do not match, or sampling_ratio is neither -1 nor positive.
 
     References:
-      He, Gkioxari, Dollar, Girshick, "Mask R-CNN", ICCV 2017, Section 3.
+      He, Gkioxari, Dollar and Girshick, "Mask R-CNN", ICCV 2017, Section 3.
     """
-    boxes, rank = _boxes(boxes, ranks=(2,))
-    image = validation.image(image, rank)
-    height, width = validation.spatial_shape(shape, rank)
+    boxes, dims = _boxes(boxes, allowed_dims=(2,))
+    image = validation.image(image, dims)
+    height, width = validation.spatial_shape(shape, dims)
     if sampling_ratio != -1 and sampling_ratio < 1:
         raise ValueError(f"sampling_ratio is {sampling_ratio}; expected -1 or a positive int")
     boxes = boxes * spatial_scale
@@ -157,15 +162,15 @@ def roi_align(
     both = (inside[1][..., :, None] & inside[0][..., None, :])[..., None]
     samples = jnp.where(lead_to(both, samples.ndim), samples, 0)
     lead, channels = samples.shape[:-3], samples.shape[-1]
-    # One axis after the other: a reshape of both at once loses the layout over a mesh.
+    # One axis at a time: reshaping both at once would lose the sharding over a mesh.
     rows = samples.reshape(*lead, height, sampling_ratio, fine[1], channels).mean(-3)
     return rows.reshape(*lead, height, width, sampling_ratio, channels).mean(-2)
 
 
 def _adaptive_roi_align(image: jax.Array, boxes: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """With as many points as a bin has pixels: averages of points are sums over rows and columns.
+    """:func:`roi_align` with as many points as a bin has pixels, as weighted sums of rows, columns.
 
-    Products sum in float32 or wider; they take what lies outside of a box with weight 0.
+    Sums are in float32 or wider; pixels outside a box have weight 0.
     """
     weights = [
         _bin_weights(boxes[..., k], boxes[..., k + 2], shape[1 - k], image.shape[-2 - k])
@@ -182,11 +187,11 @@ def _adaptive_roi_align(image: jax.Array, boxes: jax.Array, shape: tuple[int, in
 
 
 def _bin_weights(low: jax.Array, high: jax.Array, bins: int, size: int) -> jax.Array:
-    """How much each pixel of an axis counts in each bin: ``[..., K, bins, size]``.
+    """The weight of each pixel of an axis in each bin: ``[..., K, bins, size]``.
 
-    A bin of width b has n = ceil(b) points, b / n apart. That is more than half a pixel where there
-    are two or more, so at most four of them are less than one pixel from any pixel; they are
-    found by their number, whatever n is.
+    A bin of width b has n = ceil(b) points at distances of b / n, which is more than half a pixel
+    for n > 1. So at most four points are less than one pixel away from any pixel, and their indices
+    are computed, whatever n is.
     """
     step = ((high - low) / bins)[..., None, None]
     count = jnp.maximum(jnp.ceil(lax.stop_gradient(step)), 0)
@@ -195,36 +200,36 @@ def _bin_weights(low: jax.Array, high: jax.Array, bins: int, size: int) -> jax.A
         jnp.arange(bins, dtype=low.dtype)[:, None], step.ndim
     )
     pixel = lead_to(jnp.arange(size, dtype=low.dtype), step.ndim)
-    # A lone point is number 0, however small its bin.
+    # A single point has index 0, however small its bin is.
     several = jnp.where(count > 1, lax.stop_gradient(apart), 1)
     first = jnp.floor((pixel - 1 - lax.stop_gradient(start)) / several - 0.5)
     first = jnp.where(count > 1, first, 0)
     total = jnp.zeros(jnp.broadcast_shapes(start.shape, pixel.shape), low.dtype)
-    for k in range(6):  # four, and one at either end for rounding
+    for k in range(6):  # four, and one more at each end because of rounding
         number = first + k
         point = start + (number + 0.5) * apart
         counts = (number >= 0) & (number < count) & _near(point, size)
         at = lax.clamp(jnp.zeros((), low.dtype), point, jnp.asarray(size - 1, low.dtype))
         total = total + jnp.where(counts, jnp.maximum(1 - jnp.abs(at - pixel), 0), 0)
-    # A box that is no number has a weight that is none.
+    # NaN boxes have NaN weights.
     return total / jnp.maximum(count, 1) + 0 * step
 
 
 def _points(low: jax.Array, high: jax.Array, count: int) -> jax.Array:
-    """The middles of ``count`` equal parts of ``[low, high]``, from the first pixel's center."""
+    """The centers of ``count`` equal parts of ``[low, high]``, from the first pixel's center."""
     part = (jnp.arange(count, dtype=low.dtype) + 0.5) / max(count, 1)
     part = lead_to(part, low.ndim + 1)
     return (low - 0.5)[..., None] + (high - low)[..., None] * part
 
 
 def _near(point: jax.Array, size: int) -> jax.Array:
-    """Whether a point lies within a pixel of the map; a NaN does, and stays one."""
+    """Whether a point is at most one pixel outside the map; true for NaN, which propagates."""
     return ~((point < -1) | (point > size))
 
 
-def _boxes(boxes: ArrayLike, ranks: Sequence[int] = (2, 3)) -> tuple[jax.Array, int]:
+def _boxes(boxes: ArrayLike, allowed_dims: Sequence[int] = (2, 3)) -> tuple[jax.Array, int]:
     array = validation.floating("boxes", boxes)
-    if array.ndim < 2 or array.shape[-1] not in [2 * rank for rank in ranks]:
-        expected = " or ".join(f"[..., K, {2 * rank}]" for rank in ranks)
+    if array.ndim < 2 or array.shape[-1] not in [2 * dims for dims in allowed_dims]:
+        expected = " or ".join(f"[..., K, {2 * dims}]" for dims in allowed_dims)
         raise ValueError(f"boxes has shape {array.shape}; expected {expected}")
     return array.astype(validation.wide(array.dtype)), array.shape[-1] // 2

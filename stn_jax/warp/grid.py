@@ -96,7 +96,7 @@ def affine_grid(
       ValueError: theta's last axes are not 2x3 or 3x4, or shape does not have as many sizes as
         theta has rows, or has a negative one.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from stn_jax import affine_grid
       >>> affine_grid(jnp.array([[1.0, 0, 0], [0, 1, 0]]), (4, 4)).shape
@@ -110,14 +110,14 @@ def affine_coordinates(
 ) -> list[jax.Array]:
     """The grid of :func:`affine_grid` as one array ``[..., *shape]`` for each of x, y (and z)."""
     theta = validation.floating("theta", theta)
-    rank = validation.theta_rank(theta)
-    shape = validation.spatial_shape(shape, rank)
+    dims = validation.theta_dims(theta)
+    shape = validation.spatial_shape(shape, dims)
     theta = theta.astype(validation.wide(theta.dtype))
     bases = [
-        jnp.asarray(axis_positions(shape[rank - 1 - column], align_corners), theta.dtype)
-        for column in range(rank)  # x is the last spatial axis
+        jnp.asarray(axis_positions(shape[dims - 1 - column], align_corners), theta.dtype)
+        for column in range(dims)  # x is the last spatial axis
     ]
-    return [_affine_combination(theta[..., row, :], *bases) for row in range(rank)]
+    return [_affine_combination(theta[..., row, :], *bases) for row in range(dims)]
 
 
 @jax.custom_jvp
@@ -127,11 +127,11 @@ def _affine_combination(row: jax.Array, *bases: jax.Array) -> jax.Array:
     Not a matrix product (see :mod:`stn_jax.warp.products`); the slowest axis comes first, as in the
     CPU kernels.
     """
-    rank = len(bases)
-    total = _over_grid(row[..., rank], rank)
-    for column in reversed(range(rank)):
-        base = lead_to(_along_axis(bases[column], column, rank), total.ndim)
-        total = total + base * _over_grid(row[..., column], rank)
+    dims = len(bases)
+    total = _over_grid(row[..., dims], dims)
+    for column in reversed(range(dims)):
+        base = lead_to(_along_axis(bases[column], column, dims), total.ndim)
+        total = total + base * _over_grid(row[..., column], dims)
     return total
 
 
@@ -140,10 +140,10 @@ def _affine_combination_jvp(primals, tangents):
     # Linear in the row; the bases are constants. As a matrix product its transpose is one too, a
     # single pass over the gradient.
     row, *bases = primals
-    rank = len(bases)
+    dims = len(bases)
     shape = tuple(base.shape[0] for base in reversed(bases))
     columns = [
-        jnp.broadcast_to(_along_axis(base, column, rank), shape).reshape(-1)
+        jnp.broadcast_to(_along_axis(base, column, dims), shape).reshape(-1)
         for column, base in enumerate(bases)
     ]
     matrix = jnp.stack([*columns, jnp.ones_like(columns[0])])
@@ -151,11 +151,11 @@ def _affine_combination_jvp(primals, tangents):
     return _affine_combination(*primals), tangent.reshape(*row.shape[:-1], *shape)
 
 
-def _along_axis(base: jax.Array, column: int, rank: int) -> jax.Array:
+def _along_axis(base: jax.Array, column: int, dims: int) -> jax.Array:
     """An axis's positions, shaped to broadcast over the grid; column 0 (x) is the last axis."""
-    return jnp.expand_dims(base, [a for a in range(rank) if a != rank - 1 - column])
+    return jnp.expand_dims(base, [a for a in range(dims) if a != dims - 1 - column])
 
 
-def _over_grid(column: jax.Array, rank: int) -> jax.Array:
+def _over_grid(column: jax.Array, dims: int) -> jax.Array:
     """[...] -> [..., 1, 1], to broadcast over the spatial axes."""
-    return jnp.expand_dims(column, tuple(range(-rank, 0)))
+    return jnp.expand_dims(column, tuple(range(-dims, 0)))

@@ -112,7 +112,7 @@ def _taps(
         )
     else:
         # The gradient of split is a single concatenation; that of indexing sums padded arrays.
-        split = lax.split(where, (1,) * sampling.rank, axis=where.ndim - 1)
+        split = lax.split(where, (1,) * sampling.num_spatial_dims, axis=where.ndim - 1)
         coordinates = [x.squeeze(-1) for x in split]
     axes = [
         axis_taps(x, size, sampling, cpu, gradient)

@@ -1,10 +1,10 @@
-"""Matrices in pixels, as kornia and OpenCV have them, and warps by them.
+"""Matrices in pixels, as in kornia and OpenCV, and warps by them.
 
 Convention
-    A pixel matrix acts on (x, y) (or (x, y, z)) in pixels: x along the width, y downwards, (0, 0)
-    the center of the first pixel. It maps *input* to *output* positions: it says where the picture
-    goes. With ``inverse=True`` it maps output to input positions, as OpenCV's WARP_INVERSE_MAP.
-    Our thetas map output to input positions, both normalized.
+    A pixel matrix acts on (x, y) or (x, y, z) in pixels: x along the width, y downwards; (0, 0) is
+    the center of the first pixel. It maps *input* to *output* positions, so the content moves as
+    the matrix says. With ``inverse=True`` it maps output to input positions, as with OpenCV's
+    WARP_INVERSE_MAP. Thetas map output to input positions, both normalized.
 """
 
 from collections.abc import Sequence
@@ -29,33 +29,34 @@ def pixel_matrix_to_theta(
     inverse: bool = False,
     align_corners: bool = False,
 ) -> jax.Array:
-    """Turns a matrix in pixels into a theta.
+    """Converts a matrix in pixels to a theta.
 
     Args:
       matrix: ``[..., 2, 3]``, ``[..., 3, 4]`` (volumes) or ``[..., 3, 3]`` (a homography); see the
         module's convention.
       shape_in: the input's spatial shape, ``(H, W)`` or ``(D, H, W)``.
       shape_out: the output's.
-      inverse: whether the matrix maps output to input positions already.
-      align_corners: the corner rule of the theta.
+      inverse: whether the matrix maps output to input positions.
+      align_corners: the theta's convention: -1 and 1 are the centers (True) or the outer edges
+        (False) of the corner pixels.
 
     Returns:
-      A theta of the matrix's shape, in float32 or wider. A singular matrix has none that is finite.
+      A theta of the matrix's shape, in float32 or wider; not finite if the matrix is singular.
 
     Raises:
-      TypeError: the matrix is not floating point, or a shape holds no ints.
-      ValueError: the matrix or a shape has other axes.
+      TypeError: the matrix is not floating point, or a shape is not a sequence of ints.
+      ValueError: the matrix or a shape has the wrong number of axes or entries.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from stn_jax.warp import pixel_matrix_to_theta
-      >>> to_the_right = jnp.array([[1.0, 0, 2], [0, 1, 0]])  # by two pixels
-      >>> pixel_matrix_to_theta(to_the_right, (8, 8), (8, 8)).tolist()
+      >>> shift_right = jnp.array([[1.0, 0, 2], [0, 1, 0]])  # by two pixels
+      >>> pixel_matrix_to_theta(shift_right, (8, 8), (8, 8)).tolist()
       [[1.0, 0.0, -0.5], [0.0, 1.0, 0.0]]
     """
     matrix = validation.wide_floating("matrix", matrix, _MATRICES)
     shape_in, shape_out = (
-        validation.spatial_shape(s, _rank(matrix)) for s in (shape_in, shape_out)
+        validation.spatial_shape(s, _num_spatial_dims(matrix)) for s in (shape_in, shape_out)
     )
     back = matrix if inverse else _invert(matrix)
     return _compose(
@@ -73,16 +74,27 @@ def theta_to_pixel_matrix(
     inverse: bool = False,
     align_corners: bool = False,
 ) -> jax.Array:
-    """Turns a theta into a matrix in pixels; undoes :func:`pixel_matrix_to_theta`.
+    """Converts a theta to a matrix in pixels; the inverse of :func:`pixel_matrix_to_theta`.
 
-    Args and errors are those of :func:`pixel_matrix_to_theta`, with a theta in the matrix's place.
-    An axis of one pixel and ``align_corners=True`` make the matrix singular.
+    With ``align_corners=True`` an axis of a single pixel makes the matrix singular.
+
+    Args:
+      theta: ``[..., 2, 3]``, ``[..., 3, 4]`` (volumes) or ``[..., 3, 3]`` (a homography), from
+        normalized output to input positions.
+      shape_in, shape_out, align_corners: as in :func:`pixel_matrix_to_theta`.
+      inverse: whether the result maps output to input positions.
 
     Returns:
-      The matrix, from input to output positions; from output to input ones with ``inverse=True``.
+      A matrix of theta's shape, in float32 or wider, from input to output positions in pixels; with
+      ``inverse=True`` from output to input positions.
+
+    Raises:
+      TypeError, ValueError: as :func:`pixel_matrix_to_theta`.
     """
     theta = validation.wide_floating("theta", theta, _MATRICES)
-    shape_in, shape_out = (validation.spatial_shape(s, _rank(theta)) for s in (shape_in, shape_out))
+    shape_in, shape_out = (
+        validation.spatial_shape(s, _num_spatial_dims(theta)) for s in (shape_in, shape_out)
+    )
     back = _compose(
         _to_pixels(shape_in, align_corners, theta),
         theta,
@@ -109,11 +121,11 @@ def warp_affine(
     positions to 1/32 pixel).
 
     Convention
-        The matrix maps *input* to *output* positions in pixels (x, y), (0, 0) being the center of
-        the first pixel: it says where the picture goes. ``inverse=True``: output to input.
+        The matrix maps *input* to *output* positions (x, y) in pixels, (0, 0) being the center of
+        the first pixel; with ``inverse=True`` it maps output to input positions.
 
     Args:
-      image: ``[..., H, W, C]``, or ``[..., D, H, W, C]`` where the matrix is 3x4. Floating point.
+      image: ``[..., H, W, C]``, or ``[..., D, H, W, C]`` if the matrix is 3x4. Floating point.
       matrix: ``[..., 2, 3]`` or ``[..., 3, 4]``; leading axes broadcast against the image's.
       shape: the output's spatial shape.
       inverse: see the convention.
@@ -127,17 +139,17 @@ def warp_affine(
     Raises:
       TypeError, ValueError: as :func:`pixel_matrix_to_theta` and :func:`stn_jax.affine_transform`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(3.0).reshape(1, 3, 1)
-      >>> to_the_right = jnp.array([[1.0, 0, 1], [0, 1, 0]])  # by one pixel
-      >>> stn_jax.warp_affine(image, to_the_right, (1, 3))[0, :, 0].tolist()
+      >>> shift_right = jnp.array([[1.0, 0, 1], [0, 1, 0]])  # by one pixel
+      >>> stn_jax.warp_affine(image, shift_right, (1, 3))[0, :, 0].tolist()
       [0.0, 0.0, 1.0]
     """
     matrix = validation.wide_floating("matrix", matrix, validation.MATRICES)
-    rank = validation.theta_rank(matrix)
-    sizes = validation.image(image, rank).shape[-1 - rank : -1]
+    dims = validation.theta_dims(matrix)
+    sizes = validation.image(image, dims).shape[-1 - dims : -1]
     corners = bool(align_corners) and padding_mode == "reflection"
     theta = pixel_matrix_to_theta(matrix, sizes, shape, inverse=inverse, align_corners=corners)
     return affine_transform(
@@ -169,10 +181,10 @@ def warp_perspective(
 
     Convention
         The matrix maps homogeneous *input* positions (x, y, 1) to *output* ones in pixels, (0, 0)
-        being the center of the first pixel. ``inverse=True``: output to input. Its factor and sign
-        do not count. As in kornia and OpenCV, what lies behind the horizon shows too;
-        :class:`stn_jax.warp.transforms.Projective` leaves it out. The horizon itself sees nothing
-        of the image: the padding decides.
+        being the center of the first pixel; with ``inverse=True`` it maps output to input
+        positions. Its scale and sign are irrelevant. As in kornia and OpenCV, positions behind the
+        horizon are sampled too, unlike with :class:`stn_jax.warp.transforms.Projective`. Positions
+        on the horizon lie outside the image, so the padding applies.
 
     Args:
       image: ``[..., H, W, C]``, floating point.
@@ -186,14 +198,14 @@ def warp_perspective(
       ``[..., *shape, C]`` in the image's type.
 
     Raises:
-      TypeError, ValueError: as :func:`pixel_matrix_to_theta` and :func:`stn_jax.grid_sample` do.
+      TypeError, ValueError: as :func:`pixel_matrix_to_theta` and :func:`stn_jax.grid_sample`.
     """
     matrix = validation.wide_floating("matrix", matrix, [(3, 3)])
     sizes = validation.image(image, 2).shape[-3:-1]
     corners = bool(align_corners) and padding_mode == "reflection"
     theta = pixel_matrix_to_theta(matrix, sizes, shape, inverse=inverse, align_corners=corners)
     uv, w, scale = homogeneous_grid(theta, shape, align_corners=corners)
-    # So written, a NaN is not on the horizon, and stays one. Twice where: for the gradient.
+    # NaN compares as not on the horizon, and propagates. The inner where keeps gradients finite.
     horizon = jnp.abs(w) <= jnp.finfo(w.dtype).eps * scale
     grid = jnp.where(horizon, Projective.NOWHERE, uv / jnp.where(horizon, 1, w))
     return grid_sample(
@@ -201,7 +213,7 @@ def warp_perspective(
     )
 
 
-def _rank(matrix: jax.Array) -> int:
+def _num_spatial_dims(matrix: jax.Array) -> int:
     return 3 if matrix.shape[-1] == 4 else 2
 
 
@@ -220,7 +232,7 @@ def _homogeneous(matrix: jax.Array) -> jax.Array:
 
 
 def _invert(matrix: jax.Array) -> jax.Array:
-    """The inverse; of a homography up to a factor, so that it exists wherever it is finite."""
+    """The inverse; for a homography the adjugate, up to a positive factor."""
     if not _is_homography(matrix):
         return affine.invert(matrix)
     rows = [matrix[..., i, :] for i in range(3)]
@@ -235,7 +247,7 @@ def _to_pixels(shape: Sequence[int], align_corners: bool, like: jax.Array) -> ja
 
 
 def _to_normalized(shape: Sequence[int], align_corners: bool, like: jax.Array) -> jax.Array:
-    """From pixel to normalized positions. An axis without an extent takes everything to 0."""
+    """From pixel to normalized positions; an axis without an extent maps everything to 0."""
     factors = [1 / half if (half := _half(n, align_corners)) else 0.0 for n in shape]
     shifts = [-(n - 1) / 2 * f for n, f in zip(shape, factors, strict=True)]
     return _diagonal(factors, shifts, like)
@@ -246,6 +258,6 @@ def _half(size: int, align_corners: bool) -> float:
 
 
 def _diagonal(factors: Sequence[float], shifts: Sequence[float], like: jax.Array) -> jax.Array:
-    """The affine matrix of one factor and shift an axis, given in the order of the axes."""
+    """The affine matrix with a factor and a shift per axis, given in the order of the axes."""
     matrix = jnp.diag(jnp.array(factors[::-1], like.dtype))
     return jnp.concatenate([matrix, jnp.array(shifts[::-1], like.dtype)[:, None]], -1)

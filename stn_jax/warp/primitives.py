@@ -1,7 +1,7 @@
-"""How JAX treats sampling: one primitive whose parameter is what it computes.
+"""The JAX primitive of sampling; its parameter is the operation that it computes.
 
-What that may be, and how the kinds of it relate, stands in :mod:`stn_jax.warp.operations`; here is
-how they are run, differentiated, mapped, laid out over a mesh and lowered.
+:mod:`stn_jax.warp.operations` defines the operations. This module holds the primitive's rules for
+evaluation, differentiation, vmap, sharding and lowering.
 """
 
 import functools
@@ -26,14 +26,14 @@ from stn_jax.warp.operations import (
 )
 from stn_jax.warp.sampling import Sampling
 
-# Which implementation warps take: None (the fastest for the platform), "xla" or "native" (an error
-# where there is none). For tests and measurements: ``with force_implementation("xla"): ...``.
-# Programs are traced anew for each. A program exported for CPUs has "native" only by this.
+# The implementation of warps: None (the fastest for the platform), "xla" or "native" (an error if
+# it is not available). For tests and benchmarks: ``with force_implementation("xla"): ...``. It is
+# part of the key of jit's cache. Programs exported for CPU use "native" only if it is forced.
 force_implementation = jax.make_user_context(None)
 
 
 def sample(image: jax.Array, where: jax.Array, sampling: Sampling) -> jax.Array:
-    """Samples an image; arguments and result as :mod:`stn_jax.warp.kernels` has them."""
+    """Samples an image; for the shapes see :mod:`stn_jax.warp.kernels`."""
     operation = Sample(sampling._replace(implementation=force_implementation.value))
     return bind(operation, *jax_rules.vary_alike(image, where))[0]
 
@@ -50,7 +50,7 @@ def _abstract(*args, operation):
         operation, args = operation.of, args[: operation.of.arguments]
     if isinstance(operation, Adjoint):
         return [x.update(weak_type=False) for x in select(args, operation.mask)]
-    # By tracing, so that JAX's own rules tell how the result is laid out over a mesh.
+    # By tracing, so that JAX's own rules determine the result's sharding.
     lead = len(_sampling_of(operation).lead("image", args[0]))
 
     def like(*args):
@@ -79,7 +79,7 @@ def _jvp(primals, tangents, *, operation):
 
 def _linearized(operation, mask, primals, tangents):
     if isinstance(operation, Sample) and mask == (True, False):
-        return bind(operation, *tangents, primals[1])  # it is linear in the image
+        return bind(operation, *tangents, primals[1])  # sampling is linear in the image
     return bind(tangent(operation, mask), *primals, *tangents)
 
 
@@ -100,7 +100,7 @@ def _transpose(cotangents, *args, operation):
 
 
 def _zeros(x: Any) -> Any:
-    """For an argument to transpose by, of which nothing but the shape counts."""
+    """Zeros for an argument to transpose with respect to, of which only the shape matters."""
     return ad.zeros_like_aval(x.aval) if ad.is_undefined_primal(x) else x
 
 

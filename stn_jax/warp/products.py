@@ -13,20 +13,20 @@ import jax.numpy as jnp
 
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
     """The matrix product of ``[..., n, k]`` and ``[..., k, m]``; leading axes broadcast."""
-    a, b = same_rank(a, b)
+    a, b = same_ndim(a, b)
     terms = [a[..., :, k, None] * b[..., None, k, :] for k in range(a.shape[-1])]
     return functools.reduce(jnp.add, terms)
 
 
-def same_rank(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Adds leading axes of size 1, so that both arrays have the same rank without promotion."""
-    rank = max(a.ndim, b.ndim)
-    return lead_to(a, rank), lead_to(b, rank)
+def same_ndim(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Adds leading axes of size 1, so that both arrays have the same number of axes."""
+    ndim = max(a.ndim, b.ndim)
+    return lead_to(a, ndim), lead_to(b, ndim)
 
 
-def lead_to(x: jax.Array, rank: int) -> jax.Array:
-    """Adds leading axes of size 1, up to ``rank`` axes."""
-    return x if x.ndim == rank else jnp.expand_dims(x, tuple(range(rank - x.ndim)))
+def lead_to(x: jax.Array, ndim: int) -> jax.Array:
+    """Adds leading axes of size 1, up to ``ndim`` axes."""
+    return x if x.ndim == ndim else jnp.expand_dims(x, tuple(range(ndim - x.ndim)))
 
 
 def stack_rows(rows: Sequence[Sequence[jax.Array]]) -> jax.Array:

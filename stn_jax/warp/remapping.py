@@ -1,8 +1,8 @@
-"""Warps by a position for every pixel: maps, optical flow, and what a flow hides.
+"""Dense warps, with a position for every pixel: maps, optical flow, and occlusion.
 
 Convention
-    Positions and flows are (x, y) in pixels: x along the width, y downwards, (0, 0) the center of
-    the first pixel. Volumes: (x, y, z).
+    Positions and flows are (x, y) in pixels, or (x, y, z) in volumes: x along the width, y
+    downwards; (0, 0) is the center of the first pixel.
 """
 
 import jax
@@ -26,9 +26,12 @@ def remap(
 ) -> jax.Array:
     """Samples an image at positions in pixels.
 
-    The counterpart of OpenCV's ``remap`` (which rounds positions to 1/32 pixel) and
-    ``kornia.geometry.remap``; :func:`stn_jax.grid_sample` with positions as the module's
-    convention has them. Positions are exact to about 1e-7 of the image's size.
+    The counterpart of OpenCV's ``remap`` (which rounds positions to 1/32 pixel) and of
+    ``kornia.geometry.remap``: :func:`stn_jax.grid_sample` with positions in pixels. Positions are
+    exact to about 1e-7 of the image's size.
+
+    Convention
+        Positions are (x, y) or (x, y, z); (0, 0) is the center of the first pixel.
 
     Args:
       image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
@@ -42,9 +45,9 @@ def remap(
       ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type.
 
     Raises:
-      TypeError, ValueError: as :func:`stn_jax.grid_sample` does.
+      TypeError, ValueError: as :func:`stn_jax.grid_sample`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(4.0).reshape(1, 4, 1)
@@ -52,13 +55,13 @@ def remap(
       [2.0, 0.5]
     """
     positions = validation.positions("positions", positions)
-    rank = positions.shape[-1]
-    image = validation.image(image, rank)
+    dims = positions.shape[-1]
+    image = validation.image(image, dims)
     positions = positions.astype(validation.wide(positions.dtype))
     corners = bool(align_corners) and padding_mode == "reflection"
     axes = [
         pixel_to_normalized(positions[..., k], image.shape[-2 - k], align_corners=corners)
-        for k in range(rank)
+        for k in range(dims)
     ]
     return grid_sample(
         image,
@@ -81,23 +84,22 @@ def flow_warp(
 ) -> jax.Array:
     """Warps an image by an optical flow: the result at p is the image at p + flow(p).
 
-    With the flow from frame 1 to frame 2 and frame 2 as the image, it gives frame 1 where nothing
-    is hidden (:func:`occlusion_mask`).
+    With the flow from frame 1 to frame 2, and frame 2 as the image, the result is frame 1 except
+    where it is occluded in frame 2 (:func:`occlusion_mask`).
 
     Args:
       image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
-      flow: ``[..., H, W, 2]`` of (dx, dy), or ``[..., D, H, W, 3]`` of (dx, dy, dz), in pixels,
-        floating point; leading axes broadcast against the image's. Its spatial shape is the
-        output's.
+      flow: ``[..., H_out, W_out, 2]`` of (dx, dy), or ``[..., D_out, H_out, W_out, 3]`` of
+        (dx, dy, dz), in pixels, floating point; leading axes broadcast against the image's.
       mode, padding_mode, fill, align_corners: as in :func:`remap`.
 
     Returns:
-      The warped image in the image's type.
+      ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type.
 
     Raises:
-      TypeError, ValueError: as :func:`remap` does.
+      TypeError, ValueError: as :func:`remap`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> image = jnp.arange(3.0).reshape(1, 3, 1)
@@ -118,38 +120,39 @@ def flow_warp(
 def occlusion_mask(
     flow: ArrayLike, backward_flow: ArrayLike, *, relative: float = 0.01, absolute: float = 0.5
 ) -> jax.Array:
-    """Where the target of a flow is hidden: the flow back does not lead home.
+    """The pixels of the first frame that are occluded in the second, by forward-backward check.
 
     A pixel p is occluded if ``|f + b|^2 > relative * (|f|^2 + |b|^2) + absolute``, where f is the
-    flow at p and b the backward flow at p + f; or if p + f lies outside of the image, or is NaN.
+    flow at p and b the backward flow at p + f; or if p + f is outside the image or NaN.
 
     Args:
-      flow: ``[..., H, W, 2]`` (or ``[..., D, H, W, 3]``) from the first frame to the second, in
-        pixels; see the module's convention.
-      backward_flow: from the second frame to the first; leading axes broadcast.
-      relative: the tolerated part of the squared lengths.
-      absolute: the tolerated error besides, in squared pixels.
+      flow: ``[..., H, W, 2]`` of (dx, dy), or ``[..., D, H, W, 3]`` of (dx, dy, dz), from the first
+        frame to the second, in pixels.
+      backward_flow: from the second frame to the first, of the same spatial shape; leading axes
+        broadcast.
+      relative: tolerance relative to the squared lengths.
+      absolute: absolute tolerance, in squared pixels.
 
     Returns:
-      ``[..., H, W]``, True where occluded.
+      bool ``[..., H, W]`` or ``[..., D, H, W]``, True where occluded.
 
     Raises:
       TypeError: a flow is not floating point.
-      ValueError: the flows' shapes do not fit.
+      ValueError: the flows' shapes do not match.
 
     References:
-      Sundaram, Brox, Keutzer, "Dense point trajectories by GPU-accelerated large displacement
-      optical flow", ECCV 2010, Eq. 5; the constants are those of Meister, Hur, Roth, "UnFlow",
+      Sundaram, Brox and Keutzer, "Dense point trajectories by GPU-accelerated large displacement
+      optical flow", ECCV 2010, Eq. 5; the constants are those of Meister, Hur and Roth, "UnFlow",
       AAAI 2018.
     """
     forward = validation.positions("flow", flow)
     backward = validation.positions("backward_flow", backward_flow)
-    rank = forward.shape[-1]
-    spatial = forward.shape[-1 - rank :], backward.shape[-1 - rank :]
+    dims = forward.shape[-1]
+    spatial = forward.shape[-1 - dims :], backward.shape[-1 - dims :]
     if spatial[0] != spatial[1]:
         raise ValueError(
-            f"flow has shape {forward.shape} and backward_flow {backward.shape}; expected flows of "
-            "one spatial shape"
+            f"flow has shape {forward.shape} and backward_flow {backward.shape}; expected the same "
+            "spatial shape"
         )
     moved = _pixels_moved(forward)
     back = remap(backward, moved, padding_mode="border").astype(moved.dtype)
@@ -162,19 +165,19 @@ def occlusion_mask(
 
 
 def _pixels_moved(flow: jax.Array) -> jax.Array:
-    """Each pixel's own position plus its flow, in float32 or wider."""
-    rank = flow.shape[-1]
+    """Each pixel's position plus its flow, in float32 or wider."""
+    dims = flow.shape[-1]
     flow = flow.astype(validation.wide(flow.dtype))
-    sizes = flow.shape[-1 - rank : -1]
+    sizes = flow.shape[-1 - dims : -1]
     axes = [
         flow[..., k]
         + lead_to(
             jnp.expand_dims(
-                jnp.arange(sizes[rank - 1 - k], dtype=flow.dtype),
-                [a for a in range(rank) if a != rank - 1 - k],
+                jnp.arange(sizes[dims - 1 - k], dtype=flow.dtype),
+                [a for a in range(dims) if a != dims - 1 - k],
             ),
             flow.ndim - 1,
         )
-        for k in range(rank)
+        for k in range(dims)
     ]
     return jnp.stack(axes, -1)

@@ -33,12 +33,12 @@ def affine_transform(
       shape: the output's spatial shape; None: the image's.
       mode: "nearest", "bilinear" or "bicubic" (images only).
       padding_mode: "zeros", "border" or "reflection".
-      fill: what lies outside with "zeros"; as in :func:`grid_sample`.
+      fill: the value outside the image with "zeros", as in :func:`grid_sample`.
       align_corners: whether -1 and 1 are the centers (True) or the outer edges (False) of the
         corner pixels, in input and output.
-      antialias: whether details too fine for the output are averaged away where the warp shrinks
-        ("bilinear" and "bicubic"; :mod:`stn_jax.warp.antialiasing` says how). Of a pure scaling
-        it makes what ``jax.image.resize(antialias=True)`` does.
+      antialias: whether to average over details too fine for the output where the warp shrinks the
+        image ("bilinear" and "bicubic" only), see :mod:`stn_jax.warp.antialiasing`. A pure scaling
+        then gives the same as ``jax.image.resize(antialias=True)``.
 
     Returns:
       The warped image ``[..., *shape, C]`` in the image's type.
@@ -46,7 +46,7 @@ def affine_transform(
     Raises:
       TypeError, ValueError: as :func:`affine_grid` and :func:`grid_sample`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from stn_jax import affine_transform
       >>> image = jnp.arange(4.0).reshape(2, 2, 1)
@@ -55,11 +55,11 @@ def affine_transform(
       [[1.0, 0.0], [3.0, 2.0]]
     """
     theta = validation.floating("theta", theta)
-    rank = validation.theta_rank(theta)
-    image = validation.image(image, rank)
-    shape = image.shape[-1 - rank : -1] if shape is None else shape
-    shape = validation.spatial_shape(shape, rank)
-    sampling = Sampling(rank, shape, mode, padding_mode, bool(align_corners))
+    dims = validation.theta_dims(theta)
+    image = validation.image(image, dims)
+    shape = image.shape[-1 - dims : -1] if shape is None else shape
+    shape = validation.spatial_shape(shape, dims)
+    sampling = Sampling(dims, shape, mode, padding_mode, bool(align_corners))
     warp = _sample_shrunk if antialias else _sample
     return warp(image, theta, sampling, fill)
 
@@ -96,9 +96,9 @@ def grid_sample(
       padding_mode: values outside the image: "zeros", "border" (the nearest edge pixel) or
         "reflection" (mirrored at the outer edges or, with ``align_corners=True``, at the centers of
         the edge pixels).
-      fill: what lies outside with "zeros", in place of 0: a number, or one for each channel
-        ``[C]``. Finite, and of the pixels' order of magnitude: it is subtracted before and added
-        after, so pixels are rounded as numbers of its size are.
+      fill: the value outside the image with "zeros": a number, or one per channel ``[C]``. Must be
+        finite, and should be of the pixels' magnitude: it is subtracted before and added after
+        sampling, so a large fill costs precision.
       align_corners: see the convention.
 
     Returns:
@@ -113,16 +113,16 @@ def grid_sample(
         unknown, or there is a fill with a padding other than "zeros".
     """
     grid = validation.positions("grid", grid)
-    rank = grid.shape[-1]
-    image = validation.image(image, rank)
-    sampling = Sampling(rank, None, mode, padding_mode, bool(align_corners))
+    dims = grid.shape[-1]
+    image = validation.image(image, dims)
+    sampling = Sampling(dims, None, mode, padding_mode, bool(align_corners))
     return _sample(image, grid, sampling, fill)
 
 
 def _sample_shrunk(
     image: jax.Array, theta: jax.Array, sampling: Sampling, fill: ArrayLike
 ) -> jax.Array:
-    """Samples by a theta without aliasing: from an image that holds no finer details."""
+    """Samples by a theta without aliasing, from a smoothed image."""
     _check(sampling)
     assert sampling.shape is not None
     of_theta = sampling.lead("where", theta)
@@ -131,15 +131,15 @@ def _sample_shrunk(
         return _sample(image, theta, sampling, fill)
     outside = validation.fill(fill, image, sampling.padding_mode)
     smooth, residual = antialiasing.prefilter(image, theta, sampling, outside)
-    # All positions lie within.
-    inner = Sampling(sampling.rank, sampling.shape, "bilinear", "border", False)
+    # All positions are inside the smoothed image.
+    inner = Sampling(sampling.num_spatial_dims, sampling.shape, "bilinear", "border", False)
     return _sample(smooth, residual, inner, 0.0).astype(image.dtype)
 
 
 def _check(sampling: Sampling) -> None:
     validation.known("mode", sampling.mode, validation.MODES)
     validation.known("padding_mode", sampling.padding_mode, validation.PADDING_MODES)
-    if sampling.mode == "bicubic" and sampling.rank == 3:
+    if sampling.mode == "bicubic" and sampling.num_spatial_dims == 3:
         raise ValueError("mode is 'bicubic', which does not support volumes; use 'bilinear'")
 
 

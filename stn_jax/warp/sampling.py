@@ -11,13 +11,13 @@ class Sampling(NamedTuple):
     """The static parameters of a sampling operation.
 
     Attributes:
-      rank: number of spatial dimensions: 2 for images, 3 for volumes.
+      num_spatial_dims: number of spatial dimensions: 2 for images, 3 for volumes.
       shape: the output's spatial shape if positions come from a theta; None: from a grid.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
       implementation: None (the fastest for the platform), "xla" or "native".
     """
 
-    rank: int
+    num_spatial_dims: int
     shape: tuple[Any, ...] | None
     mode: str
     padding_mode: str
@@ -26,12 +26,14 @@ class Sampling(NamedTuple):
 
     def out_shape(self, where: Any) -> tuple[Any, ...]:
         """The output's spatial shape O."""
-        return self.shape if self.shape is not None else where.shape[-1 - self.rank : -1]
+        return (
+            self.shape if self.shape is not None else where.shape[-1 - self.num_spatial_dims : -1]
+        )
 
     def lead(self, name: str, array: Any) -> tuple[Any, ...]:
         """The leading axes of an array: an "image" (or one of its shape) or a "where"."""
         theta = name == "where" and self.shape is not None
-        return array.shape[: array.ndim - (2 if theta else self.rank + 1)]
+        return array.shape[: array.ndim - (2 if theta else self.num_spatial_dims + 1)]
 
 
 class Layout(NamedTuple):
@@ -87,6 +89,3 @@ class Layout(NamedTuple):
 
 def _is_one(size: Any) -> bool:
     return isinstance(size, int) and size == 1
-
-
-# --- positions and taps --------------------------------------------------------------------------

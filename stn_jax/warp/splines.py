@@ -1,16 +1,16 @@
-"""Spline interpolation of arrays of any rank, as ``scipy.ndimage`` has it.
+"""Spline interpolation of arrays with any number of axes, as in ``scipy.ndimage``.
 
 Convention
-    Coordinates count in samples from 0 at the first, one array for each axis in the order of the
-    axes (not x, y). What lies outside, shown for (a b c d):
+    Coordinates are in samples, 0 being the first one; there is one array for each axis, in the
+    order of the axes (not x, y). The modes continue an array (a b c d) as follows:
 
     - "reflect", "grid-mirror": (d c b a | a b c d | d c b a)
     - "mirror":                 (d c b | a b c d | c b a)
     - "nearest":                (a a a a | a b c d | d d d d)
     - "grid-wrap":              (a b c d | a b c d | a b c d)
-    - "wrap":                   as "grid-wrap" with period n - 1, the last sample on the first
+    - "wrap":                   as "grid-wrap" with period n - 1: the last sample is on the first
     - "grid-constant":          (k k k k | a b c d | k k k k) with k = cval, interpolated
-    - "constant":               the same, but beyond the first and last sample it is k at once
+    - "constant":               k beyond the first and last sample, without interpolation
 """
 
 import functools
@@ -31,7 +31,7 @@ SPLINE_MODES = (
     "wrap",
 )
 
-# The poles of the filter that inverts sampling a B-spline, by its order (Unser 1999, Table 1).
+# The poles of the B-spline prefilter, by order (Unser 1999, Table 1).
 _POLES: dict[int, tuple[float, ...]] = {
     0: (),
     1: (),
@@ -46,11 +46,11 @@ _POLES: dict[int, tuple[float, ...]] = {
         (67.5 + 4436.25**0.5) ** 0.5 - 26.25**0.5 - 6.5,
     ),
 }
-# The largest pole to this power is below 1e-23: what is further away does not count.
+# The largest pole to this power is below 1e-23, so samples further away are negligible.
 _REACH = 64
-# Where no boundary of the filter fits, SciPy goes on this far with the edge or the constant.
+# In modes without an exact filter boundary, SciPy pads this many samples.
 _MARGIN = 12
-# The boundary of the filter, and of the samples around a position, by mode.
+# The boundary condition of the filter, by mode.
 _FILTER_BOUNDARY = {
     "reflect": "reflect",
     "nearest": "reflect",
@@ -68,31 +68,36 @@ def map_coordinates(
     cval: ArrayLike = 0.0,
     prefilter: bool = True,
 ) -> jax.Array:
-    """Interpolates an array by splines at any coordinates.
+    """Interpolates an array by splines at given coordinates.
 
-    The counterpart of ``scipy.ndimage.map_coordinates``, differentiable in input, coordinates and
-    cval, forwards and in reverse. Of order n it is n - 1 times smooth; at whole coordinates the
-    slope of order 1 is that towards the next sample. Batches: ``jax.vmap``.
+    The counterpart of ``scipy.ndimage.map_coordinates``, differentiable with respect to input,
+    coordinates and cval, in forward and reverse mode. A spline of order n has n - 1 continuous
+    derivatives; at whole-number coordinates, the slope for order 1 is the one towards the next
+    sample. Use ``jax.vmap`` for batches.
+
+    Convention
+        Coordinates are in samples, 0 being the first one, in the order of the axes (not x, y).
 
     Args:
-      input: an array of N axes, floating point.
-      coordinates: N arrays of one shape, or one array ``[N, ...]``; see the module's convention.
-      order: of the spline, 0 (nearest sample) to 5.
-      mode: what lies outside; see the module's convention.
+      input: an array with N axes, floating point.
+      coordinates: N arrays of the same shape, or one array ``[N, ...]``.
+      order: order of the spline, from 0 (nearest sample) to 5.
+      mode: how the input continues outside: "reflect", "grid-mirror", "constant", "grid-constant",
+        "nearest", "mirror", "grid-wrap" or "wrap", see :mod:`stn_jax.warp.splines`.
       cval: the constant of "constant" and "grid-constant".
-      prefilter: whether the input holds samples. False: it holds coefficients, as
-        :func:`spline_filter` gives them.
+      prefilter: whether the input holds samples (True) or the coefficients that
+        :func:`spline_filter` computes (False).
 
     Returns:
       Values of the coordinates' shape in the input's type; half precision is computed in float32.
-      A coordinate that is NaN gives NaN, and no gradient.
+      NaN coordinates yield NaN, with a gradient of 0.
 
     Raises:
       TypeError: the input is not floating point.
-      ValueError: coordinates do not fit, the input is empty and they are not, or an option is
-        unknown.
+      ValueError: the number of coordinates differs from the input's axes, the input is empty but
+        the coordinates are not, or an option is unknown.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> squares = jnp.arange(6.0) ** 2
@@ -133,23 +138,27 @@ def spline_filter(
     *,
     mode: str = "mirror",
 ) -> jax.Array:
-    """Turns samples into the coefficients of the spline through them, along all axes.
+    """Computes the coefficients of the spline through an array's samples, along all axes.
 
-    The counterpart of ``scipy.ndimage.spline_filter``. Linear, so that it costs the same in every
-    mode of differentiation; the recursion runs in six doubling steps, not sample by sample.
+    The counterpart of ``scipy.ndimage.spline_filter``. It is linear, so that every mode of
+    differentiation costs the same. The recursive filter takes six doubling steps instead of one
+    step per sample.
 
     Args:
-      input: an array of any number of axes, floating point.
-      order: of the spline, 0 to 5. Samples are the coefficients up to order 1.
-      mode: how the samples go on outside; "constant", "grid-constant" and "wrap" count as "mirror"
-        and "nearest" as "reflect", as in SciPy.
+      input: an array with any number of axes, floating point.
+      order: order of the spline, from 0 to 5. Up to order 1 the coefficients are the samples.
+      mode: how the samples continue outside, as in :func:`map_coordinates`. As in SciPy,
+        "constant", "grid-constant" and "wrap" are treated as "mirror", and "nearest" as "reflect".
 
     Returns:
-      Coefficients of the input's shape and type.
+      Coefficients of the input's shape and type; half precision is computed in float32.
 
     Raises:
       TypeError: the input is not floating point.
       ValueError: order or mode is unknown.
+
+    References:
+      As :func:`map_coordinates`.
     """
     samples = validation.floating("input", input)
     _check_options(order, mode)
@@ -165,8 +174,8 @@ def _check(samples: jax.Array, where: Sequence[jax.Array], order: int, mode: str
     _check_options(order, mode)
     if len(where) != samples.ndim or not where:
         raise ValueError(
-            f"coordinates has {len(where)} arrays, and input {samples.ndim} axes; expected one "
-            "array for each axis, and one axis at least"
+            f"coordinates has {len(where)} arrays and input {samples.ndim} axes; expected one "
+            "array for each axis, and at least one axis"
         )
     if samples.size == 0 and all(x.size for x in where):
         raise ValueError(f"input has shape {samples.shape}; there is no sample to interpolate")
@@ -189,9 +198,9 @@ def _filter(samples: jax.Array, order: int, boundary: str) -> jax.Array:
 
 
 def _filter_axis(samples: jax.Array, axis: int, order: int, boundary: str) -> jax.Array:
-    """The inverse of sampling a B-spline: for each pole a recursion there and one back.
+    """The B-spline prefilter along one axis: for each pole, a causal and an anticausal recursion.
 
-    The samples are continued so far that where the recursions start does not count.
+    The samples are extended so far that the recursions' initial values are negligible.
     """
     size = samples.shape[axis]
     index = _inside(np.arange(-_REACH, size + _REACH), size, boundary)
@@ -200,12 +209,12 @@ def _filter_axis(samples: jax.Array, axis: int, order: int, boundary: str) -> ja
     for pole in _POLES[order]:
         longer = _recursion(longer, pole, axis, 1)
         longer = _recursion(longer, pole, axis, -1)
-        gain *= (1 - pole) ** 2  # so that a constant stays one
+        gain *= (1 - pole) ** 2  # preserves constants
     return gain * lax.slice_in_dim(longer, _REACH, _REACH + size, axis=axis)
 
 
 def _recursion(x: jax.Array, pole: float, axis: int, direction: int) -> jax.Array:
-    """y[k] = x[k] + pole * y[k - direction], by doubling: pole^2, pole^4, ... times shifts."""
+    """y[k] = x[k] + pole * y[k - direction], by doubling: shifts times pole, pole^2, pole^4, ..."""
     step = 1
     while step < _REACH:
         padding = [(0, 0, 0)] * x.ndim
@@ -246,7 +255,7 @@ def _interpolate(
         inside = [(k >= 0) & (k < size) for k in at]
         axes.append(list(zip(index, weights, inside, strict=True)))
     total = jnp.zeros_like(where[0])
-    # Tap by tap, not stacked: XLA then computes each weight once.
+    # One tap at a time, not stacked, so that XLA computes each weight only once.
     for taps in itertools.product(*axes):
         found = coefficients.at[tuple(tap[0] for tap in taps)].get(mode="promise_in_bounds")
         if mode == "grid-constant":
@@ -262,13 +271,13 @@ def _tap_boundary(mode: str) -> str:
 
 
 def _position(x: jax.Array, size: int, mode: str) -> jax.Array:
-    """Brings a position to the array by the symmetry of what lies outside."""
+    """Maps a position into the array, by the symmetry of its continuation."""
     if mode in ("nearest", "grid-constant", "constant"):
-        # Further out all taps are outside. ("constant" is decided by the position itself.)
+        # Beyond this all taps are outside. ("constant" is handled by the caller.)
         return lax.clamp(jnp.asarray(-8, x.dtype), x, jnp.asarray(size + 7, x.dtype))
     if size == 1:
         return jnp.zeros_like(x)
-    # What is inside stays as it is, to the bit.
+    # Positions inside are unchanged, bit by bit.
     return jnp.where((x >= 0) & (x <= size - 1), x, _folded(x, size, mode))
 
 
@@ -283,7 +292,7 @@ def _folded(x: jax.Array, size: int, mode: str) -> jax.Array:
 
 
 def _inside(index, size: int, mode: str):
-    """Brings whole positions to the array; NumPy's or JAX's."""
+    """Maps integer positions (NumPy or JAX) into the array."""
     xp = np if isinstance(index, np.ndarray) else jnp
     if mode in ("nearest", "grid-constant") or size == 1:
         return xp.clip(index, 0, size - 1)
@@ -296,9 +305,9 @@ def _inside(index, size: int, mode: str):
 
 
 def _basis(t: jax.Array, order: int) -> list[jax.Array]:
-    """The B-splines of an order that are not 0 in a knot interval, at t of it, from left to right.
+    """The non-zero B-splines in a knot interval, at t in [0, 1], from left to right.
 
-    By the recursion of de Boor and Cox.
+    Computed by the recursion of de Boor and Cox.
     """
     values = [jnp.ones_like(t)]
     for k in range(1, order + 1):

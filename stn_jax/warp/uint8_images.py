@@ -1,4 +1,4 @@
-"""Warps of images of bytes, for those who say so: numbers from 0 to 255, rounded and saturated."""
+"""Warps of uint8 images, on request: computed in float32, then rounded and clipped to 0 to 255."""
 
 import functools
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from jax.typing import ArrayLike
 
 
 def on_uint8(warp: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Makes a function of a floating-point image one of a uint8 image, with a uint8 result.
+    """Converts a function of a floating-point image to one of a uint8 image, with a uint8 result.
 
-    The warps refuse integers, for most of them are an oversight. Here the image is computed with in
-    float32, on the scale from 0 to 255 (a ``fill`` too), then rounded (halves to even), and what
-    lies beyond 0 and 255 ("bicubic" overshoots) is set to these. NaN becomes 0. There is no
-    gradient.
+    The warps reject integer images, since most of them are mistakes. The returned function computes
+    in float32 on the scale from 0 to 255, which is also that of a ``fill``; then it rounds (halves
+    to even) and clips to this range, as "bicubic" overshoots. NaN becomes 0. There is no gradient.
 
     Args:
       warp: a function of an image and anything else, such as :func:`stn_jax.warp_affine`.
 
     Returns:
-      The function of a uint8 image. It raises a TypeError for images of another type.
+      A function of a uint8 image and the other arguments, with a uint8 result. It raises TypeError
+      if the image has any other type.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> import stn_jax
       >>> photo = jnp.array([[[0], [255]]], jnp.uint8)

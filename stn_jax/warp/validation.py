@@ -63,7 +63,7 @@ def check_num_spatial_dims(num_spatial_dims: int) -> None:
         )
 
 
-def theta_rank(theta: jax.Array) -> int:
+def theta_dims(theta: jax.Array) -> int:
     """The number of spatial dimensions of a theta, 2 or 3. Raises ValueError for other shapes."""
     if theta.ndim < 2 or theta.shape[-2:] not in MATRICES:
         raise ValueError(
@@ -73,11 +73,11 @@ def theta_rank(theta: jax.Array) -> int:
     return theta.shape[-2]
 
 
-def image(value: ArrayLike, rank: int) -> jax.Array:
-    """Checks an image ``[..., H, W, C]`` (rank 2) or volume ``[..., D, H, W, C]`` (rank 3)."""
+def image(value: ArrayLike, dims: int) -> jax.Array:
+    """Checks an image ``[..., H, W, C]`` (2 dims) or volume ``[..., D, H, W, C]`` (3 dims)."""
     array = floating("image", value, " (and scale it if it holds 0 to 255)")
-    if array.ndim < rank + 1:
-        expected = "[..., D, H, W, C]" if rank == 3 else "[..., H, W, C]"
+    if array.ndim < dims + 1:
+        expected = "[..., D, H, W, C]" if dims == 3 else "[..., H, W, C]"
         raise ValueError(f"image has shape {array.shape}; expected {expected} (channels last)")
     return array
 
@@ -85,8 +85,8 @@ def image(value: ArrayLike, rank: int) -> jax.Array:
 def positions(name: str, value: ArrayLike) -> jax.Array:
     """Positions ``[..., H, W, 2]`` or ``[..., D, H, W, 3]`` (grids, maps, flows)."""
     array = floating(name, value)
-    rank = array.shape[-1] if array.ndim else 0
-    if rank not in (2, 3) or array.ndim < rank + 1:
+    dims = array.shape[-1] if array.ndim else 0
+    if dims not in (2, 3) or array.ndim < dims + 1:
         raise ValueError(
             f"{name} has shape {array.shape}; expected [..., H_out, W_out, 2] or "
             "[..., D_out, H_out, W_out, 3]"
@@ -95,39 +95,38 @@ def positions(name: str, value: ArrayLike) -> jax.Array:
 
 
 def fill(value: ArrayLike, image: jax.Array, padding_mode: str) -> jax.Array | None:
-    """What lies outside of an image: an array ``[]`` or ``[C]``; None for the 0 that needs none."""
+    """The value outside an image, an array ``[]`` or ``[C]``; None for a constant 0."""
     number = isinstance(value, (int, float, np.ndarray, np.generic))
     if number and not np.any(value):
         return None
     if padding_mode != "zeros":
         raise ValueError(
-            f"padding_mode is {padding_mode!r}, and fill {value}; a fill takes the place of 'zeros'"
+            f"padding_mode is {padding_mode!r} and fill {value}; a fill needs padding_mode 'zeros'"
         )
     (array,) = numbers(value)
     channels = image.shape[-1]
     if array.ndim > 1 or array.shape not in ((), (channels,)):
         raise ValueError(
-            f"fill has shape {array.shape}; expected a number, or one for each of the image's "
-            f"{channels} channels"
+            f"fill has shape {array.shape}; expected a number, or one per channel, [{channels}]"
         )
     if number and not np.all(np.isfinite(value)):
         raise ValueError(
-            f"fill is {value}; expected finite numbers (to mark what is outside, warp an image of "
-            "ones too)"
+            f"fill is {value}; expected finite numbers (to find the pixels outside the image, also "
+            "warp an image of ones)"
         )
     return array
 
 
-def spatial_shape(shape: Sequence[Any], rank: int) -> tuple[Any, ...]:
+def spatial_shape(shape: Sequence[Any], dims: int) -> tuple[Any, ...]:
     """Checks an output's spatial shape; a tuple of ints or symbolic sizes."""
-    names = "(D, H, W)" if rank == 3 else "(H, W)"
+    names = "(D, H, W)" if dims == 3 else "(H, W)"
     try:
         sizes = tuple(
             size if is_symbolic(size) else int(np.asarray(size).__index__()) for size in shape
         )
     except TypeError:
         raise TypeError(f"shape is {shape!r}; expected a tuple of ints {names}") from None
-    if len(sizes) != rank:
+    if len(sizes) != dims:
         raise ValueError(
             f"shape is {sizes}; expected the output's spatial shape {names}, without batch and "
             "channels"

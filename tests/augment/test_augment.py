@@ -106,6 +106,7 @@ def test_all_targets_move_together(augmented, make):
         assert (high - low <= 1.5 * np.subtract(*around[::-1]) + 2).all()
 
 
+@pytest.mark.thin("affine", "crop", "elastic, volumes")
 @each
 def test_pure_functions_of_a_key(augmented, make):
     targets = make()
@@ -130,6 +131,7 @@ def test_strict_promotion(augmented, make):
         jax.eval_shape(augmented, KEY, make())
 
 
+@pytest.mark.thin("perspective", "flip, volumes")
 @each
 def test_an_image_alone(augmented, make):
     targets = make()
@@ -155,7 +157,7 @@ def test_affine_parameters_are_those_asked_for():
 
 def test_nothing_is_the_identity():
     targets = batch()
-    found, theta = augment.random_affine(KEY, targets)
+    found, theta = jitted(augment.random_affine)(KEY, targets)
     np.testing.assert_allclose(theta, np.stack([np.eye(2, 3)] * 4), atol=1e-7)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, targets)
     for run in (
@@ -165,7 +167,7 @@ def test_nothing_is_the_identity():
         functools.partial(augment.random_flip, probability=0.0),
         functools.partial(augment.random_crop, shape=SIZE),
     ):
-        found, _ = run(KEY, targets)
+        found, _ = jitted(run)(KEY, targets)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, targets)
 
 

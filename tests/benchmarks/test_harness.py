@@ -114,9 +114,13 @@ class TestReport:
         assert first["accuracy"] == {"stn_jax": {"output": 1e-6}}
         assert first["versions"]["jax"] == jax.__version__
         assert {"commit", "dirty", "date", "device", "cpu", "cores"} <= first.keys()
-        assert "1.00 +- 1.00 s  output off by 1.0e-06" in capsys.readouterr().out
+        assert "1.00 +- 1.00 s  output error 1.0e-06" in capsys.readouterr().out
 
     def test_a_damaged_line_is_named(self, tmp_path):
         (tmp_path / "warp.jsonl").write_text('{"row": 1}\n{"row"\n')
         with pytest.raises(ValueError, match=r"warp.jsonl, line 2, is not JSON"):
             read_lines(tmp_path)
+
+    def test_names_that_older_lines_use_are_read(self, tmp_path):
+        (tmp_path / "profile.jsonl").write_text('{"values": {"share outside of the network": 1}}\n')
+        assert read_lines(tmp_path) == [{"values": {"fraction outside the network": 1}}]

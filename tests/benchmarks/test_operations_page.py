@@ -16,7 +16,7 @@ def test_the_examples_run():
         exec(compile(example, "operations.md", "exec"), found)
     np.testing.assert_allclose(found["moved"], found["same"], atol=1e-5)
     np.testing.assert_allclose(found["moved"][:, :5], [[[0.5, 0.4, 0.3]] * 5] * 48, atol=1e-5)
-    assert found["turned"].dtype == "uint8"
-    assert (found["turned"][:, :5] == 255).all()
+    assert found["warped"].dtype == "uint8"
+    assert (found["warped"][:, :5] == 255).all()
     assert found["thetas"].shape == (8, 2, 3)
     assert found["augmented_batch"].mask.shape == (8, 48, 64)

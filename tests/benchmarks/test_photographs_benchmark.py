@@ -104,7 +104,7 @@ def test_no_digit_is_both_tuned_on_and_reported():
 
 def test_measured_statistics_match_the_counts():
     pages = [taken(glyph, seed=i).astype(np.uint8) for i, glyph in enumerate(GLYPHS[:4])]
-    pages.append(np.full_like(pages[0], 200))  # nothing there: doubted, and not right
+    pages.append(np.full_like(pages[0], 200))  # blank: doubtful, and not correct
     found = np.full((5, 10), 0.01)
     found[[0, 1, 2, 4], 3] = 0.9
     found[3, 3], found[3, 5] = 0.5, 0.4

@@ -72,7 +72,7 @@ class TestGoals:
                 ),
                 [True],
             ),
-            (line("pipeline", "r", {}, None, {"share outside of the network": 0.04}), [False]),
+            (line("pipeline", "r", {}, None, {"fraction outside the network": 0.04}), [False]),
             (line("startup", "r", {"start": "warm"}, {"stn_jax": 10.5}), [False]),
             (line("startup", "r", {"start": "cold"}, {"stn_jax": 99}), []),
             (line("startup", "r", {"import": "stn_jax"}, {"stn_jax": 1.9}), [True]),

@@ -1,13 +1,10 @@
-"""Where the original files of MNIST and SVHN are."""
+"""Where the original files of MNIST and SVHN are, and tests without a network."""
 
 import os
 import pathlib
 
 import pytest
 from made_data import FILES
-
-# A program that test_svhn.py runs where TensorFlow is installed; collecting it would import that.
-collect_ignore = ["svhn_builder_case.py"]
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +25,12 @@ def svhn_dir():
     if not (folder / "number_labels.json.gz").exists():
         pytest.skip("needs real archives of SVHN: set STN_JAX_SVHN_DIR to their folder")
     return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Sends every download to a port where nobody listens, and keeps out of the home folder."""
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    monkeypatch.setenv("STN_JAX_CACHE", str(tmp_path / "default_cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default_data"))

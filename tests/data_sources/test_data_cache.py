@@ -90,11 +90,11 @@ TWENTIETH = np.arange(30) == 20
 @pytest.mark.parametrize(
     ("change", "count", "message"),
     [
-        (lambda x, y: (x[:29], y[:29]), 30, "29 examples were read and 30 expected"),
-        (lambda x, y: (x, y), 29, "30 examples were read and 29 expected"),
-        (lambda x, y: (x[:0], y[:0]), 0, "0 examples were read and some expected"),
-        (lambda x, y: (x, np.where(TWENTIETH, 10, y)), 30, "found the label 10"),
-        (lambda x, y: (x, np.where(TWENTIETH, -1, y)), 30, "found the label -1"),
+        (lambda x, y: (x[:29], y[:29]), 30, "found 29 examples; expected 30"),
+        (lambda x, y: (x, y), 29, "found 30 examples; expected 29"),
+        (lambda x, y: (x[:0], y[:0]), 0, "found 0 examples; expected 1 or more"),
+        (lambda x, y: (x, np.where(TWENTIETH, 10, y)), 30, "found label 10"),
+        (lambda x, y: (x, np.where(TWENTIETH, -1, y)), 30, "found label -1"),
         (lambda x, y: (x[:, :, :5], y), 30, r"found uint8 images of \[8, 5, 1\]"),
         (lambda x, y: (x / 255, y), 30, "found float64 images"),
     ],
@@ -235,7 +235,7 @@ def test_images_of_two_sizes_are_rejected(tmp_path):
     shutil.copy(large / "test_images.npy", small / "test_images.npy")
     entry = json_of(large)["arrays"]["test_images"]
     remeta(small, lambda m: m["arrays"].update(test_images=entry))
-    with pytest.raises(DataError, match="the shapes do not fit together"):
+    with pytest.raises(DataError, match="the shapes do not match"):
         cache.read(small, "toy")
 
 

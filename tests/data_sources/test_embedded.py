@@ -96,7 +96,7 @@ def test_a_damaged_sample_is_reported(tmp_path, monkeypatch, damage):
     elif damage != "missing":
         path.write_bytes(b"" if damage == "empty" else embedded.PATH.read_bytes()[:100_000])
     monkeypatch.setattr(embedded, "PATH", path)
-    with pytest.raises(sources.DataError, match="install stn_jax again"):
+    with pytest.raises(sources.DataError, match="reinstall stn_jax"):
         sources.load("mnist_sample")
 
 

@@ -56,18 +56,36 @@ def flip(data):
             LABELS,
             b"",
             bytes,
-            "is another file (it begins [0, 0] instead of [2049,",
+            "is a different file (it begins with [0, 0] instead of [2049,",
         ),
-        ("mnist", LABELS, labels([1000] * 10), bytes, "is another file (labels by class: [1000"),
-        ("fashion_mnist", LABELS, labels(MNIST), bytes, "is another file (labels by class: [980"),
+        (
+            "mnist",
+            LABELS,
+            labels([1000] * 10),
+            bytes,
+            "is a different file (labels by class: [1000",
+        ),
+        (
+            "fashion_mnist",
+            LABELS,
+            labels(MNIST),
+            bytes,
+            "is a different file (labels by class: [980",
+        ),
         (
             "mnist",
             IMAGES,
             images(60_000),
             bytes,
-            "is another file (it begins [2051, 60000, 28, 28]",
+            "is a different file (it begins with [2051, 60000, 28, 28]",
         ),
-        ("mnist", IMAGES, images(100, 14), bytes, "is another file (it begins [2051, 100, 14, 14]"),
+        (
+            "mnist",
+            IMAGES,
+            images(100, 14),
+            bytes,
+            "is a different file (it begins with [2051, 100, 14, 14]",
+        ),
     ],
 )
 def test_what_a_file_holds(tmp_path, data_set, file, content, damage, said):
@@ -117,7 +135,7 @@ def test_recompressed_files_are_taken_where_the_user_says_so(tmp_path, monkeypat
     tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     assert capsys.readouterr().err == ""
     path.write_bytes(gzip.compress(labels([1000] * 10), 1))
-    with pytest.raises(DataError, match=r"is another file \(labels by class"):
+    with pytest.raises(DataError, match=r"is a different file \(labels by class"):
         tfds_builders._accept_recompressed("mnist", builder, tmp_path)
     monkeypatch.setenv(originals.ACCEPT, "")
     assert not originals.is_accepted()

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -263,7 +263,6 @@ def test_drawings_on_a_transparent_background_are_visible(tmp_path, shade):
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     shape=st.one_of(SHAPES, st.sampled_from([(1, 1), (1, 3000), (3000, 1), (2, 2)])),
     seed=st.integers(0, 2**32 - 1),
@@ -296,7 +295,6 @@ def test_any_picture_gives_a_digit_or_nothing(shape, seed, kind):
             assert reading.doubts
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     shape=SHAPES,
     seed=st.integers(0, 2**32 - 1),

@@ -97,5 +97,5 @@ def test_a_distance_is_that_to_the_outline():
 
 
 def test_a_missing_font_is_named_with_its_package(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"texgyreheros-regular.otf is not below .*texgyre"):
+    with pytest.raises(FileNotFoundError, match=r"texgyreheros-regular.otf is not in .*texgyre"):
         draw_atlas.draw(tmp_path)

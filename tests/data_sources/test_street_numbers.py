@@ -69,6 +69,7 @@ def chi_square(observed, counts):
     return stats.chisquare(observed, expected).pvalue
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_real_labels(svhn_dir):
     import gzip
     import json
@@ -140,6 +141,7 @@ def test_shapes_types_and_range(usual, labels):
         street.draw(KEYS[0], jnp.zeros(4, int))
 
 
+@pytest.mark.slow
 def test_a_crop_depends_on_its_key_and_labels_and_on_nothing_else(usual, labels):
     again = draw_all(KEYS, labels, GeneratorConfig())
     np.testing.assert_array_equal(again, usual)
@@ -259,6 +261,7 @@ def test_each_knob_does_something_more_of_it_does_more(name, clean, labels):
     assert more > 1.15 * change
 
 
+@pytest.mark.slow
 def test_the_effects_of_some_settings(clean, labels):
     def drawn(**strengths):
         return np.asarray(draw_all(KEYS, labels, GeneratorConfig.off(**strengths)))
@@ -349,6 +352,7 @@ def test_enlarging_is_pillows(usual):
 # --- sets -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_split_depends_on_its_name_the_seed_and_the_index_alone():
     # Without JPEG, whose rounding makes much of the last bit.
     config = dataclasses.replace(GeneratorConfig(), jpeg=0.0)
@@ -433,6 +437,7 @@ def test_a_comparison_with_itself_and_with_another():
     assert "| 1.00 |" in street_sheet.compare(dark, light).splitlines()[2]
 
 
+@pytest.mark.slow
 def test_real_crops_are_those_of_the_archives(svhn_dir):
     crops = street_sheet.real_crops(svhn_dir)
     assert crops.shape == (384, SIDE, SIDE, 3)

@@ -15,12 +15,12 @@ import pytest
 pytest.importorskip("h5py")
 
 from made_svhn import cut, numbers, png, write_archive
-from test_sources import needs_tensorflow, no_network  # noqa: F401 (a fixture)
+from needs import needs_tensorflow
 
 from stn_jax.data import house_numbers, sources
 from stn_jax.data.sources import DataError
 
-pytestmark = needs_tensorflow
+pytestmark = [needs_tensorflow, pytest.mark.usefixtures("no_network")]
 
 
 def archives(folder, train=12, test=5, extra=4, **options):
@@ -62,6 +62,7 @@ def program(code, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("dill") is None, reason="TFDS's tests need dill")
 def test_tfds_own_test_of_the_builder():
     case = pathlib.Path(__file__).with_name("svhn_builder_case.py")
@@ -97,6 +98,7 @@ def test_archives_become_crops_and_labels(tmp_path, capfd):
     assert "train split, dropped 1 with more than 5 digits" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_extra_may_be_missing_from_archives_of_ones_own(tmp_path):
     archives(tmp_path, extra=0)
     assert len(load(tmp_path).train.labels) == 12
@@ -121,7 +123,7 @@ def test_unreadable_lines_are_skipped_and_reported(tmp_path, capfd):
 def test_an_archive_without_its_labels_is_rejected(tmp_path):
     archives(tmp_path)
     cut(tmp_path / "train.tar.gz", 0.5)
-    with pytest.raises(DataError, match=r"train\.tar\.gz is damaged or cut off before its digit"):
+    with pytest.raises(DataError, match=r"train\.tar\.gz is damaged or truncated before its digit"):
         load(tmp_path)
 
 
@@ -144,6 +146,7 @@ def test_the_strict_configuration_rejects_a_fault(tmp_path):
     assert said.rstrip().endswith("(the configuration strict refuses)")
 
 
+@pytest.mark.slow
 def test_published_archives_are_known_by_their_checksums(tmp_path):
     archives(tmp_path)
     with pytest.raises(DataError, match=r"\.tar\.gz unpacks without error but is not the original"):
@@ -154,6 +157,7 @@ def test_published_archives_are_known_by_their_checksums(tmp_path):
         load(tmp_path, "svhn_numbers", tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_the_real_archives(svhn_dir, tmp_path):
     source = load(tmp_path, manual_dir=svhn_dir)
     assert source.train.images.shape == (256, 64, 64, 3)
@@ -182,6 +186,7 @@ def test_the_real_archives(svhn_dir, tmp_path):
 # --- single digits ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_svhn_cropped_from_files_of_its_layout(svhn_dir, tmp_path):
     from scipy.io import loadmat
 

@@ -96,6 +96,7 @@ def test_64_bit_types_stay_where_they_are_lowered_without():
         assert_close(program(*arrays), expected, 1e-12)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, 3)], ids=str)
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_mapped(size, axes):
@@ -164,6 +165,7 @@ def test_in_loops_and_rematerialised():
 PLATFORMS = [("cpu",), ("cuda",), ("tpu",), ("cpu", "cuda", "tpu")]
 
 
+@pytest.mark.thin("('cpu', 'cuda', 'tpu')")
 @pytest.mark.parametrize("platforms", PLATFORMS, ids=str)
 def test_exported_with_symbolic_sizes(platforms):
     """A batch of any size, and images of any size; gradients, too."""
@@ -178,6 +180,7 @@ def test_exported_with_symbolic_sizes(platforms):
 SMALL = Network((ConvBlock(4, 5, pool=True), ConvBlock(6, 3, padding="SAME")), Head(10, 5, (8,)))
 
 
+@pytest.mark.thin("('cpu', 'cuda', 'tpu')")
 @pytest.mark.parametrize("platforms", PLATFORMS, ids=str)
 def test_networks_exported_for_batches_of_any_size(platforms):
     for model, shape in (
@@ -196,6 +199,7 @@ def test_networks_exported_for_batches_of_any_size(platforms):
                 assert_close(reread.call(variables, images[:count]), expected)
 
 
+@pytest.mark.thin("dtype promotion", "leaks")
 @pytest.mark.parametrize("mode", [mode for mode in STRICT if mode != "transfers"])
 def test_networks_in_a_strict_mode(mode):
     images = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
@@ -213,12 +217,14 @@ def test_networks_in_a_strict_mode(mode):
 
 
 @pytest.fixture(scope="module")
-def on_two_devices() -> dict[str, str]:
-    """What came of each case of layers_on_devices.py, in a process that has two devices."""
+def on_two_devices(request) -> dict[str, str]:
+    """What came of the cases that are asked for, in a process that has two devices."""
     here = Path(__file__)
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    asked = [item for item in request.session.items if item.path == here]
+    cases = [item.callspec.params["case"] for item in asked if "case" in item.fixturenames]
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     done = subprocess.run(
-        [sys.executable, str(here.with_name("layers_on_devices.py"))],
+        [sys.executable, str(here.with_name("layers_on_devices.py")), *cases],
         env={**os.environ, "PYTHONPATH": str(here.parents[2]), "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
@@ -228,6 +234,7 @@ def on_two_devices() -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.thin("explicit_mesh")
 @pytest.mark.parametrize("case", layers_on_devices.CASES)
 def test_on_two_devices(on_two_devices, case):
     assert on_two_devices[case] == "ok", on_two_devices[case]

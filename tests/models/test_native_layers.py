@@ -17,8 +17,11 @@ from jax import lax
 from stn_jax.models import layers
 from stn_jax.warp import native
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="there are no native kernels")
+pytestmark = pytest.mark.skipif(
+    not native.available(), reason="the native kernels are not available"
+)
 
+costly = settings(max_examples=settings().max_examples // 3)  # each is compiled
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -62,7 +65,7 @@ def check(shape, kernel_shape, padding="VALID", seed=0):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@costly
 def test_values_and_gradients(data):
     def whole(low, high):
         return data.draw(st.integers(low, high))
@@ -195,7 +198,7 @@ def test_what_calls_them():
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@costly
 def test_pooling(data):
     """Bit for bit what elementwise operations give: values, gradients, ties, NaN, edges."""
     size = data.draw(st.integers(1, 3))
@@ -247,6 +250,7 @@ def run(code: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_bits_for_any_number_of_threads():
     found = {}
     for threads in (1, 2, 3):
@@ -265,4 +269,6 @@ def test_without_the_library():
     forced = f"{code}with layers.force_implementation('native'): {call}"
     with pytest.raises(subprocess.CalledProcessError) as error:
         run(forced, STN_JAX_NATIVE="0")
-    assert "there are no native kernels: plain JAX: STN_JAX_NATIVE is 0" in error.value.stderr
+    assert (
+        "the native kernels are not available: plain JAX: STN_JAX_NATIVE is 0" in error.value.stderr
+    )

@@ -60,6 +60,7 @@ def moved(params: dict) -> dict:
 
 
 # Not jitted: the operations are the same in all of these networks, and compiled once.
+@pytest.mark.thin
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("variant", PLACEMENTS)
 def test_networks_start_as_their_plain_classifier_and_can_learn(variant, name):
@@ -87,6 +88,7 @@ def test_networks_start_as_their_plain_classifier_and_can_learn(variant, name):
         assert np.any(np.asarray(leaf) != 0)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("variant", PLACEMENTS)
 def test_the_studys_networks_take_every_family(variant, name):

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from stn_jax import SpatialTransformer, affine_transform, create_model
-from stn_jax.models import ConvBlock, DenseLocalization, Head, Network, Variant
+from stn_jax import affine_transform, create_model
+from stn_jax.models import DenseLocalization, Head, Variant
 from stn_jax.warp import affine
 
 SIDES = {
@@ -31,6 +30,12 @@ def images_for(task: str, batch: int = 3) -> jax.Array:
 def init(task: str, variant: str, **options):
     model, images = create_model(task, variant, **options), images_for(task)
     return model, jax.jit(model.init)(jax.random.key(0), images), images
+
+
+def output_shape(task: str, variant: str, **options) -> tuple[int, ...]:
+    model = create_model(task, variant, **options)
+    logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images_for(task))
+    return logits.shape
 
 
 def details_of(model, variables, images):
@@ -134,6 +139,7 @@ def test_svhn_has_eight_blocks_and_three_wide_layers():
     assert count(params) == convolutions + dense
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("kind", ["c", "sl", "dl"])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist"])
@@ -245,6 +251,7 @@ def test_iterations_with_downsampling_use_the_full_size_until_the_last():
     assert details_of(model, variables, images)[1].warped.shape == (3, 30, 30, 1)
 
 
+@pytest.mark.thin("stn-c3")
 @pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-c3", "stn-c8", "stn-sl8", "stn-dl3"])
 def test_svhn_networks_answer_five_digits(variant):
     model, variables, images = init("svhn", variant, width=1 / 16)
@@ -256,6 +263,7 @@ def test_svhn_networks_answer_five_digits(variant):
     assert float(jnp.abs(dropped - logits).max()) > 0
 
 
+@pytest.mark.thin("0.5")
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_dropout_is_scaled_in_all_layers(dropout):
     model, variables, images = init("svhn", "stn-sl3", width=1 / 16, dropout=dropout)
@@ -271,8 +279,7 @@ def test_dropout_is_scaled_in_all_layers(dropout):
 
 
 def test_svhn_cropped_answers_one_digit():
-    model, variables, images = init("svhn_cropped", "stn-sl3", width=1 / 16)
-    chex.assert_shape(jax.eval_shape(model.apply, variables, images), (3, 10))
+    assert output_shape("svhn_cropped", "stn-sl3") == (3, 10)
 
 
 def test_half_precision_keeps_parameters_poses_and_logits_in_float32():
@@ -285,8 +292,7 @@ def test_half_precision_keeps_parameters_poses_and_logits_in_float32():
 
 
 def test_another_number_of_classes():
-    model, variables, images = init("rotated_mnist", "cnn", classes=47)
-    chex.assert_shape(jax.eval_shape(model.apply, variables, images), (3, 47))
+    assert output_shape("rotated_mnist", "cnn", classes=47) == (3, 47)
 
 
 @pytest.mark.parametrize(
@@ -321,302 +327,6 @@ def test_the_earlier_name_of_crop_fraction_is_accepted():
     assert new.transformer.crop_fraction == 0.5
 
 
-class TestSpatialTransformer:
-    localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
-
-    def test_starts_at_the_identity_and_can_learn_from_there(self):
-        module = SpatialTransformer(self.localization)
-        images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
-        warped, variables = module.init_with_output(jax.random.key(1), images)
-        chex.assert_trees_all_close(warped, images, atol=1e-5)
-
-        def loss(params):
-            return (module.apply({"params": params}, images) * images[:, ::-1]).sum()
-
-        assert float(jnp.abs(jax.grad(loss)(variables["params"])["theta"]["kernel"]).max()) > 0.1
-
-    @pytest.mark.parametrize(("options", "side"), [({"shape": (5, 7)}, (5, 7)), ({}, (12, 12))])
-    def test_output_shape(self, options, side):
-        module = SpatialTransformer(self.localization, **options)
-        warped, _ = module.init_with_output(jax.random.key(1), jnp.ones((4, 12, 12, 2)))
-        chex.assert_shape(warped, (4, *side, 2))
-
-    def test_a_crop_starts_at_the_center_and_theta_includes_it(self):
-        module = SpatialTransformer(self.localization, downsample=2, crop_fraction=0.5)
-        images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
-        (warped, theta), variables = module.init_with_output(
-            jax.random.key(1), images, return_theta=True
-        )
-        chex.assert_trees_all_close(warped, images[:, 3:9, 4:12], atol=1e-5)
-        chex.assert_trees_all_close(theta, jnp.tile(affine.scaling(0.5), (4, 1, 1)))
-        # What the transformer says is of the whole image: half a side to the right, say.
-        params = jax.tree.map(lambda x: x, variables["params"])
-        params["theta"]["bias"] = params["theta"]["bias"].at[2].set(0.5)
-        warped = module.apply({"params": params}, images)
-        chex.assert_trees_all_close(warped, images[:, 3:9, 8:16], atol=1e-5)
-
-    @pytest.mark.parametrize("iterations", [1, 2])
-    def test_the_crop_applies_to_the_last_iteration_only(self, iterations):
-        options = {"iterations": iterations, "shape": (12, 12)}
-        whole = SpatialTransformer(self.localization, **options)
-        part = SpatialTransformer(self.localization, crop_fraction=0.5, **options)
-        images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
-        params = whole.init(jax.random.key(1), images)["params"]
-        params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
-        _, theta = whole.apply({"params": params}, images, return_theta=True)
-        _, cropped = part.apply({"params": params}, images, return_theta=True)
-        chex.assert_trees_all_close(cropped, affine.compose(theta, affine.scaling(0.5)))
-
-    def test_volumes(self):
-        module = SpatialTransformer(self.localization, downsample=2)
-        volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
-        (warped, theta), _ = module.init_with_output(jax.random.key(1), volumes, return_theta=True)
-        chex.assert_shape(warped, (2, 2, 3, 4, 1))
-        chex.assert_shape(theta, (2, 3, 4))
-
-    def test_predict_and_warp_are_the_call_in_two_steps(self):
-        module = SpatialTransformer(
-            self.localization, downsample=2, crop_fraction=0.5, align_corners=True
-        )
-        images = jax.random.normal(jax.random.key(0), (4, 12, 16, 2))
-        variables = module.init(jax.random.key(1), images[..., :1])
-        variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
-        warped, theta = module.apply(
-            variables, images, lambda x: x[..., :1], True
-        )  # looks at one of the two channels
-        found = module.apply(variables, images[..., :1], method="predict")
-        chex.assert_trees_all_equal(found, theta)
-        chex.assert_trees_all_equal(module.apply(variables, images, found, method="warp"), warped)
-        made = module.init(jax.random.key(1), images[..., :1], method="predict")
-        chex.assert_trees_all_equal_shapes(made, variables)
-
-    def test_predict_and_warp_of_volumes(self):
-        module = SpatialTransformer(self.localization)
-        volumes = jax.random.normal(jax.random.key(0), (2, 4, 6, 8, 1))
-        theta, _ = module.init_with_output(
-            jax.random.key(1), volumes, num_spatial_dims=3, method="predict"
-        )
-        warped = module.apply({}, volumes, theta, method="warp")
-        chex.assert_trees_all_close(warped, volumes, atol=1e-5)
-
-    def test_predict_supports_a_single_iteration(self):
-        with pytest.raises(ValueError, match="iterations is 2; predict expects 1"):
-            SpatialTransformer(self.localization, iterations=2).init(
-                jax.random.key(1), jnp.ones((1, 12, 12, 2)), method="predict"
-            )
-
-    def test_bad_input_is_rejected(self):
-        for fraction in (0.0, -1.0, float("nan"), float("inf")):
-            with pytest.raises(
-                ValueError, match=f"crop_fraction is {fraction}; expected a fraction of"
-            ):
-                SpatialTransformer(self.localization, crop_fraction=fraction).init(
-                    jax.random.key(1), jnp.ones((1, 12, 12, 2))
-                )
-        with pytest.raises(ValueError, match=r"shape \(12, 12, 2\); expected \[B, H, W, C\]"):
-            SpatialTransformer(self.localization).init(jax.random.key(1), jnp.ones((12, 12, 2)))
-        with pytest.raises(ValueError, match="iterations is 0; expected 1 or more"):
-            SpatialTransformer(self.localization, iterations=0).init(
-                jax.random.key(1), jnp.ones((1, 12, 12, 2))
-            )
-
-    @pytest.mark.parametrize(
-        ("options", "shape", "message"),
-        [
-            (
-                {"downsample": 8},
-                (1, 6, 6, 1),
-                "downsample is 8, too much for an image of 6x6",
-            ),
-            ({"downsample": 3}, (1, 6, 2, 1), "expected at most 2"),
-            ({"shape": (0, 5)}, (1, 6, 6, 1), r"shape is \(0, 5\); expected 2 sides of 1 or more"),
-            ({"shape": (5,)}, (1, 6, 6, 1), r"shape is \(5,\); expected 2 sides"),
-            ({"shape": (5, 5)}, (1, 6, 6, 6, 1), r"shape is \(5, 5\); expected 3 sides"),
-            ({}, (1, 0, 6, 1), r"image has shape \(1, 0, 6, 1\); expected sides of 1 or more"),
-        ],
-    )
-    def test_an_empty_output_is_rejected(self, options, shape, message):
-        module = SpatialTransformer(self.localization, **options)
-        with pytest.raises(ValueError, match=message):
-            module.init(jax.random.key(1), jnp.ones(shape))
-        with pytest.raises(ValueError, match=message):
-            module.apply({}, jnp.ones(shape), jnp.ones((1, 2, 3)), method="warp")
-
-    @pytest.mark.parametrize(
-        "localization",
-        [lambda x: x.mean(-1), lambda x: x[:, 0, 0, :0], lambda x: x.mean((1, 2, 3))],
-    )
-    def test_a_localization_output_that_is_not_a_vector_is_rejected(self, localization):
-        with pytest.raises(
-            ValueError, match=r"the localization network returned .*expected a vector"
-        ):
-            SpatialTransformer(localization).init(jax.random.key(1), jnp.ones((3, 12, 12, 2)))
-
-
-class TestFlags:
-    """Who has an argument ``train`` is told, and flags can be static arguments."""
-
-    localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.relu])
-
-    def test_a_localization_network_may_have_no_train_argument(self):
-        images = images_for("rotated_mnist")
-        for variant in ("stn-c0", "stn-c1", "stn-sl1", "stn-dl1"):
-            model = create_model(
-                "rotated_mnist", variant, width=1 / 16, localization=self.localization
-            )
-            variables = model.init(jax.random.key(0), images)
-            logits, details = model.apply(variables, images, True, True)
-            assert logits.shape == (3, 10)
-            assert details.theta.shape == (3, 2, 3)
-
-    @pytest.mark.parametrize("kind", ["keyword", "position", "sequential", "any", "function"])
-    def test_a_localization_network_is_passed_the_train_flag(self, kind):
-        told = []
-
-        class Keyword(nn.Module):
-            @nn.compact
-            def __call__(self, x, *, train):
-                told.append(train)
-                return nn.Dense(4)(x.reshape(len(x), -1))
-
-        class Position(Keyword):
-            def __call__(self, x, train):
-                return super().__call__(x, train=train)
-
-        class Any(Keyword):
-            def __call__(self, x, **options):
-                return super().__call__(x, **options)
-
-        def function(x, train):
-            told.append(train)
-            return x.reshape(len(x), -1)
-
-        module = {
-            "keyword": Keyword(),
-            "position": Position(),
-            "sequential": nn.Sequential([Position(), nn.relu]),
-            "any": Any(),
-            "function": function,
-        }[kind]
-        model = create_model("rotated_mnist", "stn-c0", width=1 / 16, localization=module)
-        model.init(jax.random.key(0), images_for("rotated_mnist"), True)
-        model.init(jax.random.key(0), images_for("rotated_mnist"))
-        assert told == [True, False]
-
-    def test_blocks_and_heads_of_ones_own(self):
-        blocks = (nn.Conv(4, (3, 3)), nn.relu, nn.Dropout(0.5, deterministic=True))
-        network = Network(blocks, nn.Sequential([lambda x: x.mean((1, 2)), nn.Dense(10)]))
-        logits, _ = network.init_with_output(jax.random.key(0), images_for("rotated_mnist"), True)
-        assert logits.shape == (3, 10)
-
-    # Small, and with dropout.
-    blocks = (ConvBlock(4, 3, pool=True), ConvBlock(4, 3, dropout=0.5))
-    head = Head(10, hidden=(8,), dropout=0.5)
-    images = jax.random.normal(jax.random.key(7), (3, 12, 12, 1))
-
-    @staticmethod
-    def gradients(model, variables, images, train):
-        rngs = {"dropout": jax.random.key(5)}
-
-        def loss(params):
-            logits, details = model.apply({"params": params}, images, train, True, rngs=rngs)
-            return (logits**2).sum(), details
-
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-
-    @pytest.mark.parametrize("depth", [None, 0, 1])
-    @pytest.mark.parametrize("lift", ["remat", "jit"])
-    def test_lifted_networks(self, lift, depth):
-        transformer = None if depth is None else SpatialTransformer(self.localization)
-        fields, images = (self.blocks, self.head, transformer, 0, depth or 0), self.images
-        model = Network(*fields)
-        other = getattr(nn, lift)(Network, static_argnums=(2, 3))(*fields)
-        variables = model.init(jax.random.key(0), images)
-        made = jax.eval_shape(lambda: other.init(jax.random.key(0), images, False, False))
-        chex.assert_trees_all_equal_shapes_and_dtypes(made, variables)
-        train = lift == "remat"  # within nn.jit Flax draws other keys
-        found, expected = (
-            self.gradients(each, variables, images, train) for each in (other, model)
-        )
-        assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(found[1])) > 0
-        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
-
-    def test_lifted_blocks_in_a_network(self):
-        block = nn.remat(ConvBlock, static_argnums=2)
-        blocks = (block(4, 3, pool=True), block(4, 3, dropout=0.5))
-        model = Network(self.blocks, self.head)
-        variables = model.init(jax.random.key(0), self.images)
-        found, expected = (
-            self.gradients(each, variables, self.images, True)
-            for each in (Network(blocks, self.head), model)
-        )
-        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
-
-    @pytest.mark.parametrize("lift", ["remat", "jit"])
-    def test_lifted_transformers(self, lift):
-        images = jax.random.normal(jax.random.key(0), (4, 12, 12, 2))
-        localization = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(8), nn.tanh])
-        lifted = getattr(nn, lift)(SpatialTransformer, static_argnums=(2, 3, 4))
-        steps = nn.remat(SpatialTransformer, static_argnums=2, methods=["predict", "warp"])
-        variables = SpatialTransformer(localization).init(jax.random.key(1), images)
-        variables["params"]["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
-
-        def in_steps(module, x):
-            return module.warp(x, module.predict(x, True))
-
-        def whole(module, x):
-            return module(x, None, True, True)[0]
-
-        def gradient(module, run):
-            def loss(variables, x):
-                return (module.apply(variables, x, method=run) ** 3).sum()
-
-            return jax.jit(jax.value_and_grad(loss, (0, 1)))(variables, images)
-
-        expected = gradient(SpatialTransformer(localization), whole)
-        for found in (
-            gradient(lifted(localization), whole),
-            gradient(steps(localization), in_steps),
-        ):
-            chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
-
-    def test_networks_mapped_and_scanned(self):
-        """An ensemble by nn.vmap, and a transformer that refines an image in nn.scan."""
-        images, fields = (
-            self.images,
-            (self.blocks, self.head, SpatialTransformer(self.localization)),
-        )
-        model = Network(*fields)
-        several = nn.vmap(
-            Network,
-            in_axes=None,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            axis_size=2,
-        )(*fields)
-        made = several.init(jax.random.key(0), images)
-        for i, logits in enumerate(several.apply(made, images)):
-            one = jax.tree.map(lambda x, i=i: x[i], made)
-            chex.assert_trees_all_close(logits, model.apply(one, images), atol=1e-5)
-
-        class Refine(nn.Module):
-            @nn.compact
-            def __call__(self, image, _):
-                return SpatialTransformer(TestFlags.localization, name="transformer")(image), None
-
-        scanned = nn.scan(
-            Refine, variable_broadcast="params", split_rngs={"params": False}, length=3
-        )()
-        made = scanned.init(jax.random.key(0), images, None)
-        made["params"]["transformer"]["theta"]["bias"] = jnp.array([0, 0.1, 0, -0.1, 0, 0])
-        expected = images
-        for _ in range(3):
-            once = {"params": made["params"]["transformer"]}
-            expected = SpatialTransformer(self.localization).apply(once, expected)
-        found, _ = scanned.apply(made, images, None)
-        chex.assert_trees_all_close(found, expected, atol=1e-5)
-
-
 def test_maps_that_are_too_small_are_rejected():
     for task, side, message in (
         ("svhn", 8, "a map of 1x1 is too small for pooling by 2"),
@@ -624,7 +334,7 @@ def test_maps_that_are_too_small_are_rejected():
     ):
         images = jnp.ones((1, side, side, 1))
         with pytest.raises(ValueError, match=message):
-            create_model(task, "cnn", width=1 / 16).init(jax.random.key(0), images)
+            jax.eval_shape(create_model(task, "cnn").init, jax.random.key(0), images)
     for module in (DenseLocalization(), Head(10)):
         with pytest.raises(ValueError, match=r"a map of shape \(2, 0, 5, 3\) holds no values"):
             module.init(jax.random.key(0), jnp.ones((2, 0, 5, 3)))

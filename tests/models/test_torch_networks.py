@@ -99,6 +99,7 @@ def widened(x: Any) -> Any:
     return np.asarray(x, np.float64) if np.asarray(x).dtype == np.float32 else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SWEPT, ids=lambda case: case.name)
 def test_further_networks_and_their_whole_gradients_are_met_too(case):
     pytest.importorskip("torch")

@@ -38,21 +38,21 @@ struct Random {
 template <class T>
 struct Case {
   Problem<T> problem{};
-  std::vector<T> base[kMaxRank], image, where, cotangent;
+  std::vector<T> base[kMaxDims], image, where, cotangent;
   int64_t entries = 1, number;
 
   Case(Random& random, int64_t number) : number(number) {
     Problem<T>& p = problem;
-    p.rank = random.chance(0.3) ? 3 : 2;
+    p.dims = random.chance(0.3) ? 3 : 2;
     p.theta = random.chance(0.5), p.align_corners = random.chance(0.5);
-    p.mode = random.chance(0.6) ? kLinear : static_cast<Mode>(random.below(p.rank == 2 ? 3 : 2));
+    p.mode = random.chance(0.6) ? kLinear : static_cast<Mode>(random.below(p.dims == 2 ? 3 : 2));
     p.padding = static_cast<Padding>(random.below(3));
     p.channels = random.of({0, 1, 1, 1, 2, 3, 3, 4, 5, 7, 8, 9, 16, 17, 31, 64, 200});
     p.pixels = p.samples = 1;
     const bool points = random.chance(0.1);  // many samples in one row
-    for (int axis = 0; axis < p.rank; ++axis) {
-      p.size[axis] = random.chance(0.15) ? 1 : 1 + random.below(p.rank == 2 ? 14 : 7);
-      const int64_t size = random.chance(0.02) ? 0 : 1 + random.below(p.rank == 2 ? 14 : 6);
+    for (int axis = 0; axis < p.dims; ++axis) {
+      p.size[axis] = random.chance(0.15) ? 1 : 1 + random.below(p.dims == 2 ? 14 : 7);
+      const int64_t size = random.chance(0.02) ? 0 : 1 + random.below(p.dims == 2 ? 14 : 6);
       p.out_size[axis] = points ? (axis ? 1 : 1 + random.below(1500)) : size;
       p.pixels *= p.size[axis];
       p.samples *= p.out_size[axis];
@@ -77,18 +77,18 @@ struct Case {
     p.image = image.data(), p.where = where.data(), p.cotangent = cotangent.data();
   }
 
-  // Normal numbers, a share of them replaced by one of the first `kinds` of a list.
-  static void fill(Random& random, double share, int64_t kinds, int64_t count,
+  // Normal numbers, a fraction of them replaced by one of the first `kinds` of a list.
+  static void fill(Random& random, double fraction, int64_t kinds, int64_t count,
                    std::vector<T>* array) {
     static constexpr double kHostile[] = {kNan, kInf, -kInf, 1e38, -1e38, 0, -0.0, 1, -1, 1e10, 3e9};
     for (int64_t i = 0; i < count; ++i)
-      array->push_back(static_cast<T>(random.chance(share) ? kHostile[random.below(kinds)]
+      array->push_back(static_cast<T>(random.chance(fraction) ? kHostile[random.below(kinds)]
                                                              : 0.8 * random.normal()));
     array->shrink_to_fit();
   }
 
   void fill_base() {
-    for (int axis = 0; axis < problem.rank; ++axis) {
+    for (int axis = 0; axis < problem.dims; ++axis) {
       const int64_t n = problem.out_size[axis];
       for (int64_t j = 0; j < n; ++j)
         base[axis].push_back(static_cast<T>(
@@ -171,7 +171,7 @@ double keys_slope(double d) {
   return sign * (d <= 1 ? (3.75 * d - 4.5) * d : d < 2 ? (-2.25 * d + 7.5) * d - 6 : 0);
 }
 
-// The taps along one axis at a normalised position; a NaN weight where the position is NaN.
+// The taps along one axis at a normalized position; a NaN weight where the position is NaN.
 std::vector<Tap> taps_at(const Problem<double>& p, int axis, double g, double* scale) {
   const double size = static_cast<double>(p.size[axis]);
   double x = p.align_corners ? (g + 1) / 2 * (size - 1) : ((g + 1) * size - 1) / 2;
@@ -215,10 +215,10 @@ void compute_plainly(const Case<double>& c, Results<double>* results) {
                             i / (p.out_size[0] * p.out_size[1])};
       double scale[3] = {}, gradient[3] = {}, start = 0;
       std::vector<Tap> taps[3] = {{}, {}, {{0, 1, 0}}};
-      for (int axis = 0; axis < p.rank; ++axis) {
-        double g = p.theta ? where[axis * (p.rank + 1) + p.rank] : where[i * p.rank + axis];
-        for (int column = p.rank - 1; p.theta && column >= 0; --column)
-          g += where[axis * (p.rank + 1) + column] * p.base[column][j[column]];
+      for (int axis = 0; axis < p.dims; ++axis) {
+        double g = p.theta ? where[axis * (p.dims + 1) + p.dims] : where[i * p.dims + axis];
+        for (int column = p.dims - 1; p.theta && column >= 0; --column)
+          g += where[axis * (p.dims + 1) + column] * p.base[column][j[column]];
         taps[axis] = taps_at(p, axis, g, &scale[axis]);
         start += 0 * taps[axis][0].weight;
       }
@@ -237,12 +237,12 @@ void compute_plainly(const Case<double>& c, Results<double>* results) {
               gradient[2] += x.weight * y.weight * z.slope * (value * ct);
             }
           }
-      for (int axis = 0; axis < p.rank; ++axis) {
+      for (int axis = 0; axis < p.dims; ++axis) {
         const double g = scale[axis] != 0 && p.mode != kNearest ? gradient[axis] * scale[axis] : 0;
-        if (!p.theta) where_gradient[i * p.rank + axis] += g;
-        for (int column = 0; p.theta && column <= p.rank; ++column)
-          where_gradient[axis * (p.rank + 1) + column] +=
-              g * (column < p.rank ? p.base[column][j[column]] : 1);
+        if (!p.theta) where_gradient[i * p.dims + axis] += g;
+        for (int column = 0; p.theta && column <= p.dims; ++column)
+          where_gradient[axis * (p.dims + 1) + column] +=
+              g * (column < p.dims ? p.base[column][j[column]] : 1);
       }
     }
   }
@@ -255,9 +255,9 @@ template <class T>
   const Problem<T>& p = c.problem;
   std::printf("case %lld: %s[%zu] is %.17g, expected %.17g\n", static_cast<long long>(c.number), what,
               at, found, expected);
-  std::printf("rank %d, theta %d, mode %d, padding %d, align_corners %d, channels %d\n", p.rank,
+  std::printf("dimensions %d, theta %d, mode %d, padding %d, align_corners %d, channels %d\n", p.dims,
               p.theta, p.mode, p.padding, p.align_corners, static_cast<int>(p.channels));
-  for (int axis = 0; axis < p.rank; ++axis)
+  for (int axis = 0; axis < p.dims; ++axis)
     std::printf("axis %d: image %d, output %d\n", axis, static_cast<int>(p.size[axis]),
                 static_cast<int>(p.out_size[axis]));
   std::exit(1);

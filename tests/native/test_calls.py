@@ -30,20 +30,38 @@ def call(image, where, out, dtype=np.float32, **changes):
 @pytest.mark.parametrize(
     ("image", "where", "out", "changes", "message"),
     [
-        ((4, 5, 3), (2, 3), (4, 5, 2), {}, "shapes do not fit"),
-        ((4, 5, 3), (2, 4), (4, 5, 3), {}, "shapes do not fit"),
-        ((4, 5, 3), (3, 3), (4, 5, 3), {}, "shapes do not fit"),
+        ((4, 5, 3), (2, 3), (4, 5, 2), {}, "shapes do not match"),
+        ((4, 5, 3), (2, 4), (4, 5, 3), {}, "shapes do not match"),
+        ((4, 5, 3), (3, 3), (4, 5, 3), {}, "shapes do not match"),
         ((4, 5, 3), (6,), (4, 5, 3), {}, "numbers of axes"),
         ((5, 3), (2, 3), (5, 3), {}, "numbers of axes"),
         ((), (), (), {}, "numbers of axes"),
         ((2, 4, 5, 3), (3, 2, 3), (3, 4, 5, 3), {}, "leading axes do not broadcast"),
         ((0, 5, 3), (2, 3), (4, 5, 3), {}, "no pixel to sample from"),
-        ((4, 5, 3), (4, 6, 2), (4, 5, 3), {"theta": 0}, "shapes do not fit"),
-        ((4, 5, 3), (2, 3), (4, 5, 3), {"rank": 4}, "unknown rank"),
-        ((4, 5, 3), (2, 3), (4, 5, 3), {"rank": -1}, "unknown rank"),
-        ((4, 5, 3), (2, 3), (4, 5, 3), {"mode": 3}, "unknown rank, mode or padding"),
-        ((4, 5, 3), (2, 3), (4, 5, 3), {"padding": -1}, "unknown rank, mode or padding"),
-        ((4, 4, 5, 3), (3, 4), (4, 4, 5, 3), {"rank": 3, "mode": 2}, "unknown rank, mode"),
+        ((4, 5, 3), (4, 6, 2), (4, 5, 3), {"theta": 0}, "shapes do not match"),
+        ((4, 5, 3), (2, 3), (4, 5, 3), {"rank": 4}, "unknown number of dimensions"),
+        ((4, 5, 3), (2, 3), (4, 5, 3), {"rank": -1}, "unknown number of dimensions"),
+        (
+            (4, 5, 3),
+            (2, 3),
+            (4, 5, 3),
+            {"mode": 3},
+            "unknown number of dimensions, mode or padding",
+        ),
+        (
+            (4, 5, 3),
+            (2, 3),
+            (4, 5, 3),
+            {"padding": -1},
+            "unknown number of dimensions, mode or padding",
+        ),
+        (
+            (4, 4, 5, 3),
+            (3, 4),
+            (4, 4, 5, 3),
+            {"rank": 3, "mode": 2},
+            "unknown number of dimensions, mode",
+        ),
         ((4, 5, 3), np.zeros((2, 3), np.int32), (4, 5, 3), {}, "element types differ"),
     ],
 )
@@ -66,10 +84,10 @@ def test_gradients_that_do_not_fit_are_refused():
     )
     wrong = jax.ffi.ffi_call(native.ADJOINT, [jax.ShapeDtypeStruct((2, 2), np.float32)])
     flags = {"image_gradient": np.int64(0), "where_gradient": np.int64(1)}
-    with pytest.raises(Exception, match="a gradient's shape is not its argument's"):
+    with pytest.raises(Exception, match=r"a gradient has shape .*, its argument"):
         jax.block_until_ready(wrong(image, theta, cotangent, **attributes(**OPTIONS), **flags))
     flags = {"image_gradient": np.int64(1), "where_gradient": np.int64(1)}
-    with pytest.raises(Exception, match="results and gradients asked for do not fit"):
+    with pytest.raises(Exception, match="results do not match the requested gradients"):
         jax.block_until_ready(wrong(image, theta, cotangent, **attributes(**OPTIONS), **flags))
 
 

@@ -87,6 +87,7 @@ def factors_of(theta):
     return 4 / np.asarray(affine.decompose(theta).scale)[:, 0]
 
 
+@pytest.mark.thin("published")
 @pytest.mark.parametrize("recipe", ["published", "legacy"])
 def test_scaling_is_scipys_by_the_factor_that_it_reports(digits, recipe):
     distort = jax.jit(make_task("scaled_mnist", recipe).distort)
@@ -150,6 +151,7 @@ def test_clutter_of_scaled_digits_is_six_squares_of_even_sides_whatever_the_scal
     assert images.sum((1, 2)).mean() == pytest.approx(6 * 126.7, rel=0.12)
 
 
+@pytest.mark.slow
 def test_a_square_of_clutter_shows_a_crop_of_6x6_pixels(digits):
     ramp = jnp.broadcast_to(jnp.arange(28, dtype=jnp.uint8)[:, None] * 9, (400, 28, 28))[..., None]
     blank = jnp.zeros_like(ramp[:60])
@@ -171,6 +173,7 @@ def test_a_square_of_clutter_shows_a_crop_of_6x6_pixels(digits):
     assert len(set(spans)) >= 6
 
 
+@pytest.mark.slow
 def test_legacy_clutter_of_scaled_digits_grows_with_the_digit(digits):
     blank = jnp.zeros_like(digits[:60])
     legacy = make_task("scaled_mnist", "legacy").distort
@@ -193,6 +196,7 @@ def test_recipes_differ_only_in_the_clutter_of_scaled_digits():
         assert (make_task(name, "legacy") == task) == (name != "scaled_mnist")
 
 
+@pytest.mark.thin("published")
 @pytest.mark.parametrize("recipe", ["published", "legacy"])
 def test_scaled_mnist_has_the_published_statistics(digits, recipe):
     # Digits alone have a mean of 0.031: a quarter of the ink is clutter.
@@ -228,6 +232,7 @@ def test_statistics_of_other_data_are_measured(digits):
     assert float(deviation[0]) == pytest.approx(0.1585, abs=0.03)
 
 
+@pytest.mark.slow
 def test_color_images_of_another_size(digits):
     color = jnp.broadcast_to(jnp.pad(digits[:4], ((0, 0), (2, 2), (2, 2), (0, 0))), (4, 32, 32, 3))
     for distort, side in ((rotate, 32), (translate, 68), (scale, 128)):

@@ -37,8 +37,9 @@ FLAGS = [
 
 def start(workdir: Path, flags: list[str]) -> subprocess.Popen:
     environment = {
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
         **os.environ,
+        # What is killed may leave part of a program there.
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla"),
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen(

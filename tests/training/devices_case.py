@@ -1,9 +1,10 @@
 """Trains and evaluates on the devices of this process, for tests/training/test_devices.py.
 
-    python tests/training/devices_case.py FIELDS WORKDIR [STOP_AT]
+    python tests/training/devices_case.py TRIALS
 
-FIELDS is a configuration as JSON; at step STOP_AT the process sends itself SIGTERM. Prints a line
-of JSON: the status, the sizes of the shares, and what was evaluated.
+TRIALS are a list as JSON, of [fields of a configuration, workdir, step]; at the step, if that is
+not null, the process sends itself SIGTERM. Prints a line of JSON for each: the status, the sizes of
+the parts, and what was evaluated.
 """
 
 import json
@@ -19,6 +20,7 @@ from stn_jax.training import step as steps
 from stn_jax.training.assemble import assemble
 from stn_jax.training.placement import Placement
 from stn_jax.training.restore import load
+from stn_jax.training.run import Run
 from stn_jax.training.workdir import Workdir
 
 
@@ -33,10 +35,7 @@ class KilledAt(Hooks):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main() -> None:
-    processes.join()
-    config = Config.from_dict(json.loads(sys.argv[1]))
-    workdir = sys.argv[2]
+def trained(config: Config, workdir: str, stop: int | None) -> dict:
     said: dict = {"devices": jax.device_count(), "process": jax.process_index()}
 
     # Whether the whole set is ever on one of several devices, as it was before it was shared out.
@@ -52,28 +51,13 @@ def main() -> None:
     # What each device holds of the training set, and of a batch as the network sees it.
     run = assemble(config)
     said["training"] = [len(s.data) for s in run.data.images.addressable_shards]
-    distorted = steps.distorted_batch
-
-    def watched(*args):
-        images, theta = distorted(*args)
-        jax.debug.inspect_array_sharding(
-            images, callback=lambda s: said.update(batch=s.shard_shape(images.shape)[0])
-        )
-        return images, theta
-
-    state = run.init_state()
     if jax.device_count() > 1 and len(config.seeds) == 1:
-        steps.distorted_batch = watched
-        make = run.train_steps()
-        make(state, run.empty_metrics(), run.data, 1)
-        steps.distorted_batch = distorted
+        said["batch"] = batch_on_a_device(run)
     else:
-        kernel = state["params"]["head"]["logits"]["kernel"]
+        kernel = run.init_state()["params"]["head"]["logits"]["kernel"]
         said["seeds"] = [len(s.data) for s in kernel.addressable_shards]
 
-    hooks = None
-    if len(sys.argv) > 3:
-        hooks = KilledAt(int(sys.argv[3]))
+    hooks = None if stop is None else KilledAt(stop)
     try:
         said["status"] = exit_code(lambda: train(config, workdir, hooks))
     except SystemExit as stopped:
@@ -81,7 +65,32 @@ def main() -> None:
     if said["status"] == 0 and jax.process_count() == 1:
         said["step"] = int(load(workdir)[1]["step"])
         said["result_devices"] = Workdir(workdir).result()["devices"]
-    print(json.dumps(said), flush=True)
+    Placement.put_examples = put
+    return said
+
+
+def batch_on_a_device(run: Run) -> int:
+    """How many images of a batch a device gets."""
+    found = []
+    distorted = steps.distorted_batch
+
+    def watched(*args):
+        images, theta = distorted(*args)
+        jax.debug.inspect_array_sharding(
+            images, callback=lambda s: found.append(s.shard_shape(images.shape)[0])
+        )
+        return images, theta
+
+    steps.distorted_batch = watched
+    run.train_steps()(run.init_state(), run.empty_metrics(), run.data, 1)
+    steps.distorted_batch = distorted
+    return found[-1]
+
+
+def main() -> None:
+    processes.join()
+    for fields, workdir, stop in json.loads(sys.argv[1]):
+        print(json.dumps(trained(Config.from_dict(fields), workdir, stop)), flush=True)
 
 
 if __name__ == "__main__":

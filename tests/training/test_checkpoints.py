@@ -131,10 +131,10 @@ def test_what_does_not_fit_is_named(tmp_path):
     params = {"conv": {"kernel": jnp.zeros((1, 3, 5)), "bias": jnp.zeros((1, 4), jnp.int32)}}
     with pytest.raises(
         WorkdirError,
-        match=r"3.safetensors does not fit this network or this version: "
-        r"params/conv/bias is float32\[1, 4\] and should be int32\[1, 4\], "
-        r"params/conv/kernel is float32\[1, 3, 4\] and should be float32\[1, 3, 5\], "
-        r"params/half is bfloat16\[1, 3\] and should be absent; train",
+        match=r"3.safetensors does not match this network or this version: "
+        r"params/conv/bias is float32\[1, 4\], expected int32\[1, 4\], "
+        r"params/conv/kernel is float32\[1, 3, 4\], expected float32\[1, 3, 5\], "
+        r"params/half is bfloat16\[1, 3\], expected absent; train",
     ):
         checkpoints.restore({**state, "params": params})
 
@@ -148,7 +148,7 @@ def test_what_may_not_be_read_is_not_set_aside(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tensor_file, "read", forbidden)
     with pytest.raises(WorkdirError, match=r"cannot read checkpoint .*3\.safetensors: Permission"):
-        checkpoints.restore(state, mend=True)
+        checkpoints.restore(state, repair=True)
     assert checkpoints.steps() == [3]
 
 
@@ -165,7 +165,7 @@ def test_what_safetensors_cannot_hold_is_refused_before_anything_is_written(tmp_
 def test_a_checkpoint_of_orbax_is_read(old, caplog):
     logger = logging.getLogger("absl")
     before = logger.level, list(logger.filters)
-    saved = Checkpoints(old).restore(jax.eval_shape(lambda: state_of(7)), mend=True)
+    saved = Checkpoints(old).restore(jax.eval_shape(lambda: state_of(7)), repair=True)
     chex.assert_trees_all_equal_shapes_and_dtypes(saved.state, state_of(7))
     chex.assert_trees_all_equal(saved.state, state_of(7))
     assert saved.log == {"loss": [0.5], "steps": 3}
@@ -239,23 +239,23 @@ def forge(folder):
 @pytest.mark.parametrize("damage", [lose, undigest, garble, list_nothing, add, flip, empty, forge])
 def test_a_damaged_checkpoint_of_orbax_is_set_aside(old, capfd, damage):
     damage(old / "7")
-    assert Checkpoints(old).restore(state_of(0), mend=True) is None
+    assert Checkpoints(old).restore(state_of(0), repair=True) is None
     errors = capfd.readouterr().err
     assert "checkpoints/7 is damaged (" in errors
-    assert errors.endswith("); it is now 7.damaged\n")
+    assert errors.endswith("); renamed to 7.damaged\n")
     assert [path.name for path in old.iterdir()] == ["7.damaged"]
 
 
 def test_without_orbax_its_checkpoints_are_refused_by_the_name_of_the_extra(old, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(WorkdirError, match=r'with Orbax: orbax is not .* "stn_jax\[orbax]"'):
-        Checkpoints(old).restore(state_of(0), mend=True)
+        Checkpoints(old).restore(state_of(0), repair=True)
     assert Checkpoints(old).steps() == [7]
 
 
 def test_a_checkpoint_of_orbax_of_another_network_is_refused(old):
     with pytest.raises(
-        WorkdirError, match=r"7 does not fit .* optimizer/1/count is int32\[1\] and"
+        WorkdirError, match=r"7 does not match .* optimizer/1/count is int32\[1\], expected"
     ):
-        Checkpoints(old).restore({"step": jnp.int32(0)}, mend=True)
+        Checkpoints(old).restore({"step": jnp.int32(0)}, repair=True)
     assert Checkpoints(old).steps() == [7]

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stn_jax import create_model
@@ -84,7 +84,6 @@ ANYTHING = st.recursive(
 NAMES = [field.name for field in dataclasses.fields(Config)]
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(NAMES), ANYTHING)
 def test_any_value_is_accepted_unchanged_or_rejected_by_name(name, value):
     config, message = None, ""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from devices_case import KilledAt
 
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.placement import Placement
@@ -37,14 +39,20 @@ def config(tiny_cache) -> Config:
     )
 
 
-def start(config: Config, workdir: Path, devices: int, *more: str, **environment: str):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+# Of each: its configuration, its workdir, and the step at which it is told to stop.
+Trial = tuple[Config, Path, int | None]
+
+
+def start(trials: list[Trial], devices: int, **environment: str) -> subprocess.Popen:
+    """Trains one after the other in one process, for it takes a while to start."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    listed = [(config.to_dict(), str(workdir), stop) for config, workdir, stop in trials]
     return subprocess.Popen(
-        [sys.executable, str(CASE), json.dumps(config.to_dict()), str(workdir), *more],
+        [sys.executable, str(CASE), json.dumps(listed)],
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0",
+            "XLA_FLAGS": flags,
             **environment,
         },
         stdout=subprocess.PIPE,
@@ -53,15 +61,17 @@ def start(config: Config, workdir: Path, devices: int, *more: str, **environment
     )
 
 
-def finish(*processes: subprocess.Popen) -> list[tuple[dict, str]]:
-    """What each has said, and its stderr."""
+def finish(*processes: subprocess.Popen) -> list[tuple[list[dict], str]]:
+    """What each has said of its trials, and its stderr."""
     said = []
     try:
         for process in processes:
             out, errors = process.communicate(timeout=500)
             assert process.returncode == 0, errors
             # The library of the collectives prints to stdout, too.
-            said.append((json.JSONDecoder().raw_decode(out, out.index('{"devices"'))[0], errors))
+            decode = json.JSONDecoder().raw_decode
+            found = [decode(out, match.start())[0] for match in re.finditer('{"devices"', out)]
+            said.append((found, errors))
     finally:
         for process in processes:
             process.kill()
@@ -96,7 +106,8 @@ def one(config, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def eight(config, one) -> tuple[Path, dict]:
     path = one.parent / "eight"
-    return path, finish(start(config, path, 8))[0][0]
+    [([said], _)] = finish(start([(config, path, None)], 8))
+    return path, said
 
 
 def test_eight_devices_learn_the_same_as_one_and_each_holds_its_part(one, eight):
@@ -114,22 +125,6 @@ def test_eight_devices_learn_the_same_as_one_and_each_holds_its_part(one, eight)
     assert_alike(one, path)
 
 
-def test_eight_devices_divide_each_microbatch(config, one, tmp_path):
-    map_microbatches = dataclasses.replace(config, microbatch=80)
-    [(said, _)] = finish(start(map_microbatches, tmp_path / "parts", 8))
-    assert (said["devices"], said["status"]) == (8, 0)
-    assert_alike(one, tmp_path / "parts")
-    assert evaluate_workdir_on(tmp_path / "parts", {"dataset": "mnist_sample"})["test_passes"] == 1
-
-
-def test_a_result_counts_the_devices_that_the_mesh_uses(config, tmp_path):
-    four = dataclasses.replace(config, mesh="batch=4", epochs=1, variant="cnn")
-    [(said, _)] = finish(start(four, tmp_path / "four", 8))
-    assert (said["devices"], said["result_devices"]) == (8, 4)
-    assert evaluate_workdir(tmp_path / "four")["devices"] == 4
-    assert evaluate_workdir_on(tmp_path / "four", {"dataset": "mnist_sample"})["test_passes"] == 1
-
-
 def test_a_checkpoint_of_eight_devices_opens_on_one(config, one, eight):
     path, _ = eight
     state, other = load(path)[1], load(one)[1]
@@ -143,23 +138,55 @@ def _leaves(state):
     return [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
-def test_eight_devices_go_on_where_one_stopped(config, one, tmp_path):
-    """One device to step 3, which is between epochs, and eight from there."""
-    [(said, errors)] = finish(start(config, tmp_path / "run", 1, "3"))
-    assert said["status"] == 143, errors
-    [(said, _)] = finish(start(config, tmp_path / "run", 8))
-    assert said["status"] == 0
-    assert_alike(one, tmp_path / "run")
+SEVERAL_SEEDS = {"seeds": (0, 1, 2, 3), "epochs": 1}
+MORE = {
+    "parts": {"microbatch": 80},
+    "four": {"mesh": "batch=4", "epochs": 1, "variant": "cnn"},
+    "seeds": {**SEVERAL_SEEDS, "mesh": "seeds=4,batch=2"},
+    "resumed": {},
+}
 
 
-def test_seeds_over_devices(config, tmp_path):
-    several = dataclasses.replace(config, seeds=(0, 1, 2, 3), epochs=1)
-    train(several, tmp_path / "one")
-    [(said, _)] = finish(
-        start(dataclasses.replace(several, mesh="seeds=4,batch=2"), tmp_path / "eight", 8)
-    )
+@pytest.fixture(scope="module")
+def more(config, tmp_path_factory) -> dict[str, tuple[Path, dict]]:
+    """Further trainings on eight devices: their workdirs, and what was said of them."""
+    folder = tmp_path_factory.mktemp("more")
+    # One device to step 3, which is between epochs, and eight from there.
+    with pytest.raises(SystemExit):
+        train(config, folder / "resumed", KilledAt(3))
+    trials = [(dataclasses.replace(config, **MORE[name]), folder / name, None) for name in MORE]
+    [(said, _)] = finish(start(trials, 8))
+    assert [each["status"] for each in said] == [0] * len(MORE)
+    return {name: (folder / name, each) for name, each in zip(MORE, said, strict=True)}
+
+
+@pytest.mark.slow
+def test_eight_devices_divide_each_microbatch(one, more):
+    path, said = more["parts"]
+    assert said["devices"] == 8
+    assert_alike(one, path)
+    assert evaluate_workdir_on(path, {"dataset": "mnist_sample"})["test_passes"] == 1
+
+
+@pytest.mark.slow
+def test_a_result_counts_the_devices_that_the_mesh_uses(more):
+    path, said = more["four"]
+    assert (said["devices"], said["result_devices"]) == (8, 4)
+    assert evaluate_workdir(path)["devices"] == 4
+    assert evaluate_workdir_on(path, {"dataset": "mnist_sample"})["test_passes"] == 1
+
+
+@pytest.mark.slow
+def test_eight_devices_go_on_where_one_stopped(one, more):
+    assert_alike(one, more["resumed"][0])
+
+
+@pytest.mark.slow
+def test_seeds_over_devices(config, more, tmp_path):
+    train(dataclasses.replace(config, **SEVERAL_SEEDS), tmp_path / "one")
+    path, said = more["seeds"]
     assert said["seeds"] == [1] * 8
-    assert_alike(tmp_path / "one", tmp_path / "eight")
+    assert_alike(tmp_path / "one", path)
 
 
 def free_port() -> int:
@@ -177,32 +204,37 @@ def joined(port: int, number: int) -> dict[str, str]:
     }
 
 
-def start_two(config: Config, workdir: Path, *stop: tuple[str, ...]):
+@pytest.fixture(scope="module")
+def two(config, tmp_path_factory) -> tuple[Path, list[tuple[list[dict], str]]]:
+    """Two processes of two devices each: a training that the second is told to stop, the same
+    again, and one that is rejected; the workdir, and what each process has said."""
+    folder = tmp_path_factory.mktemp("two")
+    other = dataclasses.replace(config, epochs=1)
+    Workdir(folder / "other").write_json("config.json", other.to_dict())
     port = free_port()
-    return [
-        start(config, workdir, 2, *more, **joined(port, number)) for number, more in enumerate(stop)
-    ]
+    processes = []
+    for number, stop in enumerate((None, 3)):
+        trials = [(config, folder / "run", stop), (config, folder / "run", None)]
+        trials.append((config, folder / "other", None))
+        processes.append(start(trials, 2, **joined(port, number)))
+    return folder / "run", finish(*processes)
 
 
-def test_two_processes_train_one_run_and_stop_at_the_same_step(config, one, tmp_path):
-    """Two processes of two devices each. The second is told to stop, and both do."""
-    workdir = tmp_path / "run"
-    (first, errors), (second, _) = finish(*start_two(config, workdir, (), ("3",)))
-    assert (first["devices"], second["devices"]) == (4, 4)
-    assert first["training"] == second["training"] == [130, 130]
-    assert first["batch"] == second["batch"] == 60
-    assert (first["status"], second["status"]) == (143, 143)
+@pytest.mark.slow
+def test_two_processes_train_one_run_and_stop_at_the_same_step(one, two):
+    workdir, ((first, errors), (second, _)) = two
+    for said in (*first, *second):
+        assert (said["devices"], said["training"], said["batch"]) == (4, [130, 130], 60)
+    assert [said["status"] for said in (first[0], second[0])] == [143, 143]
     assert "SIGTERM: stopped at step 3 of 6, saved in" in errors
-    for said, _ in finish(*start_two(config, workdir, (), ())):
-        assert said["status"] == 0
+    assert [said["status"] for said in (first[1], second[1])] == [0, 0]
     assert_alike(one, workdir)
 
 
-def test_both_of_two_processes_are_rejected(config, tmp_path):
-    other = dataclasses.replace(config, epochs=1)
-    Workdir(tmp_path).write_json("config.json", other.to_dict())
-    (first, errors), (second, others) = finish(*start_two(config, tmp_path, (), ()))
-    assert (first["status"], second["status"]) == (2, 1)
+@pytest.mark.slow
+def test_both_of_two_processes_are_rejected(two):
+    _, ((first, errors), (second, others)) = two
+    assert [said["status"] for said in (first[2], second[2])] == [2, 1]
     assert "holds a run of another configuration" in errors
     assert "the first process failed; see its output" in others
 
@@ -217,12 +249,14 @@ def train_py(number: int, port: int, *flags: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.thin("config")
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--config.epochs=none", "epochs is 'none', of type str; expected int"),
         ("--config.data_dir=/nowhere", "data_dir /nowhere does not exist"),
     ],
+    ids=["config", "folder"],
 )
 def test_a_failure_in_one_process_before_a_collective_ends_the_other(tmp_path, flag, message):
     port, workdir = free_port(), f"--workdir={tmp_path / 'run'}"
@@ -245,6 +279,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_table(config, one, tmp_path):
     """The first alone writes results and speaks; both test on other data; again, all is done."""
     port = free_port()

@@ -70,6 +70,7 @@ def volatile_values(config: Config) -> dict:
     return values
 
 
+@pytest.mark.slow
 def test_files_agree_whatever_is_evaluated_again(run, tmp_path):
     path, config = run
     for name, value in volatile_values(config).items():
@@ -141,6 +142,7 @@ def test_a_damaged_result_is_recreated(run, text):
     assert train(config, path, DrawFigures()) == whole == assert_agree(path)
 
 
+@pytest.mark.slow
 def test_training_resumes_from_checkpoints_even_if_it_writes_none(run, capsys):
     path, config = run
     longer = dataclasses.replace(config, epochs=2, checkpoint_every=0)

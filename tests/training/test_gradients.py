@@ -57,6 +57,7 @@ class TestClipping:
         params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
         return module, params
 
+    @pytest.mark.thin("0.0-1", "0.5-2")
     @pytest.mark.parametrize("iterations", [1, 2])
     @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 100.0])
     def test_in_parts_and_at_once(self, ratio, iterations):
@@ -112,6 +113,7 @@ class TestClipping:
         assert operations(1.0) < 1.05 * operations(0.0)
 
 
+@pytest.mark.slow
 def test_training_in_parts_is_training_at_once(tiny_cache):
     """With dropout, clipping and two looks, as for house numbers; two seeds."""
     config = Config(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -22,7 +22,6 @@ from stn_jax.warp import affine
 floats = st.floats(-20, 20, width=32)
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, (2, 3), elements=floats))
 def test_stretches_are_the_singular_values(theta):
     expected = np.linalg.svd(theta[:, :2].astype(np.float64), compute_uv=False)
@@ -50,7 +49,6 @@ def test_runaway(theta, expected):
     assert bool(runaway(theta)) is expected
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.tuples(st.integers(1, 5), st.just(2), st.just(3)), elements=floats))
 def test_variation_is_the_greatest_standard_deviation(thetas):
     expected = np.std(thetas.astype(np.float64), 0).max()
@@ -107,6 +105,7 @@ def test_transforms_that_run_away_are_reported_with_advice(tiny_config, tmp_path
     assert max(line["runaway_theta_percent"][0] for line in logged(tmp_path)) > 10
 
 
+@pytest.mark.thin("1e-09-1")
 @pytest.mark.parametrize(("rate", "warned"), [(1e-9, 1), (0.0, 0)])
 def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeypatch, rate, warned):
     # Without any rate it is the user's wish.
@@ -118,6 +117,7 @@ def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeyp
     assert all(line["theta_variation"][0] < MIN_VARIATION for line in logged(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "warned"), [(0.4, 1), (0.05, 0)])
 def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, rate, warned):
     values = {"variant": "cnn", "width": 0.25, "learning_rate": rate, "warmup": 0.9, "epochs": 12}
@@ -127,6 +127,7 @@ def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, ra
     assert (errors[-1] > min(errors) + 30) == warned
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_not_warned_of(tiny_config, tmp_path, capsys):
     # At a higher rate, so narrow a network may lose all of its ReLUs.
     train(Config(**{**tiny_config, "learning_rate": 0.02, "test_passes": 1}), tmp_path)

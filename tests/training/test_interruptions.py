@@ -70,6 +70,7 @@ def copy(whole, tmp_path) -> Path:
     return path
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
 )
@@ -135,22 +136,27 @@ def make_folder(path):
 
 
 @pytest.mark.parametrize("damage", [flip, cut, undigest, garble, empty, make_folder])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    config, whole, copy, capfd, damage
-):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_read(copy, capfd, damage):
     damage(copy / "checkpoints" / "12.safetensors")
     assert int(load(copy)[1]["step"]) == 8
     assert (copy / "checkpoints" / "12.safetensors").exists(), "who only reads does not rename"
     assert "checkpoints/12.safetensors is damaged (" in capfd.readouterr().err
+
+
+@pytest.mark.thin("flip")
+@pytest.mark.parametrize("damage", [flip, cut, undigest, garble, empty, make_folder])
+def test_training_sets_a_damaged_checkpoint_aside(config, whole, copy, capfd, damage):
+    damage(copy / "checkpoints" / "12.safetensors")
     train(config, copy)
     out, errors = capfd.readouterr()
     assert "resuming from step 8 of 12" in out
     assert "checkpoints/12.safetensors is damaged (" in errors
-    assert "); it is now 12.safetensors.damaged" in errors
+    assert "); renamed to 12.safetensors.damaged" in errors
     compare(whole, copy)
     assert (copy / "checkpoints" / "12.safetensors.damaged").exists()
 
 
+@pytest.mark.slow
 def test_if_all_checkpoints_are_damaged_training_starts_over(config, whole, copy, capfd):
     for step in (8, 12):
         flip(copy / "checkpoints" / f"{step}.safetensors")
@@ -177,10 +183,10 @@ def test_a_whole_checkpoint_of_another_network_is_refused(config, copy):
     like = {"step": jax.ShapeDtypeStruct((), "int32"), "weights": ()}
     with pytest.raises(
         WorkdirError,
-        match=r"does not fit this network or this version: optimizer/.* and should be absent, "
+        match=r"does not match this network or this version: optimizer/.*, expected absent, "
         r".*, and \d+ more; train in a new workdir$",
     ):
-        checkpoints.restore(like, mend=True)
+        checkpoints.restore(like, repair=True)
     assert checkpoints.latest_step() == 12
 
 
@@ -270,6 +276,7 @@ def train_command(config: Config, workdir: Path) -> str:
     return f"{sys.executable} {ROOT}/train.py {quickstart} --workdir={workdir} {flags}"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_the_earlier_checkpoint_is_intact(config, tmp_path):
     """The disk is filled once there is a checkpoint of the first epoch."""
     code = f"""
@@ -323,6 +330,7 @@ def test_a_history_that_was_damaged_is_kept_up_to_there(tmp_path):
         assert [line["step"] for line in Workdir(tmp_path).metrics()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_an_undisturbed_one(tiny_cache, tmp_path):
     """A short form of chaos.py, which says how to run the long one."""
     flags = [f"--config.cache_dir={tiny_cache}", "--config.dataset=mnist"]

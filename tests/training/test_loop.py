@@ -74,6 +74,7 @@ def test_a_finished_run_is_not_done_again(finished, capsys):
     assert "is already trained and evaluated" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_if_it_never_was(finished, tmp_path, monkeypatch):
     path, config, result = finished
 

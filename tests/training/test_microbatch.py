@@ -18,7 +18,7 @@ from stn_jax.training.run import Run
 from stn_jax.training.step import Metrics, make_train_steps
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=settings().max_examples // 3)  # each is compiled
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**16))
 def test_means_and_arrays_of_the_parts(count, size, seed):
     rng = np.random.default_rng(seed)
@@ -52,6 +52,7 @@ def run(tiny_cache) -> Run:
     return assemble(config)
 
 
+@pytest.mark.thin("seeds0")
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])
 def test_steps_with_microbatches_learn_the_same_as_whole_batches(run, seeds):
     config = Config(**{**run.config.to_dict(), "seeds": seeds})
@@ -71,6 +72,7 @@ def test_steps_with_microbatches_learn_the_same_as_whole_batches(run, seeds):
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_part(run):
     def temporary(size: int) -> int:
         steps = make_train_steps(
@@ -108,6 +110,7 @@ def test_devices_divide_the_microbatches():
         Placement.choose(config, "batch=3")
 
 
+@pytest.mark.slow
 def test_training_with_microbatches_equals_training_with_whole_batches(tiny_config, tmp_path):
     values = {**tiny_config, "learning_rate": 0.02, "test_passes": 1, "log_every": 1}
     losses = []

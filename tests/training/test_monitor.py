@@ -92,7 +92,7 @@ def test_the_steps_that_are_named_are_traced(tiny_config, tmp_path, capsys):
     config = Config(**tiny_config | {"epochs": 1, "profile": "1:3", "test_passes": 1})
     train(config, tmp_path)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert f"traced in {tmp_path}/profile" in capsys.readouterr().out
+    assert f"trace written to {tmp_path}/profile" in capsys.readouterr().out
 
 
 def test_the_command_shows_an_overview_once(tiny_config, tmp_path, capsys):
@@ -100,13 +100,13 @@ def test_the_command_shows_an_overview_once(tiny_config, tmp_path, capsys):
     command = ["--config=rotated_mnist", f"--workdir={tmp_path}", *flags, "--config.epochs=1"]
     assert train_main(command) == 0
     out = capsys.readouterr().out
-    assert "data: mnist, 520 training images; the network sees 28 x 28 x 1" in out
-    assert "steps: 4 of 128 images, 4 an epoch" in out
+    assert "data: mnist, 520 training images; network input 28 x 28 x 1" in out
+    assert "steps: 4 of 128 images, 4 per epoch" in out
     assert re.search(r"^  blocks_0/conv +328$", out, re.M)  # 9 * 9 * 4 + 4
     assert re.search(r"^  epochs \* +1$", out, re.M)
     assert re.search(r"^  schedule +'one_cycle'$", out, re.M)
     assert train_main(command) == 0
-    assert "parameters in all" not in capsys.readouterr().out
+    assert "all parameters" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("profile", ["5", "5:5", "7:2", "a:b", "1:2:3", "-1:3"])

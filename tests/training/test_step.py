@@ -38,6 +38,7 @@ def empty_metrics(run: Run, seeds=(0,)) -> Metrics:
     return Metrics.empty(run.model, len(seeds))
 
 
+@pytest.mark.thin("seeds0")
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])
 def test_however_steps_are_divided_into_dispatches_the_bits_are_the_same(run, seeds):
     config = Config(**{**run.config.to_dict(), "seeds": seeds})
@@ -162,6 +163,7 @@ def test_each_seed_has_a_key():
     assert len(np.unique(keys, axis=0)) == 3
 
 
+@pytest.mark.slow
 def test_a_step_without_jit_is_the_same(run):
     """As with JAX_DISABLE_JIT=1."""
     ends = []

@@ -132,6 +132,7 @@ def test_confidence_is_the_probability_of_the_whole_number(svhn_cache):
 VARIANTS = ("cnn", "stn-c0", "stn-c3", "stn-c6", "stn-c8", "stn-sl3", "stn-sl6", "stn-sl8")
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("task", ["svhn", "svhn_cropped"])
 @pytest.mark.parametrize("variant", [*VARIANTS, "stn-dl3"])
 def test_all_networks_can_take_a_step(svhn_cache, task, variant):
@@ -153,6 +154,7 @@ def test_all_networks_can_take_a_step(svhn_cache, task, variant):
     chex.assert_shape(sums.loss, (1,))
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_training_and_differs_by_step(svhn_cache):
     # All images in each step and next to no learning: what differs is dropout.
     config = config_of(svhn_cache, batch_size=40, learning_rate=1e-30)
@@ -166,6 +168,7 @@ def test_dropout_is_on_in_training_and_differs_by_step(svhn_cache):
     assert float(sums.loss[0]) == losses[0]
 
 
+@pytest.mark.slow
 def test_the_full_network_takes_steps(svhn_cache):
     config = config_of(svhn_cache, width=1.0, variant="stn-sl8", batch_size=2, learning_rate=1e-4)
     run = assemble(config)
@@ -182,6 +185,7 @@ def test_the_full_network_takes_steps(svhn_cache):
     assert before["head"]["dense_2"]["kernel"].shape == (1, 3072, 3072)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_what_float32_does_more_or_less(svhn_cache):
     run = assemble(config_of(svhn_cache, variant="stn-sl3"))
     params = jax.tree.map(lambda x: x[0], run.init_state()["params"])
@@ -347,6 +351,7 @@ def test_a_network_is_tested_on_other_data_as_it_was_trained(svhn_cache, trained
         evaluate_workdir_on(trained, {"dataset": "svhn_cropped"})
 
 
+@pytest.mark.slow
 def test_the_networks_of_a_table_are_also_tested_on_other_data(
     svhn_cache, tmp_path, monkeypatch, capsys
 ):

@@ -24,6 +24,7 @@ REPEATS = {
 }
 
 
+@pytest.mark.slow
 def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_path, digit_file):
     values = {"transform": "tps", "variant": "stn-c1", "epochs": 1, "test_passes": 1}
     config = Config(**{**tiny_config, **values, "figures": True})

@@ -2,66 +2,29 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from operation_subjects import operations
+from subject import (
+    BATCH,
+    DIGITS,
+    FEW,
+    GRID,
+    IMAGE,
+    MORE,
+    THETA,
+    THETA_3D,
+    VOLUME,
+    Subject,
+    random,
+)
 
 import stn_jax
-from stn_jax import augment, warp
 from stn_jax.warp import affine, normalized_to_pixel, pixel_to_normalized, transforms
-
-BATCH = 4
-
-
-class Subject(NamedTuple):
-    """A function and what it is tried with.
-
-    Attributes:
-      call: function of arrays to an array or a tree of arrays.
-      args: each leads with the batch, or (see shared) serves all of it.
-      covers: the public names that it calls.
-      shared: for each argument that may also come without the batch axis: where it stands.
-      symbolic: the shapes of the arguments with letters for what an export leaves open.
-      ways: those that it is tried in; () for all. What a network does beyond its layers' own doings
-        shows in few, and each takes seconds to compile.
-      stacks_constants: whether it builds matrices of entries some of which are constants.
-    """
-
-    call: Callable[..., Any]
-    args: tuple[np.ndarray, ...]
-    covers: tuple[str, ...]
-    shared: tuple[int, ...] = ()
-    symbolic: tuple[str, ...] = ()
-    ways: tuple[str, ...] = ()
-    stacks_constants: bool = False
-
-    def is_tried(self, way: str) -> bool:
-        return not self.ways or way in self.ways
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
-
-
-IMAGE, VOLUME = random(BATCH, 6, 5, 3, seed=1), random(BATCH, 3, 4, 5, 2, seed=2)
-# Away from the identity, where every position is a whole pixel up to rounding and slopes jump.
-THETA = np.float32(np.eye(2, 3) * 0.83 + random(BATCH, 2, 3, seed=3) / 4)
-THETA_3D = np.float32(np.eye(3, 4) * 0.83 + random(BATCH, 3, 4, seed=4) / 4)
-GRID = 1.3 * random(BATCH, 4, 3, 2, seed=5)
-# Away from whole pixels by 0.1 at least.
-POSITIONS = np.float32(random(BATCH, 4, 3, 2, seed=9) * 0.4 + np.arange(-1, 2)[:, None] + 1.5)
-FLOWS = np.float32(random(BATCH, 6, 5, 2, seed=10) * 0.4 + 0.5)
-PIXELS = np.float32(np.eye(2, 3) + random(BATCH, 2, 3, seed=11) / 4)
-HOMOGRAPHIES = np.float32(np.eye(3) + random(BATCH, 3, 3, seed=12) * [[0.2], [0.2], [0.01]])
-BOXES = np.float32([0.7, 1.2, 3.9, 5.1]) + random(BATCH, 2, 4, seed=13) / 2
-COORDINATES = np.float32(random(BATCH, 2, 7, seed=14) * 0.4 + np.arange(7) % 4 + 0.5)
-TURN = np.float32([0.02, -0.3, 0.1, 0.3, 0.03, -0.1])
-FEW = ("jit", "disable_jit", "strict", "exported", "auto_mesh")
-MORE = (*FEW, "vmap", "derivatives", "remat", "explicit_mesh", "shard_map")
-DIGITS = random(BATCH, 28, 28, 1, seed=6)
 
 
 def matrices(theta, angle):
@@ -97,44 +60,6 @@ def coordinates(x):
 
 def sampled(**options):
     return functools.partial(stn_jax.grid_sample, **options)
-
-
-def converted(matrix):
-    theta = warp.pixel_matrix_to_theta(matrix, (6, 5), (4, 3))
-    return theta, warp.theta_to_pixel_matrix(theta, (6, 5), (4, 3), align_corners=True)
-
-
-def bytes_warped(image, positions):
-    """Cast back, so that all results are numbers that losses take; its gradient is 0."""
-    photo = jnp.clip(128 + 100 * image, 0, 255).astype(jnp.uint8)
-    return stn_jax.on_uint8(stn_jax.remap)(photo, positions).astype(image.dtype)
-
-
-def occluded(flow, back):
-    return stn_jax.occlusion_mask(flow, back).astype(flow.dtype)
-
-
-def interpolated(order, mode):
-    def one(x, where):
-        return stn_jax.map_coordinates(x, where, order, mode=mode)
-
-    return jax.vmap(one)
-
-
-def attended(first, second, locations, weights):
-    return stn_jax.multi_scale_deformable_attention([first, second], locations, weights)
-
-
-def augmented(image, keypoints):
-    """A chain of all families, with what was drawn."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    targets = augment.Targets(image, keypoints=keypoints)
-    targets, theta = augment.random_affine(keys[0], targets, angle=20, shift=0.1)
-    targets, homography = augment.random_perspective(keys[1], targets, distortion=0.2)
-    targets, field = augment.random_elastic(keys[2], targets, magnitude=0.3, smoothness=2.0)
-    targets, start = augment.random_crop(keys[3], targets, (4, 4))
-    drawn = (theta, homography, field, start.astype(image.dtype))
-    return targets.image, targets.keypoints, drawn
 
 
 class Module:
@@ -185,104 +110,6 @@ def trained() -> Module:
 
 def lazily(make: Callable[..., Module], *args: Any) -> Callable[..., Any]:
     return lambda images: make(*args)(images)
-
-
-def operations() -> dict[str, Subject]:
-    """What stands over the sampler."""
-    short = (*FEW, "vmap")
-    values = random(BATCH, 4, 5, 2, 3, seed=15), random(BATCH, 2, 3, 2, 3, seed=16)
-    locations = 0.5 + 0.4 * random(BATCH, 5, 2, 2, 3, 2, seed=17)
-    return {
-        "pixel matrices": Subject(
-            converted,
-            (PIXELS,),
-            ("warp.pixel_matrix_to_theta", "warp.theta_to_pixel_matrix"),
-            ways=short,
-        ),
-        "warp_affine": Subject(
-            functools.partial(stn_jax.warp_affine, shape=(4, 3), fill=0.5),
-            (IMAGE, PIXELS),
-            ("warp_affine",),
-            (0, 1),
-            ways=MORE,
-        ),
-        "warp_affine, antialias": Subject(
-            functools.partial(stn_jax.warp_affine, shape=(4, 3), antialias=True),
-            (IMAGE, PIXELS),
-            ("warp_affine",),
-            ways=(*FEW, "vmap", "explicit_mesh", "shard_map"),
-        ),
-        "warp_perspective": Subject(
-            functools.partial(stn_jax.warp_perspective, shape=(4, 3)),
-            (IMAGE, HOMOGRAPHIES),
-            ("warp_perspective",),
-            (0, 1),
-            ways=MORE,
-        ),
-        "remap": Subject(
-            functools.partial(stn_jax.remap, fill=np.float32([0.1, 0.2, 0.3])),
-            (IMAGE, POSITIONS),
-            ("remap",),
-            (0, 1),
-            symbolic=("b, h, w, 3", "b, n, 3, 2"),
-            ways=MORE,
-        ),
-        "flow_warp": Subject(stn_jax.flow_warp, (IMAGE, FLOWS), ("flow_warp",), (0, 1), ways=MORE),
-        # Gradients that are 0 whatever comes are laid out anyhow.
-        "occlusion_mask": Subject(
-            occluded, (FLOWS, -FLOWS), ("occlusion_mask",), ways=("jit", "strict", "vmap")
-        ),
-        "on_uint8": Subject(
-            bytes_warped, (IMAGE, POSITIONS), ("on_uint8",), ways=("jit", "strict", "vmap")
-        ),
-        "crop_and_resize": Subject(
-            functools.partial(stn_jax.crop_and_resize, shape=(4, 3)),
-            (IMAGE, BOXES),
-            ("crop_and_resize",),
-            (0, 1),
-            ways=MORE,
-        ),
-        **{
-            f"roi_align, sampling_ratio={ratio}": Subject(
-                functools.partial(stn_jax.roi_align, shape=(2, 2), sampling_ratio=ratio),
-                (IMAGE, BOXES),
-                ("roi_align",),
-                (0, 1),
-                ways=MORE,
-            )
-            for ratio in (-1, 2)
-        },
-        "map_coordinates": Subject(
-            interpolated(3, "mirror"),
-            (IMAGE[..., 0], COORDINATES),
-            ("map_coordinates",),
-            ways=(*FEW, "vmap", "derivatives", "explicit_mesh", "shard_map"),
-        ),
-        "map_coordinates, order 1": Subject(
-            interpolated(1, "constant"),
-            (IMAGE[..., 0], COORDINATES),
-            ("map_coordinates",),
-            ways=(*FEW, "derivatives"),
-        ),
-        "spline_filter": Subject(
-            jax.vmap(stn_jax.spline_filter),
-            (IMAGE[..., 0],),
-            ("spline_filter",),
-            ways=(*FEW, "vmap", "derivatives", "explicit_mesh", "shard_map"),
-        ),
-        "multi_scale_deformable_attention": Subject(
-            attended,
-            (*values, locations, random(BATCH, 5, 2, 2, 3, seed=18)),
-            ("multi_scale_deformable_attention",),
-            ways=MORE,
-        ),
-        "augment": Subject(
-            augmented,
-            (IMAGE, 1 + 3 * np.abs(random(BATCH, 2, 2, seed=19))),
-            (),
-            ways=(*FEW, "vmap"),
-        ),
-    }
 
 
 def subjects() -> dict[str, Subject]:

@@ -18,7 +18,15 @@ from stn_jax.warp import affine, transforms
 SUBJECTS = subjects()
 
 
-TRIALS = [(name, way) for name in SUBJECTS for way in ONE_DEVICE if SUBJECTS[name].is_tried(way)]
+# In the quick run each subject is tried in one way, and one subject in all of them.
+ALL_THROUGH = "grid_sample"
+TRIALS = [
+    pytest.param(name, way, marks=() if quick else pytest.mark.slow)
+    for name in SUBJECTS
+    for way in ONE_DEVICE
+    if SUBJECTS[name].is_tried(way)
+    for quick in [name == ALL_THROUGH or way == "mapped_gradients"]
+]
 
 
 @pytest.mark.parametrize(("name", "way"), TRIALS)
@@ -26,18 +34,21 @@ def test_on_one_device(name, way):
     ONE_DEVICE[way](SUBJECTS[name])
 
 
-def test_on_two_devices():
+@pytest.mark.parametrize(
+    "names", [[ALL_THROUGH], pytest.param([*SUBJECTS], marks=pytest.mark.slow)], ids=["one", "all"]
+)
+def test_on_two_devices(names):
     """All in one process, for it takes a while to start, and XLA has to be told how many."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     run = subprocess.run(
-        [sys.executable, Path(__file__).with_name("two_devices.py")],
+        [sys.executable, Path(__file__).with_name("two_devices.py"), *names],
         env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
     found = {(name, way): error for name, way, error in map(json.loads, run.stdout.splitlines())}
-    trials = ((n, w) for n in SUBJECTS for w in TWO_DEVICES if SUBJECTS[n].is_tried(w))
+    trials = ((n, w) for n in names for w in TWO_DEVICES if SUBJECTS[n].is_tried(w))
     assert list(found) == list(trials)
     wrong = {trial: error for trial, error in found.items() if error}
     assert not wrong, "\n\n".join(f"{trial}: {error}" for trial, error in wrong.items())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from subjects import Subject
+from subject import Subject
 
 
 def close(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
@@ -69,6 +69,15 @@ def vmap(subject):
                 *(x[1] if m else x for x, m in zip(given, mapped, strict=True))
             ),
         )
+
+
+def mapped_gradients(subject):
+    """Values and gradients, compiled, for each of two and mapped over both."""
+    pairs = [x[:2, None] for x in arrays(subject)]
+    both = jax.jit(jax.vmap(value_and_gradients(subject)))(*pairs)
+    one = jax.jit(value_and_gradients(subject))
+    for k in range(2):
+        close(jax.tree.map(lambda x, k=k: x[k], both), one(*(x[k] for x in pairs)))
 
 
 def vmap_of_none_and_one(subject):
@@ -269,7 +278,17 @@ def shard_map(subject):
 ONE_DEVICE = {
     f.__name__: f
     for f in (
-        *(jit, vmap, vmap_of_none_and_one, derivatives, linearize, remat, loops, disable_jit),
+        *(
+            mapped_gradients,
+            jit,
+            vmap,
+            vmap_of_none_and_one,
+            derivatives,
+            linearize,
+            remat,
+            loops,
+            disable_jit,
+        ),
         *(ahead_of_time, strict, double, exported),
     )
 }

@@ -25,13 +25,14 @@ seeds = st.integers(0, 2**32 - 1)
 # A program is compiled for each shape and setting, so few of these, and many values in each.
 some = hypothesis.settings(
     deadline=None,
-    max_examples=24,
+    max_examples=hypothesis.settings().max_examples // 3,
     derandomize=True,
     database=None,
     # each_implementation is the same for all examples
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
-many = hypothesis.settings(some, max_examples=400)
+many = hypothesis.settings(some, max_examples=hypothesis.settings().max_examples)
+most = hypothesis.settings(some, max_examples=5 * hypothesis.settings().max_examples)
 each_implementation = pytest.mark.usefixtures("each_implementation")
 
 HOSTILE = np.float32(
@@ -239,7 +240,7 @@ def test_an_inverse_is_that_of_float64_or_not_finite(seed):
         assert np.abs(found[place] - expected).max() <= 30 * EPS * condition * scale
 
 
-@some
+@many
 @given(seeds)
 def test_any_homography_divides_or_samples_outside(seed):
     family = transforms.Projective()
@@ -296,7 +297,7 @@ def broadcast(*shapes):
         return None
 
 
-@hypothesis.settings(many, max_examples=1500)
+@most
 @given(sizes, dtypes, sizes, dtypes, st.sampled_from([2, 2, 2, 3, 3, 4, None]))
 def test_any_image_and_grid_give_the_shape_of_the_rule_or_an_error(
     image_shape, image_type, grid_shape, grid_type, rank
@@ -333,7 +334,7 @@ odd_shapes = (
 )
 
 
-@hypothesis.settings(many, max_examples=1500)
+@most
 @given(sizes, dtypes, sizes, dtypes, st.sampled_from([(2, 3), (2, 3), (3, 4), (3, 3)]), odd_shapes)
 def test_any_theta_and_output_shape_give_the_shape_of_the_rule_or_an_error(
     image_shape, image_type, lead, theta_type, matrix, shape

@@ -13,22 +13,26 @@ from record_torch_cases import FILE, GEOMETRIES, draw, settings, torch_warp
 
 from stn_jax.warp import affine_transform, grid_sample
 
-pytestmark = pytest.mark.usefixtures("each_implementation")
-
 
 def case_id(name, setting):
     return "-".join([name.replace(" ", "_"), *map(str, setting)])
 
 
-CASES = [
-    pytest.param(
-        name,
-        index,
-        setting,
-        id=case_id(name, setting),
-    )
+RECORDED = [
+    (name, index, setting)
     for name, geometry in GEOMETRIES.items()
     for index, setting in enumerate(settings(geometry))
+]
+# XLA compiles each; the quick run tries it on one in five, which are of all kinds.
+CASES = [
+    pytest.param(
+        implementation,
+        *case,
+        id=f"{implementation}-{case_id(case[0], case[2])}",
+        marks=pytest.mark.slow if implementation == "xla" and number % 5 else (),
+    )
+    for implementation in ("native", "xla")
+    for number, case in enumerate(RECORDED)
 ]
 LIVE = [
     pytest.param(name, setting, dtype, id=f"{case_id(name, setting)}-{dtype}")
@@ -54,9 +58,14 @@ def warp(arrays, setting):
     else:
         fn = functools.partial(grid_sample, **options)
         name, where = "d_grid", arrays["grid"]
-    output, pull_back = jax.vjp(fn, arrays["image"], where)
-    d_image, d_where = pull_back(jax.numpy.asarray(arrays["cotangent"]))
-    return {"output": output, "d_image": d_image, name: d_where}
+
+    @jax.jit
+    def with_gradients(image, where, cotangent):
+        output, pull_back = jax.vjp(fn, image, where)
+        d_image, d_where = pull_back(cotangent)
+        return {"output": output, "d_image": d_image, name: d_where}
+
+    return with_gradients(arrays["image"], where, arrays["cotangent"])
 
 
 def assert_agree(ours, theirs, tolerance):
@@ -72,8 +81,10 @@ def assert_agree(ours, theirs, tolerance):
         assert error.max() <= tolerance, f"{name} is off by {error.max():.1e}"
 
 
-@pytest.mark.parametrize(("name", "index", "setting"), CASES)
-def test_recorded_cases_are_met_within_1e_5_in_float32(name, index, setting):
+@pytest.mark.parametrize(
+    ("each_implementation", "name", "index", "setting"), CASES, indirect=["each_implementation"]
+)
+def test_recorded_cases_are_met_within_1e_5_in_float32(each_implementation, name, index, setting):
     arrays, theirs = {}, {}
     for key, array in recorded().items():
         geometry, field = key.split("/")
@@ -86,6 +97,8 @@ def test_recorded_cases_are_met_within_1e_5_in_float32(name, index, setting):
     assert_agree(ours, theirs, 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_implementation")
 @pytest.mark.parametrize(("name", "setting", "dtype"), LIVE)
 def test_random_cases_are_met_in_the_same_precision(name, setting, dtype):
     pytest.importorskip("torch")

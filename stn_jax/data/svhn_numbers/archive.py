@@ -80,7 +80,7 @@ def read(path: Path, on_fault: Callable[[Fault], None]) -> Iterator[Entry]:
                     try:
                         row = labels.row_of(name)
                         if not missing[row]:
-                            raise ValueError("the archive has it twice")
+                            raise ValueError("it occurs twice in the archive")
                         missing[row] = 0
                         entry = Entry(name, png, *_checked(png, *labels[row]))
                     except ValueError as error:
@@ -88,7 +88,7 @@ def read(path: Path, on_fault: Callable[[Fault], None]) -> Iterator[Entry]:
                     else:
                         yield entry
             except _DAMAGED as error:
-                on_fault(Fault(path.name, f"it is damaged or cut off, {_words(error)}"))
+                on_fault(Fault(path.name, f"it is damaged or truncated, {_words(error)}"))
             for row in np.flatnonzero(np.frombuffer(missing, np.uint8)):
                 on_fault(Fault(f"{path.name}: {row + 1}.png", "it has labels, but is missing"))
 
@@ -100,7 +100,7 @@ def _images(path: Path) -> Iterator[tuple[str, bytes]]:
         for name, file in _files(tar):
             if name.endswith(".png"):
                 yield name, file.read()
-        while unzipped.read(1 << 16):  # to the checksum behind the last file
+        while unzipped.read(1 << 16):  # up to the checksum after the last file
             pass
 
 
@@ -121,7 +121,8 @@ def _extract_labels(path: Path, file: Any) -> None:
                     return
     except _DAMAGED as error:
         raise ArchiveError(
-            f"{path} is damaged or cut off before its {LABELS}, {_words(error)}: get it again"
+            f"{path} is damaged or truncated before its {LABELS}, {_words(error)}: download it "
+            "again"
         ) from error
     raise ArchiveError(f"{path} has no {LABELS}; expected an archive of SVHN's full numbers")
 
@@ -173,7 +174,7 @@ class _Labels(contextlib.AbstractContextManager):
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"its labels cannot be read, {_words(error)}") from error
         if len({len(each) for each in (label, left, top, width, height)}) > 1 or not len(label):
-            raise ValueError("its labels and boxes differ in number, or there are none")
+            raise ValueError("the numbers of its labels and boxes differ, or are 0")
         boxes = np.stack([left, top, left + width, top + height], -1)
         whole = np.round(boxes)
         if not np.array_equal(boxes, whole) or not np.array_equal(label, np.round(label)):

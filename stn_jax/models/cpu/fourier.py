@@ -1,11 +1,14 @@
 """Convolution by the Fourier transform, as matrix products: for CPU, where those are fast.
 
-By the convolution theorem a window of w x w values and a kernel multiply frequency by frequency:
-w^2 / 2 complex products give the (w - k + 1)^2 outputs of a k x k kernel that the window holds,
-which take k^2 real products each when computed one by one. Transforms of windows so small are
-products with a constant matrix, so everything, and by transposition every gradient, is a matrix
-product. (Mathieu et al. 2014, "Fast training of convolutional networks through FFTs"; here with
-Gauss's three real products for a complex one.)
+By the convolution theorem, a window of w x w values and a kernel are multiplied frequency by
+frequency: w^2 / 2 complex products give all (w - k + 1)^2 outputs of a k x k kernel in the window,
+each of which takes k^2 real products when computed directly. Transforms of such small windows are
+products with a constant matrix, so the whole computation, and by transposition every gradient,
+consists of matrix products.
+
+References:
+  Mathieu, Henaff and LeCun 2014, "Fast training of convolutional networks through FFTs"; here with
+  Gauss's three real products for a complex one.
 """
 
 import functools
@@ -21,13 +24,13 @@ from jax import lax
 def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = None) -> jax.Array:
     """A convolution of stride 1 without padding, equal to ``lax.conv`` up to float rounding.
 
-    Rounding is relative to the largest values that a window holds: an output that should be 0 is
-    about 1e-7 of them. A value that is not finite spreads over its window.
+    Rounding is relative to the largest values in a window: an output that should be 0 is about
+    1e-7 of them. A non-finite value affects all outputs of its window.
 
     Args:
       x: ``[B, H, W, C_in]``.
       kernel: ``[h, w, C_in, C_out]``.
-      tile: height and width of the outputs that one window gives; the cheapest where None.
+      tile: height and width of the outputs computed from one window; None: the cheapest.
 
     Returns:
       ``[B, H - h + 1, W - w + 1, C_out]``.
@@ -35,8 +38,8 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = 
     batch, height, width, channels = x.shape
     features = kernel.shape[3]
     out_shape = (height - kernel.shape[0] + 1, width - kernel.shape[1] + 1)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 would lose the small among the large
-    tile = tile or _best_tile(counted(batch), out_shape, kernel.shape)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)  # in bfloat16 large values swamp small ones
+    tile = tile or _best_tile(batch_size(batch), out_shape, kernel.shape)
     window = tuple(t + k - 1 for t, k in zip(tile, kernel.shape[:2], strict=True))
     counts = [-(-o // t) for o, t in zip(out_shape, tile, strict=True)]
     to_window, to_kernel, to_output = (
@@ -45,9 +48,9 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = 
 
     missing = [n * t - o for n, t, o in zip(counts, tile, out_shape, strict=True)]
     windows = jnp.pad(x.astype(dtype), ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    for axis in (1, 2):  # each of the two becomes [.., tile, place in the window, ..]
+    for axis in (1, 2):  # each becomes [.., tile, position in the window, ..]
         windows = _overlapping(windows, 2 * axis - 1, counts[axis - 1], tile[axis - 1])
-    # [B, tiles, w, tiles, w, C] to [w w, B tiles tiles C]: places lead, for the transform.
+    # [B, tiles, w, tiles, w, C] to [w w, B tiles tiles C]: positions lead, for the transform.
     windows = windows.transpose(2, 4, 0, 1, 3, 5).reshape(math.prod(window), -1)
 
     product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -61,37 +64,37 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: tuple[int, int] | None = 
 
 
 def cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
-    """What :func:`convolution` costs, in multiplications.
+    """The cost of :func:`convolution`, in multiplications.
 
     Args:
       shape: the input's, ``(B, H, W, C_in)``.
       kernel_shape: ``(h, w, C_in, C_out)``.
     """
-    batch = counted(shape[0])
+    batch = batch_size(shape[0])
     out_shape = (shape[1] - kernel_shape[0] + 1, shape[2] - kernel_shape[1] + 1)
     tile = _best_tile(batch, out_shape, kernel_shape)
     return _cost(batch, out_shape, kernel_shape, tile)
 
 
 def kernel_cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
-    """What storing the kernel's transform costs, as :func:`cost`: what only large maps are worth.
+    """The cost of storing the kernel's transform, which pays off for large maps only.
 
-    It is not part of :func:`cost`, which compares forms that all prepare a kernel.
+    It is not part of :func:`cost`, which compares implementations that all prepare a kernel.
     """
     out_shape = (shape[1] - kernel_shape[0] + 1, shape[2] - kernel_shape[1] + 1)
-    tile = _best_tile(counted(shape[0]), out_shape, kernel_shape)
+    tile = _best_tile(batch_size(shape[0]), out_shape, kernel_shape)
     area = math.prod(t + k - 1 for t, k in zip(tile, kernel_shape[:2], strict=True))
     return 1.5 * area * _MOVING * math.prod(kernel_shape[2:])
 
 
-def counted(batch: Any) -> int:
-    """The number of images to reckon with where a program is exported for any number."""
+def batch_size(batch: Any) -> int:
+    """The batch size that costs are computed for; 32 if a program is exported for any size."""
     return batch if isinstance(batch, int) else 32
 
 
-# A value of a transform that is stored and read again takes about as long as this many
-# multiplications: with it the fastest tile, or one within a tenth of it, was chosen for each of
-# fourteen layers, for 64 images on one core. Only which form is chosen depends on it.
+# Storing a value of a transform and reading it back takes about as long as this many
+# multiplications. With this constant, the tile chosen for each of fourteen layers (64 images, one
+# core) was the fastest or within 10 % of it. It affects the choice of implementation only.
 _MOVING = 100
 
 
@@ -106,14 +109,14 @@ def _cost(batch, out_shape, kernel_shape, tile) -> float:
 
 @functools.lru_cache
 def _best_tile(batch, out_shape, kernel_shape) -> tuple[int, int]:
-    """Height and width of the outputs that one window gives, at the least cost."""
-    # As many tiles of the same size as are needed, so that little of the last one is cut off.
+    """Height and width of the outputs computed from one window, at the lowest cost."""
+    # Tiles that divide the output evenly, so that little of the last one is cut off.
     sides = [sorted({-(-o // n) for n in range(1, o + 1)}) for o in out_shape]
     tiles = [(h, w) for h in sides[0] for w in sides[1] if h * w <= _LARGEST_TILE]
     return min(tiles, key=lambda t: _cost(batch, out_shape, kernel_shape, t))
 
 
-# Outputs of a window: the matrices of larger ones would be as large as the maps.
+# The most outputs of a window: beyond, the matrices would be as large as the maps.
 _LARGEST_TILE = 256
 
 
@@ -126,25 +129,25 @@ def _overlapping(x: jax.Array, axis: int, count: int, step: int) -> jax.Array:
 
 @functools.lru_cache
 def _matrices(window: tuple[int, int], kernel: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """From window, from kernel and to outputs: ``[M, w w]``, ``[M, k k]``, ``[o o, M]``.
+    """The transforms of window, kernel and product: ``[M, w w]``, ``[M, k k]``, ``[o o, M]``.
 
-    ``to_output @ ((to_window @ x) * (to_kernel @ k))`` is the correlation of x with k where the
-    kernel lies within the window.
+    ``to_output @ ((to_window @ x) * (to_kernel @ k))`` is the correlation of x with k at all
+    positions where the kernel lies within the window.
     """
-    places = np.indices(window).reshape(2, -1).T
-    mirrored = -places % window
-    # Of two frequencies that are each other's conjugates one is enough, counted twice.
-    order = [tuple(a) <= tuple(b) for a, b in zip(places, mirrored, strict=True)]
-    frequencies, twice = places[order], (places != mirrored).any(1)[order]
+    indices = np.indices(window).reshape(2, -1).T
+    mirrored = -indices % window
+    # Of each pair of conjugate frequencies one is enough, counted twice.
+    order = [tuple(a) <= tuple(b) for a, b in zip(indices, mirrored, strict=True)]
+    frequencies, twice = indices[order], (indices != mirrored).any(1)[order]
 
     def waves(shape):
         turns = frequencies / window @ np.indices(shape).reshape(2, -1)
         return np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
 
     outputs = tuple(w - k + 1 for w, k in zip(window, kernel, strict=True))
-    weight = np.where(twice, 2, 1)[:, None] / len(places)
+    weight = np.where(twice, 2, 1)[:, None] / len(indices)
     (x_re, x_im), (k_re, k_im), (o_re, o_im) = map(waves, (window, kernel, outputs))
-    x_im = -x_im  # the kernel's transform is conjugated (a correlation), and so is not the window's
+    x_im = -x_im  # a correlation: the kernel's transform is conjugated, the window's is not
     o_re, o_im = o_re * weight, o_im * weight
     # X K = (a - c) + i (a + b) with a = K_re (X_re + X_im), b = X_re (K_im - K_re),
     # c = X_im (K_re + K_im); a real frequency (its own conjugate) needs X_re K_re alone.

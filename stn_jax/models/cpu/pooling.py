@@ -1,9 +1,9 @@
-"""Max-pooling as a JAX primitive whose form is chosen when a program is lowered.
+"""Max-pooling as a JAX primitive whose implementation is chosen when a program is lowered.
 
-A maximum is a selection: of any values ``v`` that lie as ``x`` does, those at the maxima of ``x``.
-It is linear in ``v`` and, almost everywhere, does not change with ``x``; so the derivative of a
-selection is a selection of the tangents, and its transpose puts cotangents where the maxima are.
-One primitive holds the two, and the maxima themselves are the selection of ``x`` by ``x``.
+Max-pooling is a selection: of an array ``v`` of the shape of ``x`` it takes the values at the
+maxima of ``x``. The selection is linear in ``v`` and, almost everywhere, locally constant in ``x``;
+so its derivative selects the tangents, and its transpose scatters cotangents to the maxima. One
+primitive represents both, and max-pooling itself selects from ``x`` by ``x``.
 """
 
 import functools
@@ -24,14 +24,14 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 def max_pool(x: jax.Array, size: int) -> jax.Array:
-    """Maximum over windows of size x size that do not overlap; what remains at the edge is cut.
+    """Maximum over non-overlapping windows of size x size; a remainder at the edge is dropped.
 
     Args:
       x: ``[..., H, W, C]``.
       size: side of the window, and its stride.
 
     Returns:
-      ``[..., H // size, W // size, C]``; NaN where a window has one. Among equal values the
+      ``[..., H // size, W // size, C]``; NaN for windows that contain NaN. Among equal values the
       gradient goes to the first.
     """
     name = force_implementation.value
@@ -43,7 +43,7 @@ def _bind(x: jax.Array, values: jax.Array, **params: Any) -> jax.Array:
 
 
 def _select(x: jax.Array, values: jax.Array, size: int) -> jax.Array:
-    """Elementwise operations, whose transpose XLA fuses."""
+    """Selection by elementwise operations, whose transpose XLA fuses."""
     height, width = (side // size * size for side in x.shape[-3:-1])
 
     def corner(a: jax.Array, i: int, j: int) -> jax.Array:
@@ -54,7 +54,7 @@ def _select(x: jax.Array, values: jax.Array, size: int) -> jax.Array:
     ]
 
     def greater(a: Pair, b: Pair) -> Pair:
-        keep = (a[0] >= b[0]) | jnp.isnan(a[0])  # the comparison with NaN keeps NaN alive
+        keep = (a[0] >= b[0]) | jnp.isnan(a[0])  # NaN propagates
         return jnp.where(keep, a[0], b[0]), jnp.where(keep, a[1], b[1])
 
     return functools.reduce(greater, corners)[1]
@@ -70,7 +70,7 @@ def _plain(x: jax.Array, values: jax.Array, *, size: int, transposed: bool) -> j
 
 
 def _abstract(x: Any, values: Any, *, size: int, transposed: bool, implementation: Any) -> Any:
-    """The type of the result: what JAX's own operations give."""
+    """The type of the result: that of JAX's own operations."""
     if transposed:
         return x.update(dtype=values.dtype, weak_type=False)
     traced = jax.make_jaxpr(functools.partial(_select, size=size))(x, values)

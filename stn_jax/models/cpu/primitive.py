@@ -1,16 +1,16 @@
-"""Convolution as a JAX primitive whose form is chosen when a program is lowered.
+"""Convolution as a JAX primitive whose implementation is chosen when a program is lowered.
 
-A convolution is linear in the input and linear in the kernel. With a cotangent of the output,
+A convolution is bilinear in input and kernel. With a cotangent of the output,
 ``<cotangent, convolution(input, kernel)>`` is linear in each of the three, and each of
 
     output(input, kernel)      input(kernel, cotangent)      kernel(input, cotangent)
 
-is the contraction of that form with the two others. These three are closed under differentiation:
-the derivatives of one are the other two. One primitive holds them, and what is wanted is one of its
-parameters. Mapped axes stay parameters too (which of the three have them), so that all that
-depends on the platform happens at lowering: on CPU the native kernels, or where these cannot be
-called the forms of this folder; elsewhere ``lax.conv_general_dilated``. The latter two are mapped
-and transposed by JAX itself.
+contracts this trilinear form with two of its arguments. The three are closed under differentiation:
+the derivatives of one are the other two. One primitive represents all three; its parameter
+``wanted`` names the result. Axes mapped by ``vmap`` are a parameter too (which of the three arrays
+have them), so that nothing depends on the platform before lowering: on CPU, the native kernels, or
+where these cannot be called the implementations of this folder; elsewhere
+``lax.conv_general_dilated``. The latter two are mapped and transposed by JAX itself.
 """
 
 import functools
@@ -27,26 +27,26 @@ from jax.interpreters import ad, batching, mlir
 from stn_jax.models.cpu import fourier, native, tiled
 from stn_jax.warp import jax_rules
 
-#: The implementation of what is traced within ``with force_implementation(name):``, whatever the
-#: platform: "lax" is ``lax.conv_general_dilated``, "cpu" are the forms for CPU; "native" are the
-#: native kernels, on CPU (an error where there are none); None: by platform. It is part of the key
-#: by which ``jax.jit`` finds what it has traced. For tests and measurements.
+#: ``with force_implementation(name):`` forces the implementation of everything traced inside,
+#: whatever the platform: "lax" is ``lax.conv_general_dilated``, "cpu" the implementations of this
+#: folder, "native" the native kernels (an error where they are not available), and None the default
+#: for the platform. It is part of the key of ``jax.jit``'s cache. For tests and benchmarks.
 force_implementation = jax.make_user_context(None)
 
 INPUT, KERNEL, OUTPUT = range(3)
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
-Form = Callable[..., jax.Array]
+Implementation = Callable[..., jax.Array]
 # For each mapped axis, outermost first: whether input, kernel and output have it.
 Mapped = tuple[tuple[bool, bool, bool], ...]
 
 
 class Spec(NamedTuple):
-    """What a convolution is, apart from its arrays.
+    """The static parameters of a convolution.
 
     Attributes:
-      padding: values added before and after, of height and of width.
+      padding: numbers of zeros added before and after, for height and for width.
       precision: as in ``lax.conv_general_dilated``.
       implementation: see :data:`force_implementation`.
     """
@@ -62,16 +62,19 @@ def convolution(
     padding: Sequence[Sequence[int]],
     precision: Any = None,
 ) -> jax.Array:
-    """A convolution of stride 1, ``[B, H, W, C_in]`` and ``[h, w, C_in, C_out]``, any float type.
+    """A convolution of stride 1.
 
     Args:
-      x: input ``[B, H, W, C_in]``.
+      x: input ``[B, H, W, C_in]`` of any float type.
       kernel: ``[h, w, C_in, C_out]``, of the input's type.
-      padding: values added before and after, of height and of width; 0 or more.
+      padding: numbers of zeros added before and after, for height and for width; 0 or more.
       precision: as in ``lax.conv_general_dilated``.
 
     Returns:
       ``[B, H_out, W_out, C_out]``.
+
+    Raises:
+      ValueError: :data:`force_implementation` has an unknown value.
     """
     name = force_implementation.value
     if name not in (None, "lax", "cpu", "native"):
@@ -89,13 +92,13 @@ def convolution(
 
 
 def _given(wanted: int) -> tuple[int, int]:
-    """The roles of the two operands where the third is wanted, in order."""
+    """The roles of the two operands, in order, if the third is wanted."""
     first, second = (role for role in (INPUT, KERNEL, OUTPUT) if role != wanted)
     return first, second
 
 
 def _result_shape(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> tuple[Any, ...]:
-    """The shape of what is wanted, from the two operands."""
+    """The shape of the result, from the two operands."""
     shapes = dict(zip(_given(wanted), (a.shape, b.shape), strict=True))
     leading = []
     for i, axis in enumerate(mapped):
@@ -115,7 +118,7 @@ def _result_shape(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> tu
 
 
 def _over_mapped(fn: Bilinear, mapped: Mapped, wanted: int) -> Bilinear:
-    """Maps a function of the two operands; sums over axes that its result does not have."""
+    """Maps a function over the operands' mapped axes; sums over those its result does not have."""
 
     def summed(fn: Bilinear) -> Bilinear:
         return lambda a, b: fn(a, b).sum(0)
@@ -127,9 +130,9 @@ def _over_mapped(fn: Bilinear, mapped: Mapped, wanted: int) -> Bilinear:
 
 
 def _abstract(a: Any, b: Any, *, wanted: int, mapped: Mapped, spec: Spec) -> Any:
-    """The type of the result: what JAX's own sums, products and broadcasts give.
+    """The type of the result: that of JAX's own sums, products and broadcasts.
 
-    So that it is sharded along the axis of examples, and varies over a mesh, as these would be.
+    It is thus sharded along the batch axis, and varies over a mesh, as theirs would.
     """
     shape = _result_shape(a, b, wanted, mapped, spec)
     roles = _given(wanted)
@@ -158,21 +161,29 @@ def _plain(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
 
 
 def _fast(x: jax.Array, kernel: jax.Array, spec: Spec) -> jax.Array:
-    """The form for CPU, of those made of XLA's operations, that takes less time."""
+    """The cheaper of the two implementations for CPU that consist of XLA's operations."""
     if not all(isinstance(size, int) for size in (*x.shape[1:], *kernel.shape)):
-        return _plain(x, kernel, spec)  # an exported program, of maps of any size
+        return _plain(x, kernel, spec)  # a program exported for maps of any size
     x = jnp.pad(x, ((0, 0), *spec.padding, (0, 0)))
-    cheapest = min((fourier, tiled), key=lambda form: form.cost(x.shape, kernel.shape))
+    cheapest = min((fourier, tiled), key=lambda module: module.cost(x.shape, kernel.shape))
     return cheapest.convolution(x, kernel)
 
 
 def _contraction(
-    a: jax.Array, b: jax.Array, *, form: Form, wanted: int, mapped: Mapped, spec: Spec
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    implementation: Implementation,
+    wanted: int,
+    mapped: Mapped,
+    spec: Spec,
 ) -> jax.Array:
-    """What is wanted, by a form of the convolution or by that form's transposes."""
+    """The result by an implementation of the convolution, or by its transposes."""
     if wanted == OUTPUT:
-        return _over_mapped(functools.partial(form, spec=spec), mapped, OUTPUT)(a, b)
-    convolve = functools.partial(_contraction, form=form, wanted=OUTPUT, mapped=mapped, spec=spec)
+        return _over_mapped(functools.partial(implementation, spec=spec), mapped, OUTPUT)(a, b)
+    convolve = functools.partial(
+        _contraction, implementation=implementation, wanted=OUTPUT, mapped=mapped, spec=spec
+    )
     like = jax.ShapeDtypeStruct(_result_shape(a, b, wanted, mapped, spec), a.dtype)
     if wanted == INPUT:
         (result,) = jax.linear_transpose(lambda x: convolve(x, a), like)(b)
@@ -182,9 +193,9 @@ def _contraction(
 
 
 def _is_direct(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> bool:
-    """Whether the native kernels, which take all products one by one, take less time.
+    """Whether the native kernels, which compute each product, are the faster implementation.
 
-    Large maps of many channels need so many fewer of them in the Fourier form that it is faster.
+    Large maps of many channels need far fewer products by the Fourier transform.
     """
     shapes = dict(zip(_given(wanted), (a.shape[-4:], b.shape[-4:]), strict=True))
     shapes[wanted] = _result_shape(a, b, wanted, mapped, spec)[-4:]
@@ -196,8 +207,9 @@ def _is_direct(a: Any, b: Any, wanted: int, mapped: Mapped, spec: Spec) -> bool:
     return sum(others) > _DIRECT * products
 
 
-# The native kernels' time for a product, in multiplications of the Fourier form: with it the faster
-# of the two was chosen for each of eleven layers, for 32 images, or one within a twentieth of it.
+# The native kernels' time for a product, in multiplications of the Fourier implementation. With
+# this constant, the implementation chosen for each of eleven layers (32 images) was the faster one
+# or within 5 % of it.
 _DIRECT = 0.9
 
 
@@ -209,17 +221,18 @@ def _lower(
     mapped: Mapped,
     spec: Spec,
 ) -> Any:
-    """Lowers by the form that the call asked for, or else the fastest for the platform."""
+    """Lowers by the forced implementation, or else the fastest for the platform."""
     name = spec.implementation
     calls_native = False
     if on_cpu and name in (None, "native") and native.is_usable(ctx, required=name == "native"):
         a, b = ctx.avals_in
         calls_native = name == "native" or _is_direct(a, b, wanted, mapped, spec)
-    form = _fast if name == "cpu" or (on_cpu and name is None) else _plain
+    fast = name == "cpu" or (on_cpu and name is None)
+    contract = functools.partial(_contraction, implementation=_fast if fast else _plain)
 
     def compute(a: jax.Array, b: jax.Array) -> list[jax.Array]:
         if not calls_native:
-            return [_contraction(a, b, form=form, wanted=wanted, mapped=mapped, spec=spec)]
+            return [contract(a, b, wanted=wanted, mapped=mapped, spec=spec)]
         shape = _result_shape(a, b, wanted, mapped, spec)
         return [
             native.contraction(
@@ -230,13 +243,13 @@ def _lower(
     return jax_rules.lower(ctx, compute, *operands)
 
 
-# --- what JAX does with it ------------------------------------------------------------------------
+# --- rules for JAX's transformations --------------------------------------------------------------
 
 
 def _transpose(
     cotangent: Any, a: Any, b: Any, *, at: int, wanted: int, mapped: Mapped, spec: Spec
 ) -> jax.Array:
-    """The cotangent of one operand: the cotangent of the result takes the result's place."""
+    """The cotangent of one operand, from the result's cotangent and the other operand."""
     operands = dict(zip(_given(wanted), (a, b), strict=True))
     target = _given(wanted)[at]
     operands[wanted] = cotangent
@@ -247,7 +260,7 @@ def _transpose(
 def _batch(
     operands: Any, axes: Any, *, wanted: int, mapped: Mapped, spec: Spec
 ) -> tuple[jax.Array, int]:
-    """One more mapped axis, before the others."""
+    """Adds a mapped axis before the others."""
     has = dict(zip(_given(wanted), (axis is not None for axis in axes), strict=True))
     new = tuple(has.get(role, True) for role in (INPUT, KERNEL, OUTPUT))
     moved = [

@@ -1,4 +1,4 @@
-"""Convolution as products of windows with a banded matrix: for CPU and few channels."""
+"""Convolution as products of windows with a banded matrix, for CPU and few channels."""
 
 import functools
 
@@ -6,24 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stn_jax.models.cpu.fourier import counted
+from stn_jax.models.cpu.fourier import batch_size
 
-# Values of the input that a row of the product may hold: beyond, a row of it for each kernel row.
+# The most input values in a row of the product; beyond, each kernel row is a separate product.
 _LONGEST_ROW = 512
-# Neighbouring outputs that are computed together.
+# The number of adjacent outputs that are computed together.
 _TILE = 4
 
 
 def convolution(x: jax.Array, kernel: jax.Array, tile: int = _TILE) -> jax.Array:
     """A convolution of stride 1 without padding, equal to ``lax.conv`` up to float rounding.
 
-    The window under a tile of neighbouring outputs in a row overlaps itself less than the
-    windows of single outputs do: fewer bytes are moved, for a few products with 0.
+    Adjacent outputs of a row are computed together, from one window. Such windows overlap less than
+    those of single outputs: fewer bytes are moved, at the price of a few products with 0.
 
     Args:
       x: ``[B, H, W, C_in]``.
       kernel: ``[h, w, C_in, C_out]``.
-      tile: number of neighbouring outputs to compute together.
+      tile: number of adjacent outputs to compute together.
 
     Returns:
       ``[B, H - h + 1, W - w + 1, C_out]``.
@@ -53,7 +53,7 @@ def convolution(x: jax.Array, kernel: jax.Array, tile: int = _TILE) -> jax.Array
 
 
 def cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
-    """What :func:`convolution` costs, in multiplications of the Fourier form.
+    """The cost of :func:`convolution`, in multiplications of the Fourier implementation.
 
     Args:
       shape: the input's, ``(B, H, W, C_in)``.
@@ -61,9 +61,9 @@ def cost(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> float:
     """
     height, width, channels, features = kernel_shape
     out_height, out_width = shape[1] - height + 1, shape[2] - width + 1
-    tiles = counted(shape[0]) * out_height * -(-out_width // _TILE)
+    tiles = batch_size(shape[0]) * out_height * -(-out_width // _TILE)
     return _GATHERING * tiles * _TILE * height * (_TILE + width - 1) * channels * features
 
 
-# What a product costs here, in those of the Fourier form: its windows have to be gathered.
+# The cost of a product here, in products of the Fourier implementation; windows are gathered first.
 _GATHERING = 2

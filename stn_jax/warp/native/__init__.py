@@ -1,11 +1,11 @@
 """The native CPU kernels: a shared library of C++ that XLA calls through its FFI.
 
-The library is optional. It is looked for beside this file and registered with XLA at the first
-call of :func:`available`, never at import; where anything about it does not fit, warps are
-computed by plain JAX. ``docs/native.md`` says how it works.
+The library is optional. The first call of :func:`available`, never the import, loads it from this
+folder and registers it with XLA. If that fails for any reason, warps are computed by plain JAX.
+``docs/native.md`` describes how it works.
 
 Environment:
-  STN_JAX_NATIVE: 0 leaves the library out.
+  STN_JAX_NATIVE: 0 disables the library.
   STN_JAX_NATIVE_LEVEL: the instruction set to use (avx2 or avx512) instead of the widest.
 """
 
@@ -26,12 +26,12 @@ ADJOINT = "stn_jax_adjoint"
 CONVOLVE = "stn_jax_convolve"  # this and the next are called by stn_jax.models.cpu
 POOL = "stn_jax_pool"
 
-# In the order of the numbers that the kernels know them by.
+# In the order of the enums in problem.h.
 MODES = ("nearest", "bilinear", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
 
 _NAMES = ("libstn_jax.so", "libstn_jax.dylib")
-_REASON = "not_built.txt"  # what the build leaves where it fails
+_REASON = "not_built.txt"  # written by a build that failed
 
 
 class _Library(NamedTuple):
@@ -42,7 +42,7 @@ class _Library(NamedTuple):
 
 
 class _NotAvailableError(Exception):
-    """Why the library is left out; expected: whether nothing is wrong with it."""
+    """The reason why the library is not used; no warning if it is expected."""
 
     def __init__(self, reason: str, *, expected: bool):
         super().__init__(reason)
@@ -50,21 +50,23 @@ class _NotAvailableError(Exception):
 
 
 def available() -> bool:
-    """Whether the kernels can be called: loads and registers them the first time.
+    """Whether the kernels can be called. The first call loads and registers them.
 
-    Warns once where the library is there and does not work.
+    Warns once if the library exists but does not work.
     """
     return isinstance(_load(), _Library)
 
 
-def supports(mode: str, rank: int, dtype: DTypeLike) -> bool:
-    """Whether there is a kernel for a mode, a number of spatial axes and an element type."""
-    known = mode in MODES and rank in (2, 3) and (mode, rank) != ("bicubic", 3)
+def supports(mode: str, num_spatial_dims: int, dtype: DTypeLike) -> bool:
+    """Whether there is a kernel for a mode, number of spatial dimensions and element type."""
+    known = (
+        mode in MODES and num_spatial_dims in (2, 3) and (mode, num_spatial_dims) != ("bicubic", 3)
+    )
     return known and jnp.dtype(dtype) in (jnp.dtype("float32"), jnp.dtype("float64"))
 
 
 def status() -> str:
-    """What computes warps on this machine's CPU, and why; for people to read."""
+    """A description of what computes warps on this machine's CPU, and why."""
     library = _load()
     if isinstance(library, str):
         return f"plain JAX: {library}"
@@ -78,7 +80,7 @@ def status() -> str:
 
 @functools.cache
 def _load() -> _Library | str:
-    """The library, registered with XLA, or why it is left out."""
+    """The library, registered with XLA, or the reason why it is not used."""
     try:
         return _register(_open())
     except _NotAvailableError as error:
@@ -86,7 +88,7 @@ def _load() -> _Library | str:
             _warn(str(error))
         return str(error)
     except Exception as error:
-        # Whatever it is, plain JAX gives the same values.
+        # Whatever the reason, plain JAX computes the same values.
         reason = f"{type(error).__name__}: {error}"
         _warn(reason)
         return reason
@@ -94,8 +96,8 @@ def _load() -> _Library | str:
 
 def _warn(reason: str) -> None:
     warnings.warn(
-        f"the native kernels of stn_jax are left out ({reason}); warps and layers on CPU are "
-        "computed by plain JAX, which is slower. STN_JAX_NATIVE=0 silences this",
+        f"the native kernels of stn_jax are not used ({reason}); warps and layers on CPU are "
+        "computed by plain JAX, which is slower. STN_JAX_NATIVE=0 silences this warning",
         RuntimeWarning,
         stacklevel=4,
     )
@@ -107,46 +109,48 @@ def _open() -> _Library:
     paths = [pathlib.Path(__file__).with_name(name) for name in _NAMES]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise _NotAvailableError(_why_there_is_none(paths[0].parent), expected=True)
+        raise _NotAvailableError(_why_missing(paths[0].parent), expected=True)
     if _is_truncated(path):
-        raise _NotAvailableError(f"{path} is not whole: install it again", expected=False)
+        raise _NotAvailableError(f"{path} is truncated: reinstall the package", expected=False)
     handle = ctypes.CDLL(str(path))
     handle.stn_jax_level.restype = ctypes.c_char_p
     handle.stn_jax_threads.restype = ctypes.c_int64
     level = handle.stn_jax_level().decode()
     if not level:
         forced = os.environ.get("STN_JAX_NATIVE_LEVEL")
-        wanted = f"STN_JAX_NATIVE_LEVEL={forced}, which " if forced else "instruction sets that "
         raise _NotAvailableError(
-            f"{path} has {wanted}this processor does not support", expected=not forced
+            f"STN_JAX_NATIVE_LEVEL is {forced}, which this processor or {path} does not support"
+            if forced
+            else f"this processor supports none of the instruction sets of {path}",
+            expected=not forced,
         )
     return _Library(path, level, divmod(handle.stn_jax_ffi_version(), 1000), handle)
 
 
 def _is_truncated(path: pathlib.Path) -> bool:
-    """Whether an ELF file ends before its table of sections: to load that may be a bus error."""
+    """Whether an ELF file ends before its section table; loading it could crash the process."""
     with path.open("rb") as file:
         head = file.read(64)
     if len(head) < 64 or head[:5] != b"\x7fELF\x02":
-        return False  # the loader says what it is
+        return False  # the loader reports what is wrong
     (table,) = struct.unpack_from("<Q", head, 40)
     size, count = struct.unpack_from("<HH", head, 58)
     return path.stat().st_size < table + size * count
 
 
-def _why_there_is_none(folder: pathlib.Path) -> str:
+def _why_missing(folder: pathlib.Path) -> str:
     reason = folder / _REASON
     built = f" could not be built ({reason.read_text().strip()})" if reason.exists() else " is not"
     return (
-        f"{' or '.join(_NAMES)}{built} in {folder}. Where there is a C++17 compiler, which CXX may "
-        "name, installing again builds it: pip install -v --force-reinstall --no-deps "
-        "--no-cache-dir and what was installed, or in a checkout pip install -v -e ."
+        f"{' or '.join(_NAMES)}{built} in {folder}. With a C++17 compiler (CXX names it), "
+        "reinstalling builds it: in a checkout, pip install -v -e . ; otherwise, pip install -v "
+        "--force-reinstall --no-deps --no-cache-dir with the same argument as before"
     )
 
 
 def _register(library: _Library) -> _Library:
-    # Against a backend that runs, so that what it refuses is an error here; kept for a backend yet
-    # to come, it would be an error there and keep that from starting.
+    # The backend must be running. Otherwise registration would be deferred, and an error would keep
+    # the backend from starting.
     jax.local_devices(backend="cpu")
     for name in (SAMPLE, ADJOINT, CONVOLVE, POOL):
         handler = jax.ffi.pycapsule(getattr(library.handle, name))

@@ -1,4 +1,4 @@
-"""Calls of the native kernels in a program that is lowered for a CPU."""
+"""Calls of the native kernels, in programs that are lowered for CPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from stn_jax.warp.sampling import Sampling
 
 
 def sample(ctx: Any, sampling: Sampling, image: Any, where: Any) -> Any:
-    """Samples; None where plain JAX has to compute them."""
+    """The samples; None if plain JAX must compute them."""
     if not _is_usable(ctx, sampling):
         return None
     return _call(ctx, native.SAMPLE, sampling, image, where)
@@ -21,12 +21,12 @@ def sample(ctx: Any, sampling: Sampling, image: Any, where: Any) -> Any:
 def adjoint(
     ctx: Any, sampling: Sampling, wanted: Sequence[bool], image: Any, where: Any, cotangent: Any
 ) -> Any:
-    """Gradients to the image and to where, those that are wanted; None as for :func:`sample`."""
+    """The wanted gradients, to the image and to where; None as for :func:`sample`."""
     if not _is_usable(ctx, sampling):
         return None
     if not wanted[1]:
-        # Of the image nothing counts but its shape, which the result has: without it here, XLA
-        # need not keep it until then.
+        # Only the image's shape matters, which is also the result's. The cotangent takes its place,
+        # so that XLA need not keep the image for the backward pass.
         image = cotangent
         ctx = ctx.replace(avals_in=[ctx.avals_in[2], *ctx.avals_in[1:]])
     gradients = {"image_gradient": wanted[0], "where_gradient": wanted[1]}
@@ -39,19 +39,19 @@ def _is_usable(ctx: Any, sampling: Sampling) -> bool:
         return False
     if not native.available():
         if choice == "native":
-            raise RuntimeError(f"there are no native kernels: {native.status()}")
+            raise RuntimeError(f"the native kernels are not available: {native.status()}")
         return False
     image, where = ctx.avals_in[:2]
-    if not native.supports(sampling.mode, sampling.rank, image.dtype):
+    if not native.supports(sampling.mode, sampling.num_spatial_dims, image.dtype):
         return False
-    # The partitioner cuts along leading axes that all operands have.
+    # The partitioner divides leading axes, which all operands must have.
     whole = sampling.lead("image", image) == sampling.lead("where", where)
     return whole or not jax_rules.is_partitioned(module.axis_context)
 
 
 def _call(ctx: Any, target: str, sampling: Sampling, *operands: Any, **flags: bool) -> Any:
     attributes = {
-        "rank": sampling.rank,
+        "rank": sampling.num_spatial_dims,  # named as in programs exported by earlier versions
         "theta": sampling.shape is not None,
         "mode": native.MODES.index(sampling.mode),
         "padding": native.PADDING_MODES.index(sampling.padding_mode),
@@ -68,7 +68,7 @@ def _call(ctx: Any, target: str, sampling: Sampling, *operands: Any, **flags: bo
 
 
 def _sharding_rule(ctx: Any, lead: int) -> Any:
-    """What Shardy is told: the leading axes of all operands and results are one another's."""
+    """The sharding rule for Shardy: all operands and results share their leading axes."""
     sizes: list[int] = []
 
     def axes(avals: Sequence[Any]) -> str:
@@ -87,6 +87,6 @@ def _sharding_rule(ctx: Any, lead: int) -> Any:
 
 
 def _factor(k: int) -> str:
-    """The k-th of the names that Shardy has: i to z, then z_1, z_2, ..."""
+    """The k-th of Shardy's factor names: i to z, then z_1, z_2, ..."""
     letters = "ijklmnopqrstuvwxyz"
     return letters[k] if k < len(letters) else f"z_{k - len(letters) + 1}"

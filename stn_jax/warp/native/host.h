@@ -1,4 +1,4 @@
-// What all handlers of the library share: the instruction set in use, XLA's threads, messages.
+// Shared by all handlers of the library: the instruction set in use, XLA's threads, messages.
 #ifndef STN_JAX_HOST_H_
 #define STN_JAX_HOST_H_
 
@@ -17,7 +17,7 @@ Level level();
 
 Pool pool_of(ffi::ThreadPool& threads);
 
-// Lets fresh memory come in large pages: half of the time that a large result takes is page faults.
+// Requests huge pages for fresh memory: page faults take half of the time of a large result.
 void prepare_result(void* data, size_t bytes);
 
 std::string shape_of(const ffi::AnyBuffer& buffer);

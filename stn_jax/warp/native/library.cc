@@ -1,4 +1,4 @@
-// The library's face: two handlers for XLA's FFI, and what Python asks before it registers them.
+// The library's interface: two handlers for XLA's FFI, and the functions that Python calls first.
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -29,7 +29,7 @@ namespace {
 
 constexpr const char* kLevelNames[] = {"", "generic", "avx2", "avx512"};
 
-// The widest that this processor has, or the one that STN_JAX_NATIVE_LEVEL names if it has that.
+// The widest supported by this processor, or the one in STN_JAX_NATIVE_LEVEL if it is supported.
 Level find_level() {
   std::vector<Level> levels;  // best first
 #if defined(__x86_64__)
@@ -93,17 +93,17 @@ Kernels<T> find_kernels(const Problem<T>& problem) {
 }
 
 struct Options {
-  int64_t rank, theta, mode, padding, align_corners;
+  int64_t dims, theta, mode, padding, align_corners;
 };
 
-// A problem and the memory that it refers to.
+// A problem and the memory that it points to.
 template <class T>
 struct Call {
   Problem<T> problem{};
-  std::vector<T> base[kMaxRank];
-  int64_t outputs = 0;  // elements of all of them
+  std::vector<T> base[kMaxDims];
+  int64_t outputs = 0;  // total number of output elements
 
-  // Fills in the problem but for its results; says what does not fit.
+  // Fills in the problem, except for its results. Returns an error if the arguments do not match.
   ffi::Error read(const Options& options, const ffi::AnyBuffer& image, const ffi::AnyBuffer& where,
                   const ffi::AnyBuffer& out) {
     const auto fail = [&](const std::string& what) {
@@ -112,35 +112,36 @@ struct Call {
                                          shape_of(out));
     };
     Problem<T>& p = problem;
-    const int rank = static_cast<int>(options.rank);
-    if (options.rank < 2 || options.rank > 3 || options.mode < 0 || options.mode > 2 ||
-        options.padding < 0 || options.padding > 2 || (options.mode == kCubic && rank == 3))
-      return fail("unknown rank, mode or padding");
+    const int dims = static_cast<int>(options.dims);
+    if (options.dims < 2 || options.dims > 3 || options.mode < 0 || options.mode > 2 ||
+        options.padding < 0 || options.padding > 2 || (options.mode == kCubic && dims == 3))
+      return fail("unknown number of dimensions, mode or padding");
     if (image.element_type() != where.element_type() || image.element_type() != out.element_type())
       return fail("element types differ");
     const auto s = image.dimensions(), w = where.dimensions(), o = out.dimensions();
-    const size_t axes = s.size() - rank - 1, where_rank = options.theta ? 2 : rank + 1;
-    if (s.size() < size_t(rank) + 1 || o.size() != s.size() || w.size() != axes + where_rank)
-      return fail("numbers of axes do not fit");
-    p.rank = rank;
+    const size_t axes = s.size() - dims - 1, where_axes = options.theta ? 2 : dims + 1;
+    if (s.size() < size_t(dims) + 1 || o.size() != s.size() || w.size() != axes + where_axes)
+      return fail("the numbers of axes do not match");
+    p.dims = dims;
     p.theta = options.theta != 0;
     p.align_corners = options.align_corners != 0;
     p.mode = static_cast<Mode>(options.mode);
     p.padding = static_cast<Padding>(options.padding);
     p.channels = s.back();
     p.pixels = p.samples = 1;
-    bool fits = o.back() == p.channels && w.back() == (p.theta ? rank + 1 : rank);
-    fits = fits && (!p.theta || w[axes] == rank);
-    for (int axis = 0; axis < rank; ++axis) {
-      const size_t at = axes + rank - 1 - axis;
+    bool fits = o.back() == p.channels && w.back() == (p.theta ? dims + 1 : dims);
+    fits = fits && (!p.theta || w[axes] == dims);
+    for (int axis = 0; axis < dims; ++axis) {
+      const size_t at = axes + dims - 1 - axis;
       p.size[axis] = s[at];
       p.out_size[axis] = o[at];
       p.pixels *= s[at];
       p.samples *= o[at];
       fits = fits && (p.theta || w[at] == o[at]);
     }
-    if (!fits) return fail("shapes do not fit");
-    if (!read_batch(s, w, o, axes)) return fail("leading axes do not broadcast, or are too many");
+    if (!fits) return fail("the shapes do not match");
+    if (!read_batch(s, w, o, axes))
+      return fail("the leading axes do not broadcast, or there are too many");
     outputs = p.samples * p.channels;
     for (size_t axis = 0; axis < axes; ++axis) outputs *= o[axis];
     if (p.pixels == 0 && outputs > 0) return fail("there is no pixel to sample from");
@@ -174,7 +175,7 @@ struct Call {
   }
 
   void fill_base() {
-    for (int axis = 0; axis < problem.rank; ++axis) {
+    for (int axis = 0; axis < problem.dims; ++axis) {
       const int64_t n = problem.out_size[axis];
       base[axis].resize(n);
       const double step = n > 1 ? 2.0 / (n - 1) : 0.0;
@@ -206,7 +207,7 @@ ffi::Error adjoint(ffi::ThreadPool& threads, const Options& options, const ffi::
                    const ffi::AnyBuffer& where, const ffi::AnyBuffer& cotangent,
                    const ffi::AnyBuffer* image_gradient, const ffi::AnyBuffer* where_gradient) {
   Call<T> call;
-  // Without a gradient to where the image does not count, and may be anything.
+  // Without the gradient to where, the image is not read and may be anything.
   const ffi::AnyBuffer& pixels = where_gradient ? image : *image_gradient;
   const ffi::Error error = call.read(options, pixels, where, cotangent);
   if (error.failure()) return error;
@@ -214,8 +215,8 @@ ffi::Error adjoint(ffi::ThreadPool& threads, const Options& options, const ffi::
     if (!result) continue;
     if (result->element_type() != like->element_type() ||
         result->element_count() != like->element_count())
-      return ffi::Error::InvalidArgument("stn_jax: a gradient's shape is not its argument's: " +
-                                         shape_of(*result) + " against " + shape_of(*like));
+      return ffi::Error::InvalidArgument("stn_jax: a gradient has shape " + shape_of(*result) +
+                                         ", its argument " + shape_of(*like));
     prepare_result(result->untyped_data(), result->size_bytes());
     if (call.outputs == 0 && result->size_bytes() > 0)
       std::memset(result->untyped_data(), 0, result->size_bytes());
@@ -232,14 +233,14 @@ ffi::Error adjoint(ffi::ThreadPool& threads, const Options& options, const ffi::
 
 ffi::Error unsupported(const ffi::AnyBuffer& image) {
   return ffi::Error::InvalidArgument(
-      level() == kNone ? "stn_jax: this processor has none of the library's instruction sets"
+      level() == kNone ? "stn_jax: this processor supports none of the library's instruction sets"
                        : "stn_jax: expected float32 or float64, image is " + shape_of(image));
 }
 
 ffi::Error handle_sample(ffi::ThreadPool threads, ffi::AnyBuffer image, ffi::AnyBuffer where,
-                         ffi::Result<ffi::AnyBuffer> out, int64_t rank, int64_t theta,
+                         ffi::Result<ffi::AnyBuffer> out, int64_t dims, int64_t theta,
                          int64_t mode, int64_t padding, int64_t align_corners) {
-  const Options options{rank, theta, mode, padding, align_corners};
+  const Options options{dims, theta, mode, padding, align_corners};
   if (level() == kNone) return unsupported(image);
   switch (image.element_type()) {
     case ffi::F32: return sample<float>(threads, options, image, where, *out);
@@ -249,10 +250,10 @@ ffi::Error handle_sample(ffi::ThreadPool threads, ffi::AnyBuffer image, ffi::Any
 }
 
 ffi::Error handle_adjoint(ffi::ThreadPool threads, ffi::AnyBuffer image, ffi::AnyBuffer where,
-                          ffi::AnyBuffer cotangent, ffi::RemainingRets results, int64_t rank,
+                          ffi::AnyBuffer cotangent, ffi::RemainingRets results, int64_t dims,
                           int64_t theta, int64_t mode, int64_t padding, int64_t align_corners,
                           int64_t image_gradient, int64_t where_gradient) {
-  const Options options{rank, theta, mode, padding, align_corners};
+  const Options options{dims, theta, mode, padding, align_corners};
   if (level() == kNone) return unsupported(image);
   std::vector<ffi::AnyBuffer> wanted;
   for (size_t i = 0; i < results.size(); ++i) {
@@ -261,7 +262,7 @@ ffi::Error handle_adjoint(ffi::ThreadPool threads, ffi::AnyBuffer image, ffi::An
     wanted.push_back(**result);
   }
   if (wanted.empty() || wanted.size() != size_t((image_gradient != 0) + (where_gradient != 0)))
-    return ffi::Error::InvalidArgument("stn_jax: results and gradients asked for do not fit");
+    return ffi::Error::InvalidArgument("stn_jax: the results do not match the requested gradients");
   const ffi::AnyBuffer* of_image = image_gradient ? &wanted.front() : nullptr;
   const ffi::AnyBuffer* of_where = where_gradient ? &wanted.back() : nullptr;
   switch (image.element_type()) {
@@ -305,13 +306,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(stn_jax_adjoint, stn::handle_adjoint,
                                   .Attr<int64_t>("image_gradient")
                                   .Attr<int64_t>("where_gradient"));
 
-// The instruction set in use; empty where this processor has none that the library was built for.
+// The instruction set in use; empty if this processor supports none of those the library has.
 extern "C" const char* stn_jax_level() { return stn::kLevelNames[stn::level()]; }
 
 // The version of XLA's FFI that the library was built against: 1000 * major + minor.
 extern "C" int stn_jax_ffi_version() { return 1000 * XLA_FFI_API_MAJOR + XLA_FFI_API_MINOR; }
 
-// How many threads XLA's pool had at the last call; 0 before the first.
+// The number of threads in XLA's pool at the last call; 0 before the first.
 extern "C" int64_t stn_jax_threads() { return stn::threads_seen; }
 
 #pragma GCC visibility pop

@@ -1,4 +1,4 @@
-// Work in parts on a pool of threads.
+// Parallel loops on a pool of threads.
 #ifndef STN_JAX_PARALLEL_H_
 #define STN_JAX_PARALLEL_H_
 
@@ -13,13 +13,13 @@
 namespace stn {
 
 struct Pool {
-  int64_t threads;  // that run what is scheduled
+  int64_t threads;  // number of threads that run scheduled tasks
   std::function<void(std::function<void()>)> schedule;
 };
 
-// Calls work(i) for i in [0, items), on the caller's thread and on the pool's. They claim `grain`
-// items at a time from a counter. The caller waits for claimed items alone, never for a thread of
-// the pool to begin, so a pool whose threads are all busy, or wait themselves, delays nothing.
+// Calls work(i) for i in [0, items), on the caller's thread and on the pool's, which claim `grain`
+// items at a time from a counter. The caller only waits for claimed items, never for a thread of
+// the pool to start, so a pool whose threads are all busy or waiting causes no delay.
 inline void parallel_for(const Pool& pool, int64_t items, int64_t grain,
                          const std::function<void(int64_t)>& work) {
   struct Shared {
@@ -30,7 +30,7 @@ inline void parallel_for(const Pool& pool, int64_t items, int64_t grain,
   };
   const int64_t claims = (items + grain - 1) / grain;
   const auto shared = std::make_shared<Shared>();
-  // Refers to `work`, which outlives every claim but not a thread that comes too late for one.
+  // Threads that start too late may outlive `work`, but then they find nothing left to claim.
   const auto run = [shared, items, grain, claims, &work] {
     int64_t finished = 0;
     for (int64_t claim; (claim = shared->next.fetch_add(1)) < claims; ++finished)

@@ -1,5 +1,5 @@
-// How a problem is cut into parts, and the parts put together. Where sums are taken, the cut
-// depends on shapes alone, so the result has the same bits for any number of threads.
+// How a problem is divided into parts, and how their results are combined. Sums are divided
+// depending on shapes alone, so that results are bitwise equal for any number of threads.
 #ifndef STN_JAX_PLAN_H_
 #define STN_JAX_PLAN_H_
 
@@ -16,7 +16,7 @@ class Plan {
   Plan(const Problem<T>& problem, const Kernels<T>& kernels, const Pool& pool)
       : p_(problem), kernels_(kernels), pool_(pool) {
     // In processor cycles, roughly.
-    const double taps = p_.mode == kNearest ? 1 : p_.mode == kCubic ? 16 : p_.rank == 2 ? 4 : 8;
+    const double taps = p_.mode == kNearest ? 1 : p_.mode == kCubic ? 16 : p_.dims == 2 ? 4 : 8;
     sample_cost_ = 8 + taps * static_cast<double>(p_.channels) / 4;
     const double block_cost = sample_cost_ * kBlock * static_cast<double>(p_.entries_per_where);
     part_samples_ = kBlock * std::max<int64_t>(1, static_cast<int64_t>(kPartCost / block_cost));
@@ -27,7 +27,7 @@ class Plan {
     for_parts([&](const SamplePart& part, int64_t) { kernels_.sample(p_, part); });
   }
 
-  // Gradients to the image and to where, those asked for (not null).
+  // The gradients to the image and to where; null pointers are not requested.
   void gradients() {
     const bool image = p_.image_gradient != nullptr;
     bool where = p_.where_gradient != nullptr;
@@ -42,8 +42,8 @@ class Plan {
   }
 
  private:
-  static constexpr double kPartCost = 50'000;  // that a thread should not be woken for less
-  static constexpr int64_t kManyImages = 16;   // enough for a thread to own an image
+  static constexpr double kPartCost = 50'000;  // the least work worth waking a thread for
+  static constexpr int64_t kManyImages = 16;   // enough to give each thread whole images
 
   int64_t grain(double cost) const {
     return std::max<int64_t>(1, static_cast<int64_t>(kPartCost / cost));
@@ -86,8 +86,8 @@ class Plan {
       p_.where_gradient[where * size + k] = static_cast<T>(sums[k]);
   }
 
-  // A thread owns some rows and channels of an image and adds to each pixel in the order of the
-  // samples, so here the cut may follow the number of threads.
+  // Each part owns some rows and channels of an image and adds to each pixel in the order of the
+  // samples, so here the division may depend on the number of threads.
   void image_gradient() {
     const double image_cost =
         sample_cost_ * static_cast<double>(p_.samples * p_.entries_per_image);
@@ -109,18 +109,18 @@ class Plan {
                std::min(first_channel + channels, p_.channels)});
     });
   }
-  static constexpr int64_t kChannels = 64 / sizeof(T);  // a cache line of them
+  static constexpr int64_t kChannels = 64 / sizeof(T);  // one cache line
   static constexpr int64_t kRows = 4;
 
   void both_gradients() {
     const double cost =
         2 * sample_cost_ * static_cast<double>(p_.samples * p_.entries_per_image);
     parallel_for(pool_, p_.images, grain(cost), [&](int64_t image) {
-      std::vector<double> sums(p_.entries_per_image * p_.rank * (p_.rank + 1));
+      std::vector<double> sums(p_.entries_per_image * p_.dims * (p_.dims + 1));
       kernels_.both_gradients(p_, image, sums.data());
-      for (int64_t share = 0; p_.theta && share < p_.entries_per_image; ++share)
-        store_theta(locate(p_.batch, p_.batch.image, image, share).where,
-                    &sums[share * p_.rank * (p_.rank + 1)]);
+      for (int64_t index = 0; p_.theta && index < p_.entries_per_image; ++index)
+        store_theta(locate(p_.batch, p_.batch.image, image, index).where,
+                    &sums[index * p_.dims * (p_.dims + 1)]);
     });
   }
 

@@ -1,5 +1,5 @@
-// Positions of samples. Compiled without contraction to fused multiply-adds, so that every
-// instruction set and the XLA form round alike: a position whose floor differs is a pixel off.
+// Positions of samples. Compiled without contraction to fused multiply-adds, so that all
+// instruction sets and XLA round alike: if a position's floor differs, the sample is a pixel off.
 #include <cmath>
 #include <limits>
 
@@ -8,7 +8,7 @@
 namespace stn::STN_LEVEL {
 namespace {
 
-// The normalised output positions of the samples, from the tables of each axis.
+// The normalized output positions of the samples, from each axis's table.
 template <class T>
 void fill_base(const Problem<T>& problem, int64_t first, int count, Positions<T>* positions) {
   const int64_t width = problem.out_size[0], height = problem.out_size[1];
@@ -18,21 +18,21 @@ void fill_base(const Problem<T>& problem, int64_t first, int count, Positions<T>
     const T y = problem.base[1][row % height];
     for (int j = i; j < end; ++j) positions->base[0][j] = problem.base[0][x + j - i];
     for (int j = i; j < end; ++j) positions->base[1][j] = y;
-    if (problem.rank == 3) {
+    if (problem.dims == 3) {
       const T z = problem.base[2][row / height];
       for (int j = i; j < end; ++j) positions->base[2][j] = z;
     }
     i = end, x = 0, ++row;
   }
-  for (int axis = 0; axis < problem.rank; ++axis)
+  for (int axis = 0; axis < problem.dims; ++axis)
     for (int i = count; i < kBlock; ++i) positions->base[axis][i] = 0;
 }
 
 template <class T>
-void apply_theta(int rank, const T* row, const Positions<T>& positions, T* __restrict g) {
+void apply_theta(int dims, const T* row, const Positions<T>& positions, T* __restrict g) {
   const T *x = positions.base[0], *y = positions.base[1], *z = positions.base[2];
-  const T shift = row[rank];
-  if (rank == 2) {
+  const T shift = row[dims];
+  if (dims == 2) {
     for (int i = 0; i < kBlock; ++i) g[i] = (shift + row[1] * y[i]) + row[0] * x[i];
   } else {
     for (int i = 0; i < kBlock; ++i)
@@ -44,7 +44,7 @@ template <class T>
 void clamp(T high, T* __restrict x, T* __restrict scale) {
   for (int i = 0; i < kBlock; ++i) {
     scale[i] = x[i] > 0 && x[i] < high ? scale[i] : 0;
-    const T raised = x[i] < 0 ? 0 : x[i];  // NaN stays
+    const T raised = x[i] < 0 ? 0 : x[i];  // NaN propagates
     x[i] = raised > high ? high : raised;
   }
 }
@@ -52,7 +52,7 @@ void clamp(T high, T* __restrict x, T* __restrict scale) {
 template <class T>
 void reflect(T low, T span, T* __restrict x, T* __restrict scale) {
   const T period = span > 0 ? 2 * span : 1;
-  // Up to here the quotient is a whole number that T holds, and the remainder is exact.
+  // Up to here T represents the quotient, a whole number, and the remainder is exact.
   constexpr T kExact = T(int64_t{1} << (std::numeric_limits<T>::digits - 1));
   int beyond = 0;
   T rest[kBlock];
@@ -86,15 +86,15 @@ void pad(const Problem<T>& problem, int axis, T* x, T* scale) {
 template <class T>
 void find_positions(const Problem<T>& problem, const T* where, int64_t first, int count,
                     Positions<T>* positions) {
-  const int rank = problem.rank;
+  const int dims = problem.dims;
   if (problem.theta) fill_base(problem, first, count, positions);
-  for (int axis = 0; axis < rank; ++axis) {
+  for (int axis = 0; axis < dims; ++axis) {
     T *x = positions->pixel[axis], *scale = positions->scale[axis];
     if (problem.theta) {
-      apply_theta(rank, where + axis * (rank + 1), *positions, x);
+      apply_theta(dims, where + axis * (dims + 1), *positions, x);
     } else {
-      const T* from = where + first * rank + axis;
-      if (rank == 2) {  // strides that the compiler knows
+      const T* from = where + first * dims + axis;
+      if (dims == 2) {  // constant strides
         for (int i = 0; i < count; ++i) x[i] = from[i * 2];
       } else {
         for (int i = 0; i < count; ++i) x[i] = from[i * 3];
@@ -108,7 +108,7 @@ void find_positions(const Problem<T>& problem, const T* where, int64_t first, in
       for (int i = 0; i < kBlock; ++i) x[i] = (x[i] + 1) / 2 * high;
     else
       for (int i = 0; i < kBlock; ++i) x[i] = ((x[i] + 1) * size - 1) / 2;
-    if (problem.mode != kCubic) pad(problem, axis, x, scale);  // else each tap is padded
+    if (problem.mode != kCubic) pad(problem, axis, x, scale);  // kCubic: each tap is padded
   }
 }
 

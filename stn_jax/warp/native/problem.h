@@ -1,7 +1,7 @@
-// What a call asks for, as the code of every instruction set sees it.
+// The description of a call, shared by the code of all instruction sets.
 //
-// This header and those that the levels include use no templates of the standard library: the
-// linker keeps one copy of such a function, and it could be the one compiled for AVX-512.
+// This header and all headers of the levels avoid templates of the standard library: the linker
+// keeps only one copy of such a function, which could be the one compiled for AVX-512.
 #ifndef STN_JAX_PROBLEM_H_
 #define STN_JAX_PROBLEM_H_
 
@@ -12,17 +12,17 @@ namespace stn {
 enum Mode : int { kNearest, kLinear, kCubic };
 enum Padding : int { kZeros, kBorder, kReflection };
 
-constexpr int kMaxRank = 3;
+constexpr int kMaxDims = 3;
 constexpr int kMaxAxes = 16;
 constexpr int kBlock = 64;  // samples whose positions are computed at a time
-constexpr int kMaxTheta = kMaxRank * (kMaxRank + 1);
+constexpr int kMaxTheta = kMaxDims * (kMaxDims + 1);
 
 // One batch entry: which output (or cotangent), image and theta or grid belong together.
 struct Entry {
   int64_t out, image, where;
 };
 
-// The leading axes. An image (or where) of size 1 along an axis serves all entries along it.
+// The leading axes. An image (or where) of size 1 along an axis is shared by all entries along it.
 struct Batch {
   int axes = 0;
   int64_t size[kMaxAxes], image[kMaxAxes], where[kMaxAxes];
@@ -30,31 +30,31 @@ struct Batch {
 
 template <class T>
 struct Problem {
-  int rank;
+  int dims;  // number of spatial dimensions, 2 or 3
   bool theta, align_corners;
   Mode mode;
   Padding padding;
   // Spatial sizes with x first: those of the image and of the output.
-  int64_t size[kMaxRank], out_size[kMaxRank];
+  int64_t size[kMaxDims], out_size[kMaxDims];
   int64_t channels, pixels, samples;  // of one image; of one output
   Batch batch;
-  int64_t images, wheres;  // how many there are, and how many entries each serves
+  int64_t images, wheres;  // their numbers; below, the numbers of entries that share one
   int64_t entries_per_image, entries_per_where;
-  const T* base[kMaxRank];  // with theta: normalised positions along each output axis
+  const T* base[kMaxDims];  // with theta: normalized positions along each output axis
   const T *image, *where, *cotangent;
   T *out, *image_gradient, *where_gradient;
 
   int64_t rows() const { return pixels / size[0]; }
-  int64_t where_size() const { return theta ? rank * (rank + 1) : samples * rank; }
+  int64_t where_size() const { return theta ? dims * (dims + 1) : samples * dims; }
 };
 
-// The share-th of the entries that an image (owned: batch.image) or a where (batch.where) serves.
-static inline Entry locate(const Batch& batch, const int64_t* owned, int64_t owner, int64_t share) {
+// The index-th of the entries that share an image (owned: batch.image) or a where (batch.where).
+static inline Entry locate(const Batch& batch, const int64_t* owned, int64_t owner, int64_t index) {
   Entry entry{0, 0, 0};
   int64_t out = 1, image = 1, where = 1;
   for (int axis = batch.axes - 1; axis >= 0; --axis) {
     const int64_t size = batch.size[axis];
-    int64_t& rest = owned[axis] == size ? owner : share;
+    int64_t& rest = owned[axis] == size ? owner : index;
     const int64_t k = rest % size;
     rest /= size;
     entry.out += k * out;
@@ -65,8 +65,9 @@ static inline Entry locate(const Batch& batch, const int64_t* owned, int64_t own
   return entry;
 }
 
-// A part of the work that owns what it writes. Of a where: the samples [first, last) for all its
-// entries. Of an image: its rows and channels, from all samples of all its entries.
+// Parts of the work; each owns the memory that it writes. A SamplePart covers the samples
+// [first, last) of a where, for all its entries; an ImagePart covers rows and channels of an image,
+// from all samples of all its entries.
 struct SamplePart {
   int64_t where, first, last;
 };
@@ -74,14 +75,15 @@ struct ImagePart {
   int64_t image, first_row, last_row, first_channel, last_channel;
 };
 
-// The functions of one instruction set for one problem. `sums` receives a part's sums of theta's
-// gradient in float64; a grid's gradient goes to problem.where_gradient.
+// The functions of one instruction set for one problem. `sums` receives a part's sums for theta's
+// gradient, in float64; a grid's gradient is written to problem.where_gradient.
 template <class T>
 struct Kernels {
   void (*sample)(const Problem<T>&, const SamplePart&);
   void (*where_gradient)(const Problem<T>&, const SamplePart&, double* sums);
   void (*image_gradient)(const Problem<T>&, const ImagePart&);
-  // Both for a whole image; needs a where for each entry. Sums: of the image's entries in turn.
+  // Both gradients of a whole image; requires a where for each entry. The sums of the image's
+  // entries follow each other.
   void (*both_gradients)(const Problem<T>&, int64_t image, double* sums);
 };
 

@@ -1,33 +1,33 @@
-// Sampling and its gradients, for blocks of samples whose positions are found first, in templates
-// over type, rank, mode and channels (C; 0: any).
+// Sampling and its gradients, for blocks of samples whose positions are computed first. Template
+// parameters: type, spatial dimensions (D), mode, and channels (C; 0: any number).
 #include "sums.h"
 
 namespace stn::STN_LEVEL {
 namespace {
 
-// The fast path reads three channels as a vector of four.
+// The fast path reads three channels as a vector of four, and so one pixel further.
 template <int C>
 constexpr int kGuard = C == 3 ? 1 : 0;
 
-// An image of so many bytes is in the first-level cache by the time that it matters.
+// Images up to this size in bytes are in the L1 cache anyway.
 constexpr int64_t kNear = 16384;
 
 // --- blocks of samples ---------------------------------------------------------------------------
 
-template <class T, int R, Mode M, int C>
+template <class T, int D, Mode M, int C>
 struct Block {
-  using TapsOf = Taps<T, R, M>;
-  using ReachedOf = Reached<T, R, M>;
+  using TapsOf = Taps<T, D, M>;
+  using ReachedOf = Reached<T, D, M>;
   static constexpr int N = TapsOf::kCount, S = kSpread<C>;
-  static constexpr bool kFast = M != kCubic;  // there may be samples with all taps inside
+  static constexpr bool kFast = M != kCubic;  // has a fast path for samples with all taps inside
 
   const Problem<T>& problem;
   const Rows rows;
   int count = 0;
-  int64_t corner[N];  // of a cell: elements from the first tap
+  int64_t corner[N];  // offsets of the taps from the first, in elements
   Positions<T> positions;
   TapsOf taps;
-  T lanes[R][kBlock][S];  // slopes along each axis, spread over lanes
+  T lanes[D][kBlock][S];  // slopes along each axis, spread over lanes
 
   Block(const Problem<T>& problem, Rows rows) : problem(problem), rows(rows) {
     constexpr int K = TapsOf::K;
@@ -37,7 +37,7 @@ struct Block {
     }
   }
 
-  // Finds the positions and taps of the samples from first on, of no more than a block.
+  // Finds the positions and taps of the samples from `first`, at most a block.
   void find(const T* where, int64_t first, int64_t last) {
     count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     find_positions(problem, where, first, count, &positions);
@@ -48,8 +48,8 @@ struct Block {
     for (int k = 0; k < N; ++k) weight[k] = taps.product[k][i];
   }
 
-  // Asks for the pixels of a block before the first of them is used: where positions are rotated or
-  // random the processor cannot guess them, and their way from memory takes longer than the work.
+  // Prefetches the pixels of a block. For rotated or random positions the processor cannot predict
+  // them, and loading them takes longer than the computation.
   void prefetch(const T* image) const {
     const int64_t channels = C ? C : problem.channels;
     if (problem.pixels * channels * int64_t{sizeof(T)} <= kNear) return;
@@ -74,8 +74,8 @@ struct Block {
         for (int64_t c = 0; c < channels; ++c) out[c] = 0;
         continue;
       }
-      T start = 0;  // NaN where the position is
-      for (int axis = 0; axis < R; ++axis) start += 0 * taps.weight[axis][0][i];
+      T start = 0;  // NaN if the position is NaN
+      for (int axis = 0; axis < D; ++axis) start += 0 * taps.weight[axis][0][i];
       const ReachedOf reached(problem, taps, rows, i);
       blend<T, C, 0>(image, reached.offset, reached.weight, reached.count, start, channels, true,
                      out);
@@ -111,12 +111,12 @@ struct Block {
   }
 
   STN_INLINE void fast_slopes(const T* cell, const T* cotangent, int i, bool exact) {
-    Vector<T, S> dot[N], slope[R];
+    Vector<T, S> dot[N], slope[D];
     dots<T, C, N>(cell, corner, cotangent, problem.channels, exact, dot);
-    T w[R][2];
-    for (int axis = 0; axis < R; ++axis)
+    T w[D][2];
+    for (int axis = 0; axis < D; ++axis)
       for (int k = 0; k < 2; ++k) w[axis][k] = taps.weight[axis][k][i];
-    if constexpr (R == 3) {
+    if constexpr (D == 3) {
       Vector<T, S> across[4];
       for (int k = 0; k < 4; ++k) across[k] = dot[k + 4] - dot[k];
       for (int k = 0; k < 4; ++k) dot[k] = dot[k] * w[2][0] + dot[k + 4] * w[2][1];
@@ -124,26 +124,26 @@ struct Block {
                  (across[2] * w[0][0] + across[3] * w[0][1]) * w[1][1];
     }
     cell_slopes(dot, w, slope);
-    for (int axis = 0; axis < R; ++axis) add_lanes(axis, i, slope[axis]);
+    for (int axis = 0; axis < D; ++axis) add_lanes(axis, i, slope[axis]);
   }
 
   void slopes(const ReachedOf& reached, const T* image, const T* cotangent, int i) {
     for (int k = 0; k < reached.count; ++k) {
       Vector<T, S> dot[1];
       dots<T, C, 1>(image, &reached.offset[k], cotangent, problem.channels, true, dot);
-      for (int axis = 0; axis < R; ++axis) add_lanes(axis, i, dot[0] * reached.slope[axis][k]);
+      for (int axis = 0; axis < D; ++axis) add_lanes(axis, i, dot[0] * reached.slope[axis][k]);
     }
   }
 
   STN_INLINE void add_lanes(int axis, int i, Vector<T, S> v) {
-    if constexpr (C == 3) v[3] = 0;  // not a product with 0: what lies beyond may be infinite
+    if constexpr (C == 3) v[3] = 0;  // not a product with 0: the next value may be infinite
     T* to = lanes[axis][i];
     store<T, S>(to, load<T, S>(to) + v);
   }
 
   void clear_lanes() { std::memset(lanes, 0, sizeof(lanes)); }
 
-  // The gradient to the block's normalised positions along an axis; 0 past the count.
+  // The gradient to the block's normalized positions along an axis; 0 past the count.
   void slopes_of(int axis, T* g) const {
     for (int i = 0; i < kBlock; ++i) {
       T sum = lanes[axis][i][0];
@@ -153,17 +153,17 @@ struct Block {
     }
   }
 
-  // From the lanes: adds to theta's sums, or writes the grid's gradient.
+  // Adds the lanes to theta's sums, or writes them as the grid's gradient.
   void finish(T* grid_gradient, double* sums) const {
-    T g[R][kBlock];
-    for (int axis = 0; axis < R; ++axis) slopes_of(axis, g[axis]);
+    T g[D][kBlock];
+    for (int axis = 0; axis < D; ++axis) slopes_of(axis, g[axis]);
     if (problem.theta) {
-      for (int axis = 0; axis < R; ++axis)
-        for (int column = 0; column <= R; ++column)
-          sums[axis * (R + 1) + column] += inner(g[axis], column < R ? positions.base[column] : nullptr);
+      for (int axis = 0; axis < D; ++axis)
+        for (int column = 0; column <= D; ++column)
+          sums[axis * (D + 1) + column] += inner(g[axis], column < D ? positions.base[column] : nullptr);
     } else {
       for (int i = 0; i < count; ++i)
-        for (int axis = 0; axis < R; ++axis) grid_gradient[i * R + axis] = g[axis][i];
+        for (int axis = 0; axis < D; ++axis) grid_gradient[i * D + axis] = g[axis][i];
     }
   }
 
@@ -174,15 +174,15 @@ struct Block {
       const Vector<T, W> v = load<T, W>(a + i);
       sum += b ? v * load<T, W>(b + i) : v;
     }
-    return fold<T, W, 1>(sum);
+    return pairwise_sum<T, W, 1>(sum);
   }
 };
 
 // --- parts of the work ---------------------------------------------------------------------------
 
-template <class T, int R, Mode M, int C>
+template <class T, int D, Mode M, int C>
 struct Parts {
-  using BlockOf = Block<T, R, M, C>;
+  using BlockOf = Block<T, D, M, C>;
 
   static const T* at(const T* array, int64_t index, int64_t size) { return array + index * size; }
   static T* at(T* array, int64_t index, int64_t size) { return array + index * size; }
@@ -191,8 +191,8 @@ struct Parts {
     BlockOf block(p, Rows{0, p.rows()});
     for (int64_t i = part.first; i < part.last; i += kBlock) {
       block.find(at(p.where, part.where, p.where_size()), i, part.last);
-      for (int64_t share = 0; share < p.entries_per_where; ++share) {
-        const Entry entry = locate(p.batch, p.batch.where, part.where, share);
+      for (int64_t index = 0; index < p.entries_per_where; ++index) {
+        const Entry entry = locate(p.batch, p.batch.where, part.where, index);
         block.sample(at(p.image, entry.image, p.pixels * p.channels),
                      at(p.out, entry.out * p.samples + i, p.channels));
       }
@@ -204,8 +204,8 @@ struct Parts {
     for (int64_t i = part.first; i < part.last; i += kBlock) {
       block.find(at(p.where, part.where, p.where_size()), i, part.last);
       block.clear_lanes();
-      for (int64_t share = 0; share < p.entries_per_where; ++share) {
-        const Entry entry = locate(p.batch, p.batch.where, part.where, share);
+      for (int64_t index = 0; index < p.entries_per_where; ++index) {
+        const Entry entry = locate(p.batch, p.batch.where, part.where, index);
         block.template pull_back<false, true>(
             at(p.image, entry.image, p.pixels * p.channels),
             at(p.cotangent, entry.out * p.samples + i, p.channels), nullptr, 0, 0);
@@ -218,8 +218,8 @@ struct Parts {
     T* gradient = at(p.image_gradient, part.image, p.pixels * p.channels);
     clear(p, part, gradient);
     BlockOf block(p, Rows{part.first_row, part.last_row});
-    for (int64_t share = 0; share < p.entries_per_image; ++share) {
-      const Entry entry = locate(p.batch, p.batch.image, part.image, share);
+    for (int64_t index = 0; index < p.entries_per_image; ++index) {
+      const Entry entry = locate(p.batch, p.batch.image, part.image, index);
       for (int64_t i = 0; i < p.samples; i += kBlock) {
         block.find(at(p.where, entry.where, p.where_size()), i, p.samples);
         block.template pull_back<true, false>(
@@ -233,8 +233,8 @@ struct Parts {
     T* gradient = at(p.image_gradient, image, p.pixels * p.channels);
     clear(p, ImagePart{image, 0, p.rows(), 0, p.channels}, gradient);
     BlockOf block(p, Rows{0, p.rows()});
-    for (int64_t share = 0; share < p.entries_per_image; ++share, sums += R * (R + 1)) {
-      const Entry entry = locate(p.batch, p.batch.image, image, share);
+    for (int64_t index = 0; index < p.entries_per_image; ++index, sums += D * (D + 1)) {
+      const Entry entry = locate(p.batch, p.batch.image, image, index);
       for (int64_t i = 0; i < p.samples; i += kBlock) {
         block.find(at(p.where, entry.where, p.where_size()), i, p.samples);
         block.clear_lanes();
@@ -247,7 +247,7 @@ struct Parts {
   }
 
   static T* grid_gradient(const Problem<T>& p, int64_t where, int64_t sample) {
-    return p.theta ? nullptr : p.where_gradient + (where * p.samples + sample) * R;
+    return p.theta ? nullptr : p.where_gradient + (where * p.samples + sample) * D;
   }
 
   static void clear(const Problem<T>& p, const ImagePart& part, T* gradient) {
@@ -262,20 +262,20 @@ struct Parts {
   }
 };
 
-template <class T, int R, Mode M, int C>
+template <class T, int D, Mode M, int C>
 Kernels<T> kernels_of() {
-  using Of = Parts<T, R, M, C>;
+  using Of = Parts<T, D, M, C>;
   return {Of::sample, Of::where_gradient, Of::image_gradient, Of::both_gradients};
 }
 
-template <class T, int R, Mode M>
+template <class T, int D, Mode M>
 Kernels<T> for_channels(int64_t channels) {
-  if constexpr (R == 2 && M == kLinear) {
-    if (channels == 2) return kernels_of<T, R, M, 2>();
-    if (channels == 3) return kernels_of<T, R, M, 3>();
-    if (channels == 4) return kernels_of<T, R, M, 4>();
+  if constexpr (D == 2 && M == kLinear) {
+    if (channels == 2) return kernels_of<T, D, M, 2>();
+    if (channels == 3) return kernels_of<T, D, M, 3>();
+    if (channels == 4) return kernels_of<T, D, M, 4>();
   }
-  return channels == 1 ? kernels_of<T, R, M, 1>() : kernels_of<T, R, M, 0>();
+  return channels == 1 ? kernels_of<T, D, M, 1>() : kernels_of<T, D, M, 0>();
 }
 
 }  // namespace
@@ -285,9 +285,9 @@ Kernels<T> find_kernels(const Problem<T>& problem) {
   const int64_t channels = problem.channels;
   if (problem.mode == kCubic) return for_channels<T, 2, kCubic>(channels);
   if (problem.mode == kNearest)
-    return problem.rank == 2 ? for_channels<T, 2, kNearest>(channels)
+    return problem.dims == 2 ? for_channels<T, 2, kNearest>(channels)
                              : for_channels<T, 3, kNearest>(channels);
-  return problem.rank == 2 ? for_channels<T, 2, kLinear>(channels)
+  return problem.dims == 2 ? for_channels<T, 2, kLinear>(channels)
                            : for_channels<T, 3, kLinear>(channels);
 }
 

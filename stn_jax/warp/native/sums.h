@@ -1,5 +1,5 @@
-// Sums over the taps of one sample, and their adjoints: the loops over taps and channels, in templates
-// over type, channels (C; 0: any) and taps (N; 0: any).
+// Sums over the taps of one sample, and their adjoints: loops over taps and channels. Template
+// parameters: type, channels (C; 0: any number) and taps (N; 0: any number).
 #ifndef STN_JAX_SUMS_H_
 #define STN_JAX_SUMS_H_
 
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kMaxTaps = 16;
 
-// out[c] = start + sum over taps of weight * image[offset + c]. N taps, or `count` where N is 0.
+// out[c] = start + sum over taps of weight * image[offset + c]; N taps, or `count` if N is 0.
 // Unless `exact`, three channels are read and written as four.
 template <class T, int C, int N>
 STN_INLINE void blend(const T* image, const int64_t* offset, const T* weight, int count, T start,
@@ -23,7 +23,7 @@ STN_INLINE void blend(const T* image, const int64_t* offset, const T* weight, in
       sum += (N ? load<T, 4>(image + offset[k]) : load3(image + offset[k])) * weight[k];
     exact ? store3(out, sum) : store<T, 4>(out, sum);
   } else {
-    const T* tap[N ? N : kMaxTaps];  // what a store to `out` cannot change
+    const T* tap[N ? N : kMaxTaps];  // a local copy, which stores to `out` cannot alias
     for (int k = 0; k < taps; ++k) tap[k] = image + offset[k];
     by_vectors<C ? C : kLanes<T>>(0, C ? C : channels, [&](auto width, int64_t c) {
       constexpr int W = decltype(width)::value;
@@ -34,7 +34,7 @@ STN_INLINE void blend(const T* image, const int64_t* offset, const T* weight, in
   }
 }
 
-// Lanes over which a dot product over channels is spread until a block's sums are taken.
+// The number of lanes over which a dot product over channels is spread, until a block is summed.
 template <int C>
 constexpr int kSpread = C == 1 || C == 2 ? C : 4;
 
@@ -61,7 +61,7 @@ STN_INLINE void dots(const T* image, const int64_t* offset, const T* cotangent, 
     if constexpr (W < S)
       for (int k = 0; k < N; ++k) dot[k] = Vector<T, S>{sum[k][0], sum[k][1]};
     else
-      for (int k = 0; k < N; ++k) dot[k] = fold<T, W, S>(sum[k]);
+      for (int k = 0; k < N; ++k) dot[k] = pairwise_sum<T, W, S>(sum[k]);
     for (; c + S <= channels; c += S) {
       const Vector<T, S> ct = load<T, S>(cotangent + c);
       for (int k = 0; k < N; ++k) dot[k] += ct * load<T, S>(image + offset[k] + c);
@@ -91,7 +91,7 @@ STN_INLINE void spread(T* gradient, const int64_t* offset, const T* weight, int 
   }
 }
 
-// The slopes of a bilinear or trilinear sum of the values at a cell's corners (x runs fastest).
+// The slopes of a bilinear sum of the values at a cell's corners (x is the fastest axis).
 template <class V, class T>
 STN_INLINE void cell_slopes(const V* v, const T (*w)[2], V* slope) {
   slope[0] = (v[1] - v[0]) * w[1][0] + (v[3] - v[2]) * w[1][1];

@@ -1,4 +1,4 @@
-// The pixels (taps) that each sample of a block is made of, and their weights.
+// The pixels (taps) that contribute to each sample of a block, and their weights.
 #ifndef STN_JAX_TAPS_H_
 #define STN_JAX_TAPS_H_
 
@@ -14,24 +14,24 @@ namespace {
 constexpr int taps_per_axis(Mode mode) { return mode == kNearest ? 1 : mode == kLinear ? 2 : 4; }
 constexpr int power(int base, int exponent) { return exponent ? base * power(base, exponent - 1) : 1; }
 
-// The image rows (z * height + y) that a task may write to; all of them where it reads only.
+// The image rows (z * height + y) that a part may write; all of them if it only reads.
 struct Rows {
   int64_t first, last;
 };
 
-template <class T, int R, Mode M>
+template <class T, int D, Mode M>
 struct Taps {
-  static constexpr int K = taps_per_axis(M), kCount = power(K, R);
-  // Of the taps in the image and in the rows. A position that is NaN counts as kSome.
+  static constexpr int K = taps_per_axis(M), kCount = power(K, D);
+  // Which of a sample's taps are in the image and in the rows; kSome for NaN positions.
   static constexpr Int<T> kNone = 0, kSome = 1, kAll = 2;
 
   Int<T> state[kBlock];
-  T weight[R][K][kBlock];  // NaN where the position is
-  // Cubic: each tap's index along each axis, -1 outside, and the derivative of its weight.
-  // Otherwise: the first tap's index, which may be outside.
-  Int<T> index[R][M == kCubic ? 4 : 1][kBlock];
-  T slope[R][M == kCubic ? 4 : 1][kBlock];
-  // Where the state is kAll, which it never is for cubic:
+  T weight[D][K][kBlock];  // NaN for NaN positions
+  // Cubic: each tap's index along each axis (-1: outside), and the derivative of its weight.
+  // Otherwise: the first tap's index, which may be outside the image.
+  Int<T> index[D][M == kCubic ? 4 : 1][kBlock];
+  T slope[D][M == kCubic ? 4 : 1][kBlock];
+  // Only if the state is kAll, which it never is for cubic:
   Int<T> first[kBlock];  // the first tap's pixel
   T product[kCount][kBlock];
 
@@ -47,19 +47,19 @@ struct Taps {
 };
 
 // The taps of one sample that are in the image and in the rows.
-template <class T, int R, Mode M>
+template <class T, int D, Mode M>
 struct Reached {
-  static constexpr int kCount = Taps<T, R, M>::kCount;
+  static constexpr int kCount = Taps<T, D, M>::kCount;
   int count = 0;
   int64_t offset[kCount];  // elements from the image's start
   T weight[kCount];
-  T slope[R][kCount];
+  T slope[D][kCount];
 
-  Reached(const Problem<T>& problem, const Taps<T, R, M>& taps, const Rows& rows, int i) {
-    constexpr int K = Taps<T, R, M>::K;
-    for (int kz = 0; kz < (R == 3 ? K : 1); ++kz) {
-      const int64_t z = R == 3 ? taps.index_of(problem, R - 1, kz, i) : 0;
-      const T wz = R == 3 ? taps.weight[R - 1][kz][i] : T(1);
+  Reached(const Problem<T>& problem, const Taps<T, D, M>& taps, const Rows& rows, int i) {
+    constexpr int K = Taps<T, D, M>::K;
+    for (int kz = 0; kz < (D == 3 ? K : 1); ++kz) {
+      const int64_t z = D == 3 ? taps.index_of(problem, D - 1, kz, i) : 0;
+      const T wz = D == 3 ? taps.weight[D - 1][kz][i] : T(1);
       for (int ky = 0; ky < K; ++ky) {
         const int64_t y = taps.index_of(problem, 1, ky, i), row = z * problem.size[1] + y;
         const bool mine = (z >= 0) & (y >= 0) & (row >= rows.first) & (row < rows.last);
@@ -67,12 +67,12 @@ struct Reached {
         for (int kx = 0; kx < K; ++kx) {
           const int64_t x = taps.index_of(problem, 0, kx, i);
           const T wx = taps.weight[0][kx][i];
-          // Written in any case, and kept if it is inside: no branch that cannot be guessed.
+          // Always written, and kept only if inside: avoids an unpredictable branch.
           offset[count] = (row * problem.size[0] + x) * problem.channels;
-          weight[count] = wy * wx * wz;  // in the order of Taps::product: the same bits
+          weight[count] = wy * wx * wz;  // in the order of Taps::product, for equal rounding
           slope[0][count] = wz * wy * taps.slope_of(0, kx, i);
           slope[1][count] = wz * wx * taps.slope_of(1, ky, i);
-          if constexpr (R == 3) slope[2][count] = wy * wx * taps.slope_of(2, kz, i);
+          if constexpr (D == 3) slope[2][count] = wy * wx * taps.slope_of(2, kz, i);
           count += mine & (x >= 0);
         }
       }
@@ -80,7 +80,7 @@ struct Reached {
   }
 };
 
-// Keys' kernel (1981) with a = -0.75, for distances up to 1 and from 1 to 2, and its slopes.
+// Keys' kernel (1981) with a = -0.75, for distances from 0 to 1 and from 1 to 2, and its slopes.
 template <class T>
 T cubic_near(T t) { return (T(1.25) * t - T(2.25)) * t * t + 1; }
 template <class T>
@@ -90,9 +90,9 @@ T cubic_near_slope(T t) { return (T(3.75) * t - T(4.5)) * t; }
 template <class T>
 T cubic_far_slope(T t) { return (T(-2.25) * t + T(7.5)) * t - 6; }
 
-template <class T, int R>
+template <class T, int D>
 void find_cubic_axis(const Problem<T>& problem, int axis, int count, T* pixel, T* scale,
-               Taps<T, R, kCubic>* taps) {
+               Taps<T, D, kCubic>* taps) {
   const T size = static_cast<T>(problem.size[axis]);
   T low[kBlock], tap[kBlock] = {}, ignored[kBlock] = {};
   for (int i = 0; i < count; ++i) {
@@ -120,41 +120,40 @@ void find_cubic_axis(const Problem<T>& problem, int axis, int count, T* pixel, T
   }
 }
 
-template <class T, int R>
+template <class T, int D>
 void find_taps(const Problem<T>& problem, const Rows&, int, int count, Positions<T>* positions,
-               Taps<T, R, kCubic>* taps) {
-  for (int axis = 0; axis < R; ++axis)
+               Taps<T, D, kCubic>* taps) {
+  for (int axis = 0; axis < D; ++axis)
     find_cubic_axis(problem, axis, count, positions->pixel[axis], positions->scale[axis], taps);
-  for (int i = 0; i < count; ++i) taps->state[i] = Taps<T, R, kCubic>::kSome;
+  for (int i = 0; i < count; ++i) taps->state[i] = Taps<T, D, kCubic>::kSome;
 }
 
-// Nearest and linear. `guard`: how many pixels past a sample's last tap must be readable for the
-// state kAll.
-template <class T, int R, Mode M>
+// Nearest and linear. For the state kAll, `guard` pixels past the last tap must be readable too.
+template <class T, int D, Mode M>
 void find_taps(const Problem<T>& problem, const Rows& rows, int guard, int count,
-               const Positions<T>* positions, Taps<T, R, M>* taps) {
-  using Of = Taps<T, R, M>;
+               const Positions<T>* positions, Taps<T, D, M>* taps) {
+  using Of = Taps<T, D, M>;
   constexpr int W = kLanes<T>, K = Of::K, last = K - 1;
   using V = Vector<T, W>;
   using I = Vector<Int<T>, W>;
   const auto integer = [](int64_t n) { return static_cast<Int<T>>(n < -1 ? -1 : n); };
-  const int64_t row_span = last * (R == 3 ? problem.size[1] + 1 : 1);
+  const int64_t row_span = last * (D == 3 ? problem.size[1] + 1 : 1);
   const Int<T> first_row = integer(rows.first), before_rows = integer(rows.first - row_span);
   const Int<T> end_row = integer(rows.last), end_whole_row = integer(rows.last - row_span);
   const Int<T> end = integer(problem.pixels - (row_span * problem.size[0] + last + guard));
   for (int i = 0; i < count; i += W) {
-    V weight[R][K];
+    V weight[D][K];
     I whole = I{} - 1, missed{}, nan{}, row{}, pixel{};
-    for (int axis = R - 1; axis >= 0; --axis) {
+    for (int axis = D - 1; axis >= 0; --axis) {
       const Int<T> size = integer(problem.size[axis]);
       const V lowest = V{} - 2, highest = V{} + static_cast<T>(size);  // all taps are outside
       V x = load<T, W>(positions->pixel[axis] + i);
       nan |= x != x;
       x = x < lowest ? lowest : x;
       x = x > highest ? highest : x;
-      const V number = x > lowest ? x : lowest;  // NaN has no integer
+      const V number = x > lowest ? x : lowest;  // NaN cannot be converted to an integer
       I low = __builtin_convertvector(number, I);
-      low += __builtin_convertvector(low, V) > number;  // a mask is -1: rounds down
+      low += __builtin_convertvector(low, V) > number;  // a true mask is -1: rounds down
       const V t = x - __builtin_convertvector(low, V);
       if constexpr (M == kNearest) {
         low -= (t > T(0.5)) | ((t == T(0.5)) & ((low & 1) != 0));  // halves go to the even pixel
@@ -177,7 +176,7 @@ void find_taps(const Problem<T>& problem, const Rows& rows, int guard, int count
     store<Int<T>, W>(taps->first + i, pixel);
     for (int k = 0; k < Of::kCount; ++k) {
       V product = weight[1][k / K & last] * weight[0][k & last];
-      if constexpr (R == 3) product *= weight[2][k / (K * K)];
+      if constexpr (D == 3) product *= weight[2][k / (K * K)];
       store<T, W>(taps->product[k] + i, product);
     }
   }

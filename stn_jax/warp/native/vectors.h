@@ -1,4 +1,4 @@
-// Short vectors: GCC's and Clang's vector extensions, of any width and for any instruction set.
+// Short vectors of any width, for any instruction set: GCC's and Clang's vector extensions.
 #ifndef STN_JAX_VECTORS_H_
 #define STN_JAX_VECTORS_H_
 
@@ -30,7 +30,7 @@ struct IntOf<double> {
   using type = int64_t;
 };
 template <class T>
-using Int = typename IntOf<T>::type;  // as wide as T, as comparisons of vectors are
+using Int = typename IntOf<T>::type;  // as wide as T, like the results of vector comparisons
 
 template <class T, int W>
 struct VectorOf {
@@ -67,15 +67,16 @@ STN_INLINE void store3(T* to, Vector<T, 4> v) {
   to[2] = v[2];
 }
 
-// The sum of a vector's halves, down to W lanes.
+// Adds a vector's halves repeatedly, down to W lanes.
 template <class T, int From, int W>
-STN_INLINE Vector<T, W> fold(Vector<T, From> v) {
+STN_INLINE Vector<T, W> pairwise_sum(Vector<T, From> v) {
   if constexpr (From == W) {
     return v;
   } else {
     T lanes[From];
     std::memcpy(lanes, &v, sizeof(v));
-    return fold<T, From / 2, W>(load<T, From / 2>(lanes) + load<T, From / 2>(lanes + From / 2));
+    return pairwise_sum<T, From / 2, W>(load<T, From / 2>(lanes) +
+                                        load<T, From / 2>(lanes + From / 2));
   }
 }
 
@@ -84,7 +85,7 @@ struct Width {
   static constexpr int value = W;
 };
 
-// f(Width<W>, c) for c over [c, end) in steps of W, and the rest in halves of that.
+// Calls f(Width<W>{}, c) for c in [c, end) in steps of W; the remainder in halves of that.
 template <int W, class F>
 STN_INLINE void by_vectors(int64_t c, int64_t end, const F& f) {
   for (; c + W <= end; c += W) f(Width<W>{}, c);

@@ -11,7 +11,7 @@ rotation   :class:`Rotation`        angle in radians                            
 attention  :class:`Attention`       log of the scale, shift x, y                   2x3
 similarity :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
 affine     :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
-projective :class:`Projective`      theta minus the identity, but its last entry   3x3
+projective :class:`Projective`      theta minus the identity, without last entry   3x3
 tps        :class:`ThinPlateSpline` displacements (x, y) of control points by row  KxKx2
 ========== ======================== ============================================== ==========
 
@@ -24,7 +24,7 @@ Convention
     normalized (x, y) with y downwards. Parameters, thetas and grids are float32 (half precision
     is too coarse), or float64 if the parameters are.
 
-Example:
+Examples:
   >>> import jax.numpy as jnp
   >>> from stn_jax import grid_sample
   >>> from stn_jax.warp import transforms
@@ -64,11 +64,15 @@ FAMILIES: dict[str, type[Transform]] = {
 def resolve(transform: Transform | str, num_spatial_dims: int = 2) -> Transform:
     """The family of a name, or the given family, for images (2 dimensions) or volumes (3).
 
+    Args:
+      transform: a name of ``FAMILIES``, or a :class:`Transform`.
+      num_spatial_dims: 2 for images, 3 for volumes.
+
     Raises:
       TypeError: transform is neither a name nor a :class:`Transform`.
       ValueError: the name is unknown, or the family has another number of dimensions.
 
-    Example:
+    Examples:
       >>> from stn_jax.warp import transforms
       >>> transforms.resolve("tps")
       ThinPlateSpline(points=4, smoothing=0.0)

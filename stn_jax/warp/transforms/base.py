@@ -57,7 +57,10 @@ class Transform(abc.ABC):
 
         Args:
           theta: ``[...]``, of the family.
-          fraction: of each side; 1 is all of it.
+          fraction: the part's sides, as a fraction of the output's; 1 is the whole output.
+
+        Returns:
+          A theta of the same shape.
 
         Raises:
           ValueError: the family is not composable.
@@ -90,7 +93,7 @@ class Transform(abc.ABC):
           ValueError: the last axis of params is not of length size, or shape does not have
             num_spatial_dims entries.
 
-        Example:
+        Examples:
           >>> import jax.numpy as jnp
           >>> from stn_jax.warp import transforms
           >>> transforms.Projective().grid(jnp.zeros((5, 8)), (28, 28)).shape

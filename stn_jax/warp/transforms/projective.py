@@ -78,8 +78,8 @@ def homogeneous_grid(
     """Homogeneous positions of thetas ``[..., 3, 3]``, before the division.
 
     Returns:
-      (u, v) ``[..., H, W, 2]``, w ``[..., H, W, 1]``, and the size ``[..., 1, 1, 1]`` of the terms
-      that w is a sum of, by which its rounding error can be told.
+      (u, v) ``[..., H, W, 2]``, w ``[..., H, W, 1]``, and the magnitude ``[..., 1, 1, 1]`` of the
+      terms of w, which bounds its rounding error.
     """
     theta = validation.wide_floating("theta", theta, [(3, 3)])
     uv = affine_grid(theta[..., :2, :], shape, align_corners=align_corners)

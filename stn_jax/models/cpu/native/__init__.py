@@ -1,7 +1,7 @@
-"""Convolution and pooling by the native CPU kernels; ``docs/native.md`` says how they work.
+"""Convolution and pooling by the native CPU kernels, which ``docs/native.md`` describes.
 
-The kernels know one kind of operand, float32 without padding: padding is added before the call, and
-cut off a gradient after it.
+The kernels only support float32 without padding: padding is added before the call, and removed from
+a gradient after it.
 """
 
 import math
@@ -14,30 +14,30 @@ import numpy as np
 
 from stn_jax.warp import jax_rules, native
 
-# As in the primitive, whose numbers the kernels know.
+# As in the primitive and in handlers.cc.
 _INPUT, _KERNEL, _OUTPUT = range(3)
 _TYPES = ("float32", "bfloat16", "float16")
 
 
 def is_usable(ctx: Any, *, required: bool, types: Sequence[str] = _TYPES) -> bool:
-    """Whether what is lowered can call the kernels.
+    """Whether the operation being lowered can call the kernels.
 
     Args:
-      ctx: of the lowering rule.
-      required: whether the caller asked for them; not whether they fit the operands.
-      types: of elements that they take.
+      ctx: the lowering rule's context.
+      required: whether the caller forced the native implementation.
+      types: the supported element types.
 
     Raises:
-      RuntimeError: they are required, and there are none.
+      RuntimeError: the kernels are required but not available.
     """
     if not required and ctx.module_context.lowering_parameters.for_export:
-        return False  # other machines run it
+        return False  # an exported program runs on other machines
     if not native.available():
         if required:
-            raise RuntimeError(f"there are no native kernels: {native.status()}")
+            raise RuntimeError(f"the native kernels are not available: {native.status()}")
         return False
     fixed = all(isinstance(size, int) for aval in ctx.avals_in for size in aval.shape)
-    # A partitioner would have to know that a kernel has no part in the batch.
+    # A partitioner would have to know that a kernel has no batch axis.
     whole = not jax_rules.is_partitioned(ctx.module_context.axis_context)
     return fixed and whole and str(ctx.avals_in[0].dtype) in types
 
@@ -51,23 +51,23 @@ def contraction(
     padding: Sequence[tuple[int, int]],
     shape: Sequence[int],
 ) -> jax.Array:
-    """The one of input, kernel and output that is wanted, from the two others in this order.
+    """One of input, kernel and output, from the other two.
 
     Args:
-      a, b: the operands, each with the leading axes that ``mapped`` says it has.
-      wanted: 0 the input, 1 the kernel, 2 the output.
+      a, b: the operands, in the order input, kernel, output; each with its mapped axes first.
+      wanted: the result: 0 for the input, 1 for the kernel, 2 for the output.
       mapped: for each mapped axis, outermost first, whether input, kernel and output have it.
-      padding: values added before and after, of height and of width.
-      shape: of the result.
+      padding: numbers of zeros added before and after, for height and for width.
+      shape: the result's shape.
     """
     roles = [role for role in (_INPUT, _KERNEL, _OUTPUT) if role != wanted]
-    # Where the kernel does not have an axis, it is more of the batch.
+    # A mapped axis that the kernel lacks becomes part of the batch.
     batched = [axis == (True, False, True) for axis in mapped]
     order = [*np.flatnonzero(np.logical_not(batched)), *np.flatnonzero(batched)]
     kept = len(mapped) - sum(batched)
 
-    def laid_out(x: jax.Array, role: int) -> jax.Array:
-        """With all axes that are kept, those of the batch folded into it."""
+    def arrange(x: jax.Array, role: int) -> jax.Array:
+        """The array with the mapped axes that are kept first, the others merged into the batch."""
         own = [i for i in range(len(mapped)) if mapped[i][role]]
         x = x.astype(jnp.float32)
         x = x.transpose(*(own.index(i) for i in order if i in own), *range(len(own), x.ndim))
@@ -78,7 +78,7 @@ def contraction(
             x = jnp.pad(x, [(0, 0)] * (kept + 1) + [*padding, (0, 0)])
         return x
 
-    operands = [laid_out(x, role) for x, role in zip((a, b), roles, strict=True)]
+    operands = [arrange(x, role) for x, role in zip((a, b), roles, strict=True)]
     leading = np.broadcast_shapes(*(x.shape[:kept] for x in operands))
     sizes = [*shape[-4:]]
     if wanted != _KERNEL:

@@ -1,4 +1,4 @@
-// Convolutions for one instruction set: products of tiles that stay in registers.
+// Convolutions for one instruction set, as products of tiles that stay in registers.
 #include "convolution.h"
 
 #include "vectors.h"
@@ -9,8 +9,8 @@ namespace {
 constexpr int kWidth = kLanes<float>;
 using Float = Vector<float, kWidth>;
 
-// Rows of a tile of V vectors: as many sums as there are registers for, and with one vector enough
-// to hide the latency of a multiply-add.
+// Rows of a tile of V vectors: as many sums as fit into the registers, and for a single vector as
+// many as hide the latency of a multiply-add.
 template <int V>
 constexpr int kRows = V == 1 || kVectorBytes == 64 ? 8 : 12 / V;
 
@@ -23,7 +23,7 @@ struct Tile {
       for (int v = 0; v < V; ++v) sum[i][v] = Float{};
   }
 
-  // sum += rows times a panel. Row i has its values for each run at row[i] + run.offset.
+  // sum += rows times a panel. The values of row i for a run start at row[i] + run.offset.
   STN_INLINE void multiply(const float* const* row, const Run* run, const Run* end,
                            const float* panel) {
     for (; run != end; ++run) {
@@ -38,7 +38,7 @@ struct Tile {
     }
   }
 
-  // sum += over `count` pixels, the value of row i at row[i] + offset times a vector of features.
+  // sum += for each of `count` pixels, row i's value at row[i] + offset times a vector of features.
   STN_INLINE void accumulate(const float* const* row, const int64_t* offset, int64_t count,
                              const float* features, int64_t stride) {
     for (int64_t p = 0; p < count; ++p, features += stride) {
@@ -50,7 +50,7 @@ struct Tile {
     }
   }
 
-  // to[i * stride + c] = (or, to add, +=) sum, for the first `rows` and `columns`.
+  // to[i * stride + c] = sum (+= if `add`), for the first `rows` and `columns`.
   STN_INLINE void put(float* to, int64_t stride, int64_t rows, int64_t columns, bool add) const {
     for (int i = 0; i < kRows<V>; ++i) {
       if (i >= rows) return;
@@ -79,7 +79,7 @@ struct Tile {
   }
 };
 
-// f(Width<V>{}) for the number of vectors of a panel.
+// Calls f(Width<V>{}) with the number of vectors of a panel.
 template <class F>
 STN_INLINE void with_vectors(int64_t vectors, const F& f) {
   if (vectors == 1) f(Width<1>{});
@@ -89,7 +89,7 @@ STN_INLINE void with_vectors(int64_t vectors, const F& f) {
 
 STN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Where the windows of pixels [first, last) begin in the input.
+// The offsets in the input of the windows of pixels [first, last).
 STN_INLINE void find_offsets(const Convolution& c, int64_t first, int64_t last, int64_t* offset) {
   int64_t x = first % c.out_width, y = first / c.out_width % c.out_height;
   int64_t image = first / c.out_width / c.out_height;
@@ -102,7 +102,7 @@ STN_INLINE void find_offsets(const Convolution& c, int64_t first, int64_t last, 
   }
 }
 
-// Where a tap lies in a window.
+// The offset of a tap in a window.
 STN_INLINE int64_t tap_offset(const Convolution& c, int64_t tap) {
   const int64_t row = c.kernel_width * c.channels;
   return tap / row * c.width * c.channels + tap % row;
@@ -143,7 +143,7 @@ void kernel_gradient(const Convolution& c, const float* input, const float* outp
     int64_t offset[kStepPixels];
     find_offsets(c, begin, begin + count, offset);
     const float* features = output + begin * c.features;
-    // Features that do not fill a panel are copied to where zeros follow.
+    // Features that do not fill a panel are copied and padded with zeros.
     float rest[kStepPixels * kColumns];
     for (int64_t p = 0; whole < c.features && p < count; ++p)
       for (int64_t f = 0; f < kColumns; ++f)
@@ -167,8 +167,8 @@ void kernel_gradient(const Convolution& c, const float* input, const float* outp
   }
 }
 
-// Adds values for taps [tap, tap + count) of the window at (y, x) of an image to the rows
-// [first_row, last_row) of it.
+// Adds the values of taps [tap, tap + count) of the window at (y, x) to an image, in its rows
+// [first_row, last_row) only.
 STN_INLINE void scatter(const Convolution& c, const float* value, int64_t tap, int64_t count,
                         int64_t y, int64_t x, int64_t first_row, int64_t last_row, float* image) {
   const int64_t length = c.kernel_width * c.channels;
@@ -193,14 +193,14 @@ void input_gradient(const Convolution& c, const float* output, const Panels& tra
   const int64_t size = c.height * c.width * c.channels, row_size = c.width * c.channels;
   for (int64_t image = first; image < last; ++image)
     for (int64_t k = first_row * row_size; k < last_row * row_size; ++k) input[image * size + k] = 0;
-  // The rows of output whose windows reach these rows.
+  // The output rows whose windows reach these rows.
   const int64_t begin = first_row < c.kernel_height ? 0 : first_row - c.kernel_height + 1;
   const int64_t end = least(last_row, c.out_height);
   const int64_t per_image = (end - begin) * c.out_width, pixels = (last - first) * per_image;
   const Run all{0, c.features};
   const int64_t length = c.kernel_width * c.channels;
-  // Panels that lie within a kernel's row are added from registers; else several are put side by
-  // side first, so that a pixel has few pieces to add.
+  // Panels that lie within a kernel row are added from registers. Otherwise several are stored side
+  // by side first, so that few pieces are added per pixel.
   constexpr int64_t kColumns = V * kWidth, kGroup = 128 / kColumns * kColumns;
   const bool whole = length % kColumns == 0;
   const int64_t group = whole ? kColumns : kGroup;

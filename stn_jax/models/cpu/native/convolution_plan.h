@@ -1,5 +1,5 @@
-// How a convolution is cut into parts. Where sums over pixels are taken, the cut depends on shapes
-// alone, so the result has the same bits for any number of threads.
+// How a convolution is divided into parts. Sums over pixels are divided depending on shapes alone,
+// so that results are bitwise equal for any number of threads.
 #ifndef STN_JAX_CONVOLUTION_PLAN_H_
 #define STN_JAX_CONVOLUTION_PLAN_H_
 
@@ -31,8 +31,8 @@ class ConvolutionPlan {
   void input_gradient(const float* kernel, const float* output, float* input) {
     if (c_.batch * c_.height * c_.width * c_.channels == 0) return;
     const Packed packed(*this, kernel, c_.features, c_.taps, 1, c_.features);
-    // Images together until a panel of the kernel is used often enough to be worth its loading;
-    // of a single large image rows, which cost kernel_height - 1 more rows of output.
+    // Enough images per part to use each loaded panel of the kernel often. Large images are divided
+    // into strips of rows, each of which reads kernel_height - 1 additional rows of output.
     const int64_t per_image = std::max<int64_t>(1, c_.out_height * c_.out_width);
     const int64_t images = parts(c_.batch, ceil(kPartPixels, per_image),
                                  pixel_cost() * static_cast<double>(per_image));
@@ -55,47 +55,47 @@ class ConvolutionPlan {
     const int64_t size = c_.taps * c_.features;
     if (size == 0) return;
     if (c_.pixels == 0) return void(std::fill_n(kernel, size, 0.0f));
-    // A small kernel: sums over some of the pixels each, which are added in order.
-    const int64_t shares = std::clamp<int64_t>(
-        std::min(c_.pixels / kSharePixels, kPrivateSums / size), 1, kMaxShares);
-    const int64_t pixels = ceil(c_.pixels, shares);
-    // A large one: some of the taps each; 24 fill the tiles of any height.
-    const int64_t taps = 24 * std::max<int64_t>(1, c_.taps * shares / (8 * pool_.threads) / 24);
+    // Small kernels: each part sums over some of the pixels; the partial sums are added in order.
+    const int64_t chunks = std::clamp<int64_t>(
+        std::min(c_.pixels / kChunkPixels, kPartialSums / size), 1, kMaxChunks);
+    const int64_t pixels = ceil(c_.pixels, chunks);
+    // Large kernels: each part computes some of the taps; 24 fill tiles of any height.
+    const int64_t taps = 24 * std::max<int64_t>(1, c_.taps * chunks / (8 * pool_.threads) / 24);
     const int64_t tap_groups = ceil(c_.taps, taps);
-    std::unique_ptr<float[]> others(new float[(shares - 1) * size]);
+    std::unique_ptr<float[]> others(new float[(chunks - 1) * size]);
     const int64_t vectors = panel_vectors(c_.features);
-    parallel_for(pool_, shares * tap_groups, 1, [&](int64_t i) {
-      const int64_t share = i / tap_groups, first_tap = i % tap_groups * taps;
-      float* sums = share ? &others[(share - 1) * size] : kernel;
-      const int64_t last = std::min(c_.pixels, (share + 1) * pixels);
-      const int64_t first = std::min(last, share * pixels);
+    parallel_for(pool_, chunks * tap_groups, 1, [&](int64_t i) {
+      const int64_t chunk = i / tap_groups, first_tap = i % tap_groups * taps;
+      float* sums = chunk ? &others[(chunk - 1) * size] : kernel;
+      const int64_t last = std::min(c_.pixels, (chunk + 1) * pixels);
+      const int64_t first = std::min(last, chunk * pixels);
       const int64_t last_tap = std::min(c_.taps, first_tap + taps);
       if (first == last)
         std::fill(sums + first_tap * c_.features, sums + last_tap * c_.features, 0.0f);
       kernels_.kernel_gradient(c_, input, output, vectors, first, last, first_tap, last_tap, sums);
     });
-    for (int64_t share = 1; share < shares; ++share)
-      for (int64_t k = 0; k < size; ++k) kernel[k] += others[(share - 1) * size + k];
+    for (int64_t chunk = 1; chunk < chunks; ++chunk)
+      for (int64_t k = 0; k < size; ++k) kernel[k] += others[(chunk - 1) * size + k];
   }
 
  private:
-  static constexpr int64_t kSharePixels = 1024;
-  static constexpr int64_t kPrivateSums = int64_t{1} << 20;  // floats
-  static constexpr int64_t kMaxShares = 16;
-  static constexpr double kPartCost = 500'000;  // multiplications that are worth a thread
+  static constexpr int64_t kChunkPixels = 1024;
+  static constexpr int64_t kPartialSums = int64_t{1} << 20;  // floats
+  static constexpr int64_t kMaxChunks = 16;
+  static constexpr double kPartCost = 500'000;  // multiplications that justify a thread
 
   static int64_t ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
   double pixel_cost() const { return static_cast<double>(c_.taps * c_.features); }
 
-  // How many of `items` a part has: at most `most`, several parts for each thread if they are
-  // worth it.
+  // The number of items in a part: at most `most`, and several parts per thread if each has enough
+  // work.
   int64_t parts(int64_t items, int64_t most, double cost) const {
     const int64_t fewest = std::max<int64_t>(1, static_cast<int64_t>(kPartCost / cost));
     return std::max<int64_t>(1, std::min(most, std::max(fewest, ceil(items, 4 * pool_.threads))));
   }
 
-  // The number of vectors of a panel with which the fewest columns are filled up; the widest.
+  // The number of vectors of a panel that needs the least padding; among equals the first.
   int64_t panel_vectors(int64_t columns) const {
     int64_t best = 1, least = INT64_MAX;
     for (const int64_t vectors : {2, 3, 1}) {
@@ -106,7 +106,7 @@ class ConvolutionPlan {
     return best;
   }
 
-  // A matrix [depth, columns] with these strides, in panels.
+  // A matrix [depth, columns] with the given strides, packed into panels.
   struct Packed {
     Packed(const ConvolutionPlan& plan, const float* from, int64_t depth, int64_t columns,
            int64_t by_depth, int64_t by_column) {

@@ -1,4 +1,4 @@
-// The handlers for XLA's FFI: convolution and pooling of whole arrays, and their gradients.
+// Handlers for XLA's FFI: convolution and pooling of whole arrays, and their gradients.
 #include <algorithm>
 
 #include "convolution_plan.h"
@@ -24,8 +24,8 @@ namespace {
 
 using Shape = ffi::Span<const int64_t>;
 
-// The convolutions that a call computes, one for each entry of its leading axes. An operand that
-// has a size of 1 along one of them serves all entries of it.
+// The convolutions that a call computes, one for each entry of the leading axes. An operand of size
+// 1 along a leading axis is broadcast.
 struct Calls {
   int64_t count = 1;
   size_t axes = 0;
@@ -41,7 +41,7 @@ struct Calls {
     return true;
   }
 
-  // Where the operand's part for a call begins.
+  // The offset of an operand's part for one of the convolutions.
   int64_t offset(Shape operand, Shape result, int64_t call) const {
     int64_t part = 1, at = 0;
     for (size_t axis = axes; axis < axes + 4; ++axis) part *= operand[axis];
@@ -63,14 +63,14 @@ ffi::Error convolve(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
                                        shape_of(b) + " to " + shape_of(*result));
   };
   if (level() == kNone)
-    return fail("this processor has none of the library's instruction sets");
+    return fail("this processor supports none of the library's instruction sets");
   for (const ffi::DataType type : {a.element_type(), b.element_type(), result->element_type()})
     if (type != ffi::F32) return fail("expected float32");
   const Shape shape_a = a.dimensions(), shape_b = b.dimensions(), shape = result->dimensions();
   Calls calls;
   if (wanted < kInput || wanted > kOutput || !calls.read(shape_a, shape_b, shape))
-    return fail("leading axes do not fit");
-  // In the order input, kernel, output without the one that is wanted.
+    return fail("the leading axes do not match");
+  // The operands are given in the order input, kernel, output, without the wanted one.
   const Shape whole[] = {wanted == kInput ? shape : shape_a,
                          wanted == kKernel ? shape : wanted == kInput ? shape_a : shape_b,
                          wanted == kOutput ? shape : shape_b};
@@ -81,7 +81,7 @@ ffi::Error convolve(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
                       o[1], o[2], k[0] * k[1] * k[2], o[0] * o[1] * o[2]};
   if (o[0] != x[0] || k[2] != x[3] || o[3] != k[3] || o[1] != x[1] - k[0] + 1 ||
       o[2] != x[2] - k[1] + 1)
-    return fail("shapes do not fit");
+    return fail("the shapes do not match");
   prepare_result(result->untyped_data(), result->size_bytes());
   const ConvolutionKernels kernels = STN_FIND(find_convolution_kernels);
   const Pool pool = pool_of(threads);
@@ -97,7 +97,7 @@ ffi::Error convolve(ffi::ThreadPool threads, ffi::AnyBuffer a, ffi::AnyBuffer b,
   return ffi::Error::Success();
 }
 
-// With `transposed`, values are what was selected and the result has the shape of x.
+// If `transposed`, `values` has the pooled shape and the result has the shape of x.
 ffi::Error pool(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer values,
                 ffi::Result<ffi::AnyBuffer> result, int64_t size, int64_t transposed) {
   const auto fail = [&](const std::string& what) {
@@ -105,7 +105,7 @@ ffi::Error pool(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer values
                                        shape_of(values) + " to " + shape_of(*result));
   };
   if (level() == kNone)
-    return fail("this processor has none of the library's instruction sets");
+    return fail("this processor supports none of the library's instruction sets");
   for (const ffi::DataType type : {x.element_type(), values.element_type(), result->element_type()})
     if (type != ffi::F32) return fail("expected float32");
   const Shape s = x.dimensions();
@@ -117,7 +117,7 @@ ffi::Error pool(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::AnyBuffer values
   const size_t pooled = static_cast<size_t>(p.images * p.out_height * p.out_width * p.channels);
   if (values.element_count() != (transposed ? pooled : all) ||
       result->element_count() != (transposed ? all : pooled))
-    return fail("shapes do not fit");
+    return fail("the shapes do not match");
   float* to = result->typed_data<float>();
   prepare_result(to, result->size_bytes());
   if (pooled == 0) {

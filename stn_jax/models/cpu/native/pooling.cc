@@ -9,7 +9,8 @@ namespace {
 template <int W>
 using Float = Vector<float, W>;
 
-// f(offset, number) for each pixel of a window, in order; the number in a type that vectors compare.
+// Calls f(offset, number) for each pixel of a window, in order; the number is a float, so that
+// vectors of it can be compared.
 template <class F>
 STN_INLINE void for_window(const Pooling& p, const F& f) {
   float number = 0;
@@ -17,13 +18,13 @@ STN_INLINE void for_window(const Pooling& p, const F& f) {
     for (int64_t j = 0; j < p.size; ++j) f((i * p.width + j) * p.channels, number++);
 }
 
-// The first of the greatest values wins, and a NaN over all.
+// Whether `best` is kept: the first of equal maxima wins, and NaN over everything.
 template <class F>
-STN_INLINE auto stays(F best, F other) {
+STN_INLINE auto is_kept(F best, F other) {
   return (best >= other) | (best != best);
 }
 
-// f(width, window's offset in x, offset in the output) for all vectors of a row of the output.
+// Calls f(width, window's offset in x, offset in the output) for all vectors of an output row.
 template <class F>
 STN_INLINE void for_row(const Pooling& p, int64_t row, const F& f) {
   const int64_t image = row / p.out_height, y = row % p.out_height;
@@ -43,7 +44,7 @@ void select(const Pooling& p, const float* x, const float* values, int64_t first
       Float<W> best = load<float, W>(x + from), value = load<float, W>(values + from);
       for_window(p, [&](int64_t offset, float) {
         const Float<W> other = load<float, W>(x + from + offset);
-        const auto keep = stays(best, other);
+        const auto keep = is_kept(best, other);
         best = keep ? best : other;
         value = keep ? value : load<float, W>(values + from + offset);
       });
@@ -68,7 +69,7 @@ void transpose(const Pooling& p, const float* x, const float* selected, int64_t 
       Float<W> best = load<float, W>(x + from), position = {};
       for_window(p, [&](int64_t offset, float number) {
         const Float<W> other = load<float, W>(x + from + offset);
-        const auto keep = stays(best, other);
+        const auto keep = is_kept(best, other);
         best = keep ? best : other;
         position = keep ? position : Float<W>{} + number;
       });

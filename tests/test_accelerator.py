@@ -1,0 +1,83 @@
+"""The script that measures on an accelerator: its time limit, its state, its merging."""
+
+import json
+import tarfile
+import time
+
+import pytest
+
+from tools import accelerator
+
+SLEEPS = (
+    "-c \"import signal, sys, time; signal.signal(15, lambda *_: (print('asked'), sys.exit()));"
+    " print('sleeps', flush=True); time.sleep(60)\""
+)
+
+
+def test_a_step_stops_its_command_when_the_time_is_over(tmp_path, monkeypatch, capsys):
+    commands = ["-c \"print('first')\"", SLEEPS, "-c \"print('third')\""]
+    monkeypatch.setitem(accelerator.STEPS, "speed", commands)
+    monkeypatch.setattr(accelerator, "GRACE", 2.0)
+    begun = time.monotonic()
+    assert accelerator.main(["speed", f"--out={tmp_path}", "--minutes=0.1"]) == 0
+    assert time.monotonic() - begun < 50
+    log = (tmp_path / "speed.log").read_text()
+    assert "\nfirst\n" in log
+    assert "\nsleeps\nasked\n" in log
+    assert "third" not in log
+    assert "stopped: no time left" in capsys.readouterr().out
+
+
+def test_a_failing_command_is_told_and_the_next_one_runs(tmp_path, monkeypatch, capsys):
+    commands = ['-c "raise SystemExit(3)"', "-c \"print('second')\""]
+    monkeypatch.setitem(accelerator.STEPS, "speed", commands)
+    assert accelerator.main(["speed", f"--out={tmp_path}"]) == 1
+    assert "status 3" in capsys.readouterr().out
+    assert "\nsecond\n" in (tmp_path / "speed.log").read_text()
+
+
+def workdir(root, name, *, finished):
+    folder = root / "table1" / name
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    for step in (5, 10):
+        (folder / "checkpoints" / f"{step}.safetensors").write_bytes(b"x" * step)
+    if finished:
+        (folder / "result.json").write_text("{}")
+
+
+def test_the_newest_checkpoints_of_unfinished_runs_are_kept_and_restored(tmp_path, monkeypatch):
+    monkeypatch.setitem(accelerator.STEPS, "speed", [])
+    runs = tmp_path / "one" / "runs"
+    workdir(runs, "done", finished=True)
+    workdir(runs, "begun", finished=False)
+    state = tmp_path / "state.tar"
+    accelerator.save_state(runs, state)
+    with tarfile.open(state) as archive:
+        names = sorted(archive.getnames())
+    assert names == ["table1/begun/checkpoints/10.safetensors", "table1/begun/config.json"]
+    out = tmp_path / "two"
+    assert accelerator.step("speed", out, minutes=1.0, state=state, small=True) == 0
+    assert (out / "runs/table1/begun/checkpoints/10.safetensors").read_bytes() == b"x" * 10
+
+
+def test_lines_are_merged_once(tmp_path):
+    old, new = json.dumps({"row": 1}), json.dumps({"row": 2})
+    into = tmp_path / "results"
+    into.mkdir()
+    (into / "table1.jsonl").write_text(f"{old}\n")
+    for name, content in (("table1.jsonl", f"{old}\n{new}\n"), ("performance/warp.jsonl", new)):
+        path = tmp_path / "out" / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert accelerator.merge([tmp_path / "out"], into) == 2
+    assert accelerator.merge([tmp_path / "out"], into) == 0
+    assert (into / "table1.jsonl").read_text() == f"{old}\n{new}\n"
+    assert (into / "performance" / "warp.jsonl").read_text() == f"{new}\n"
+
+
+def test_what_is_missing_is_said(capsys):
+    for argv, message in ((["speed"], "speed needs --out"), (["merge"], "merge needs the folders")):
+        with pytest.raises(SystemExit):
+            accelerator.main(argv)
+        assert message in capsys.readouterr().err
