@@ -15,6 +15,7 @@ from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.restore import evaluate_workdir_on, load
 
+SLOW = pytest.mark.slow
 NAMES = ("bar", "dot 2", "dot 10")
 
 
@@ -101,6 +102,7 @@ def test_own_pictures_are_read_as_in_training(trained, folder):
     assert found.probability == pytest.approx(float(probability.max()), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_start_says_what_was_done(fields, tmp_path, capsys):
     arguments = [f"--config.{k}={v}" for k, v in {**fields, "epochs": 1, "task": "plain"}.items()]
     assert train_command([f"--workdir={tmp_path}", *arguments]) == 0
@@ -201,9 +203,9 @@ def test_arrays_train_and_blocks_are_stored(tmp_path, fields):
     ("task", "title", "values"),
     [
         ("plain", "Rotate an image", np.linspace(-90, 90, 61)),
-        ("rotated", "Rotate an image", np.linspace(-20, 20, 61)),
+        pytest.param("rotated", "Rotate an image", np.linspace(-20, 20, 61), marks=SLOW),
         ("translated", "Move an image", np.linspace(-4, 4, 61)),
-        ("scaled", "Scale an image", np.geomspace(0.8, 1.2, 61)),
+        pytest.param("scaled", "Scale an image", np.geomspace(0.8, 1.2, 61), marks=SLOW),
     ],
 )
 def test_a_report_sweeps_the_range_of_the_task(fields, task, title, values):
