@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from stn_jax.cli.eval import main as stn_eval
@@ -26,6 +27,7 @@ def write_pictures(folder, count=20):
             Image.fromarray(image).save(folder / name / f"{i:04}.png")
 
 
+@pytest.mark.slow
 def test_the_page_works_from_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STN_JAX_CACHE", str(tmp_path / "cache"))

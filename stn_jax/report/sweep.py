@@ -34,7 +34,7 @@ class _Distortion:
     undone: str
     chart: str
     unit: str
-    values: Callable[[Shape, Shape, AffineRanges], np.ndarray]  # of the image and the canvas
+    values: Callable[[Shape, Shape], np.ndarray]  # from the image's shape and the canvas's
     theta: Callable[[jax.Array, Shape], jax.Array]  # from the values and the canvas's shape
     read: Callable[[jax.Array, Shape], jax.Array]  # from the network's thetas
     ideal: Callable[[np.ndarray], np.ndarray] | None  # the prediction of a perfect aligner
@@ -51,7 +51,7 @@ _ROTATE = _Distortion(
         "Dotted: a perfect aligner, up to a constant"
     ),
     unit="\N{DEGREE SIGN}",
-    values=lambda side, canvas, ranges: np.linspace(-1, 1, _FRAMES) * (ranges.angle or 90.0),
+    values=lambda side, canvas: np.linspace(-90, 90, _FRAMES),
     theta=lambda values, canvas: affine.rotation(values, aspect=canvas[1] / canvas[0]),
     read=lambda theta, canvas: POSE_COMPONENTS["angle"].predicted(theta, canvas),
     ideal=lambda values: -values,
@@ -65,7 +65,7 @@ _SHIFT = _Distortion(
         "from the image's center. Dotted: a perfect aligner, up to a constant"
     ),
     unit=" pixels",
-    values=lambda side, canvas, ranges: np.arange(
+    values=lambda side, canvas: np.arange(
         -((canvas[1] - side[1]) // 2), (canvas[1] - side[1]) // 2 + 1.0
     ),
     theta=lambda values, canvas: affine.translation(
@@ -83,7 +83,7 @@ _SCALE = _Distortion(
         "horizontal: the digit's scale"
     ),
     unit="",
-    values=lambda side, canvas, ranges: 2 ** np.linspace(-1, 2, _FRAMES),
+    values=lambda side, canvas: 2 ** np.linspace(-1, 2, _FRAMES),
     theta=lambda values, canvas: affine.scaling(jnp.stack([1 / values, 1 / values], -1)),
     read=lambda theta, canvas: affine.scale(theta),
     ideal=None,
@@ -97,29 +97,35 @@ _ROTATE_NUMBER = dataclasses.replace(
     chart="Vertical: the network's angle; horizontal: the angle applied, in degrees",
     ideal=None,
 )
-# Of images of any kind.
-_ROTATE_IMAGE = dataclasses.replace(_ROTATE, title="Rotate an image")
 _DISTORTIONS = {
     "translated_mnist": _SHIFT,
     "scaled_mnist": _SCALE,
     "svhn": _ROTATE_NUMBER,
     "plain": dataclasses.replace(_ROTATE_NUMBER, title="Rotate an image"),
-    "rotated": _ROTATE_IMAGE,
-    "affine": _ROTATE_IMAGE,
-    "translated": dataclasses.replace(
-        _SHIFT,
-        title="Move an image",
-        values=lambda side, canvas, ranges: (
-            np.linspace(-1, 1, _FRAMES) * ranges.translation * canvas[1]
-        ),
-        decimals=1,
-    ),
-    "scaled": dataclasses.replace(
-        _SCALE,
-        title="Scale an image",
-        values=lambda side, canvas, ranges: np.geomspace(*ranges.scale, _FRAMES),
-    ),
 }
+
+
+def _of_ranges(task: str, ranges: AffineRanges) -> _Distortion:
+    """The distortion that is swept for a task for any data, over its range."""
+    ends = np.linspace(-1, 1, _FRAMES)
+    if task == "translated":
+        return dataclasses.replace(
+            _SHIFT,
+            title="Move an image",
+            values=lambda side, canvas: ends * ranges.translation * canvas[1],
+            decimals=1,
+        )
+    if task == "scaled":
+        return dataclasses.replace(
+            _SCALE,
+            title="Scale an image",
+            values=lambda side, canvas: np.geomspace(*ranges.scale, _FRAMES),
+        )
+    return dataclasses.replace(
+        _ROTATE,
+        title="Rotate an image",
+        values=lambda side, canvas: ends * (ranges.angle or 90.0),
+    )
 
 
 def sweep(run: Run, params: Any) -> page.Sweep:
@@ -133,10 +139,11 @@ def sweep(run: Run, params: Any) -> page.Sweep:
       params: parameters of one seed.
     """
     distortion = _DISTORTIONS.get(run.task.name, _ROTATE)
+    if run.task.ranges is not None:
+        distortion = _of_ranges(run.task.name, run.task.ranges)
     digits, labels = _examples(run)
     side, canvas = digits.shape[1:3], run.input_shape()[:2]
-    ranges = run.task.ranges or AffineRanges()
-    values = distortion.values(side, canvas, ranges)
+    values = distortion.values(side, canvas)
     if math.prod(canvas) > _LARGE:
         values = values[::3]
     # Centered on the canvas, then distorted.

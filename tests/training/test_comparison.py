@@ -83,6 +83,7 @@ def test_what_cannot_be_compared(runs, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_test_images_are_refused(runs, tiny_config, tmp_path):
     fields = {"variant": "cnn", "epochs": 1, "test_passes": 1, "batch_size": 16}
     rng = np.random.default_rng(0)

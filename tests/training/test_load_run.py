@@ -118,7 +118,7 @@ def test_descriptions_of_wrong_content_are_refused(alone, field, value, message)
 
 
 def test_what_is_not_there_is_named(alone, tmp_path):
-    with pytest.raises(ConfigError, match="seed is 0, but run has networks of seeds 3, 5"):
+    with pytest.raises(ConfigError, match="seed is 0, but the seeds of run are 3, 5"):
         stn_jax.load_run("run", seed=0)
     with pytest.raises(ConfigError, match="has no best state"):
         stn_jax.load_run(alone, best=True)

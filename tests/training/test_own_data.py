@@ -10,10 +10,12 @@ from PIL import Image
 import stn_jax
 from stn_jax.cli.eval import main as evaluate
 from stn_jax.cli.train import main as train_command
+from stn_jax.report.sweep import sweep
 from stn_jax.training import Config, ConfigError, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.restore import evaluate_workdir_on, load
 
+SLOW = pytest.mark.slow
 NAMES = ("bar", "dot 2", "dot 10")
 
 
@@ -100,6 +102,7 @@ def test_own_pictures_are_read_as_in_training(trained, folder):
     assert found.probability == pytest.approx(float(probability.max()), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_start_says_what_was_done(fields, tmp_path, capsys):
     arguments = [f"--config.{k}={v}" for k, v in {**fields, "epochs": 1, "task": "plain"}.items()]
     assert train_command([f"--workdir={tmp_path}", *arguments]) == 0
@@ -194,3 +197,29 @@ def test_arrays_train_and_blocks_are_stored(tmp_path, fields):
     seen = normalize(images[:3])
     expected = run.apply(jax.tree.map(lambda x: x[0], state["params"]), seen)[0]
     np.testing.assert_allclose(model.apply(variables, seen), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "title", "values"),
+    [
+        ("plain", "Rotate an image", np.linspace(-90, 90, 61)),
+        pytest.param("rotated", "Rotate an image", np.linspace(-20, 20, 61), marks=SLOW),
+        ("translated", "Move an image", np.linspace(-4, 4, 61)),
+        pytest.param("scaled", "Scale an image", np.geomspace(0.8, 1.2, 61), marks=SLOW),
+    ],
+)
+def test_a_report_sweeps_the_range_of_the_task(fields, task, title, values):
+    run = assemble(Config(**fields | {"task": task, "variant": "stn-c0"}))
+    params = jax.tree.map(lambda x: x[0], run.init_state()["params"])
+    found = sweep(run, params)
+    assert found.title == title
+    np.testing.assert_allclose(found.values, values)
+    assert found.inputs.shape[2:] == (12, 16, 3)
+    # Untrained, the transformer shows what it is given.
+    np.testing.assert_allclose(found.aligned, found.inputs, atol=1e-5)
+    middle = {label: found.inputs[i, 30] for i, label in enumerate(found.labels)}
+    if task not in ("plain", "scaled"):  # there the middle is no distortion
+        assert list(middle) == list(NAMES)
+        for label, image in middle.items():
+            k = list(run.test.labels).index(NAMES.index(label))
+            np.testing.assert_allclose(image, run.test.images[k] / 255, atol=1e-5)
