@@ -241,7 +241,7 @@ def test_images_of_two_sizes_are_rejected(tmp_path):
 
 def test_another_format_is_rejected(folder):
     remeta(folder, lambda m: m.update(format=2))
-    with pytest.raises(DataError, match=rf"format 2 .* format 1: delete the folder {folder}"):
+    with pytest.raises(DataError, match=rf"format 2, but .* format 1: delete the folder {folder}"):
         cache.read(folder, "toy")
 
 

@@ -108,7 +108,7 @@ def test_the_start_says_what_was_done(fields, tmp_path, capsys):
     assert train_command([f"--workdir={tmp_path}", *arguments]) == 0
     out = capsys.readouterr().out
     assert "data: no test split: 20 % of each class were drawn as one (seed 0)" in out
-    assert "the network sees 12 x 16 x 3" in out
+    assert "network input 12 x 16 x 3" in out
 
 
 def test_other_data_must_have_the_same_classes(trained, folder, tmp_path):

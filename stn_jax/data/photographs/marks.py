@@ -22,7 +22,7 @@ _MOST_PARTS = 8
 _CUT_OFF, _THROUGH = 0.4, 0.1
 _SIMILAR = 0.6  # another mark with this fraction of the best score is similar
 _CLEAR, _FAINT = 6, 0.06  # minimum strength: standard deviations of the noise; fraction
-_LEAST = 8  # minimum extent of a recognizable digit, in pixels
+_LEAST = 8  # minimum extent of a recognizable digit, and of each side of the page, in pixels
 _PATCH = 0.4  # strokes wider than this fraction of the mark's extent are not from a pen
 
 
@@ -67,7 +67,9 @@ def main_mark(ink: Ink) -> Mark | None:
     others = np.delete(scores, own)
     doubts = {
         "no digit stands out from the page": (
-            level < max(_CLEAR * ink.noise, _FAINT) or extent < _LEAST or through[best]
+            level < max(_CLEAR * ink.noise, _FAINT)
+            or min(extent, *labels.shape) < _LEAST
+            or through[best]
         ),
         "it is a patch rather than strokes of a pen": width > _PATCH * extent,
         "there are several marks of similar size": (others > _SIMILAR * scores[best]).any(),
