@@ -81,7 +81,7 @@ def test_eval_classifies_a_users_digits(trained, digit_file, here, capsys):
     first, second, last = capsys.readouterr().out.splitlines()
     assert first == second
     assert str(digit_file) in first
-    assert "turned by" in first
+    assert "rotated by" in first
     assert (path / last.removeprefix("drawn in ")).read_bytes().startswith(b"\x89PNG")
 
 

@@ -45,7 +45,7 @@ def test_doubts_in_words(probability, expected):
 
 def test_an_answer_is_a_line_and_ready_for_json():
     answer = Classification("a.png", "7", 0.5, "1", 0.4, ("x", "y"), (0.0, 0.0, 2.0, 2.0), 3.2)
-    assert str(answer) == "a.png: 7 (50.0 %), turned by +3 degrees; doubtful: x; y"
+    assert str(answer) == "a.png: 7 (50.0 %), rotated by +3 degrees; doubtful: x; y"
     assert json.loads(json.dumps(answer._asdict()))["doubts"] == ["x", "y"]
     assert str(answer._replace(doubts=(), degrees=None)) == "a.png: 7 (50.0 %)"
 

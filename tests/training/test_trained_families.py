@@ -35,7 +35,7 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
         assert (tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG")
     (answer,) = classify_files(tmp_path, [digit_file])
     line = str(answer)
-    said = r"digit.jpg: \d \([\d.]+ %\), turned by [+-]\d+ degrees(; doubtful: .+)?$"
+    said = r"digit.jpg: \d \([\d.]+ %\), rotated by [+-]\d+ degrees(; doubtful: .+)?$"
     assert re.search(said, line)
     assert picture_path(tmp_path).read_bytes().startswith(b"\x89PNG")
 
