@@ -133,7 +133,7 @@ def test_eval_writes_a_report(trained, here, capsys):
         ),
         (["eval.py", "--pretrained=nothing", "--report"], "--report needs --workdir; it cannot"),
         (["eval.py", "--workdir=run", "--report=run/config.json/x"], "cannot write run/conf"),
-        (["eval.py", "--pretrained=nothing"], "there are no weights named 'nothing'; there are: "),
+        (["eval.py", "--pretrained=nothing"], "there are no weights named 'nothing'; expected: "),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(trained, arguments, message, here, capsys):
