@@ -175,6 +175,7 @@ def test_a_clean_crop_has_two_colors_and_its_box_where_it_should_be(clean, label
     assert np.mean(off < 1.6) > 0.8
 
 
+@pytest.mark.slow
 def test_template_matching_reads_clean_crops(clean, labels):
     right = [read(image, int((label < NONE).sum())) == label.tolist() for image, label in
              zip(clean, np.asarray(labels), strict=True)]  # fmt: skip

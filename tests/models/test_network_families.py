@@ -59,13 +59,13 @@ def moved(params: dict) -> dict:
     }
 
 
-# Not jitted: the operations are the same in all of these networks, and compiled once.
 @pytest.mark.thin
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("variant", PLACEMENTS)
 def test_networks_start_as_their_plain_classifier_and_can_learn(variant, name):
     model, family, params = small(variant, transform=name), FAMILIES[name](), initial(variant, name)
 
+    @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
     def loss(params):
         logits, details = model.apply({"params": params}, IMAGES, return_details=True)

@@ -72,6 +72,7 @@ def trained(config: Config, workdir: str, stop: int | None) -> dict:
 def batch_on_a_device(run: Run) -> int:
     """How many images of a batch a device gets."""
     found = []
+    state = run.init_state()
     distorted = steps.distorted_batch
 
     def watched(*args):
@@ -82,7 +83,7 @@ def batch_on_a_device(run: Run) -> int:
         return images, theta
 
     steps.distorted_batch = watched
-    run.train_steps()(run.init_state(), run.empty_metrics(), run.data, 1)
+    run.train_steps()(state, run.empty_metrics(), run.data, 1)
     steps.distorted_batch = distorted
     return found[-1]
 
