@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "accelerators.md"
 NETWORKS = ["--config.width=0.0625", "--config.test_passes=1", "--config.batch_size=128"]
 TRAINED = [*NETWORKS, "--seeds=0,1", "--epochs=1"]
 TIMED = ["--folder=timed", "--rounds=1", "--budget=0.01"]
-# What makes a command small, by its first words; later flags prevail over the page's own.
+# What makes a command small, by its first words: flags in place of the page's own.
 SMALLER = {
     "stn_jax.data.prepare": [],
     "stn_jax.experiments table": [*TRAINED, "--seeds_per_program=2"],
@@ -63,7 +63,9 @@ def smaller(words: list[str]) -> list[str]:
         kind += " --render" if "--render" in rest else f" {command}"
         kind = kind if kind in SMALLER else "stn_jax.experiments table"
     fewer = [word.replace("--seeds=5", "--seeds=2") for word in rest]
-    return [module, *fewer, *SMALLER[kind]]
+    replaced = {word.partition("=")[0] for word in SMALLER[kind]}
+    kept = [word for word in fewer if word.partition("=")[0] not in replaced]
+    return [module, *kept, *SMALLER[kind]]
 
 
 def main() -> int:

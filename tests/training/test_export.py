@@ -61,7 +61,7 @@ def test_the_example_beside_it_runs(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--pretrained=rotated_mnist/cnn", "--seed=1", "out"], "--seed and --best need --workdir"),
-        (["--workdir={run}", "--seed=4", "out"], "has networks of seeds 3, 5"),
+        (["--workdir={run}", "--seed=4", "out"], "run are 3, 5"),
         (["--workdir={run}", "{run}/config.json/x"], "cannot write to"),
         (["--workdir={run}"], "required: FOLDER"),
     ],

@@ -96,8 +96,9 @@ def test_the_steps_that_are_named_are_traced(tiny_config, tmp_path, capsys):
 
 
 def test_the_command_shows_an_overview_once(tiny_config, tmp_path, capsys):
-    flags = [f"--config.{name}={value}" for name, value in tiny_config.items()]
-    command = ["--config=rotated_mnist", f"--workdir={tmp_path}", *flags, "--config.epochs=1"]
+    fields = tiny_config | {"epochs": 1}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    command = ["--config=rotated_mnist", f"--workdir={tmp_path}", *flags]
     assert train_main(command) == 0
     out = capsys.readouterr().out
     assert "data: mnist, 520 training images; network input 28 x 28 x 1" in out
