@@ -24,12 +24,12 @@ from stn_jax.training.restore import evaluate_pretrained
 ROOT = Path(__file__).parents[2]
 
 
-def small(cache):
-    """Flags that make a training of two steps."""
+def small(cache, epochs=1):
+    """Flags that make a training of two steps in each epoch."""
     fields = {"width": 1 / 16, "test_passes": 1}
     return [
         f"--cache_dir={cache}",
-        "--epochs=1",
+        f"--epochs={epochs}",
         *(f"--config.{name}={value}" for name, value in fields.items()),
     ]
 
@@ -142,7 +142,7 @@ def test_seeds_that_were_trained_in_one_program_have_a_line_each(table):
 
 @pytest.mark.slow
 def test_a_killed_table_goes_on(tiny_cache, tmp_path, monkeypatch, capsys):
-    flags = ["table1", "--rows=rotation/cnn", "--seeds=0,1", *small(tiny_cache), "--epochs=2"]
+    flags = ["table1", "--rows=rotation/cnn", "--seeds=0,1", *small(tiny_cache, epochs=2)]
     code = f"""
 import os, signal, sys
 from stn_jax.cli.experiments import main
