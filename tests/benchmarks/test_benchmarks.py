@@ -112,6 +112,7 @@ def test_all_sides_of_a_step_compute_the_same(tmp_path, monkeypatch, narrow):
     assert distorted["case"]["distorted"]
 
 
+@pytest.mark.slow
 def test_steps_in_jax_and_in_pytorch_go_the_same_way(narrow):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)

@@ -104,6 +104,7 @@ def test_measuring_a_few_numbers():
     assert (tables["TOP"][0], tables["BOTTOM"][0]) == (1, 0.33)
 
 
+@pytest.mark.slow
 def test_the_cached_data_set_equals_the_rendered_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generate, "KEPT_SPLITS", {"train": 16, "test": 16})
     kept = sources.load("street_numbers/30k", cache_dir=tmp_path)
@@ -175,6 +176,7 @@ def test_a_clean_crop_has_two_colors_and_its_box_where_it_should_be(clean, label
     assert np.mean(off < 1.6) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_template_matching_reads_clean_crops(clean, labels):
     right = [read(image, int((label < NONE).sum())) == label.tolist() for image, label in

@@ -126,6 +126,7 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert "All with batch_size 5000, width 0.0625. Trained on 10,000 examples" in sample
 
 
+@pytest.mark.slow
 def test_seeds_that_were_trained_in_one_program_have_a_line_each(table):
     found = lines(table / "results" / "table1.jsonl")
     assert [(line["row"], line["seed"]) for line in found] == [

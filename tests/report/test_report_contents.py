@@ -40,6 +40,7 @@ def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
     np.testing.assert_allclose(data.pose, 0 if task == "translated_mnist" else 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.thin("numbers")
 @pytest.mark.parametrize("dataset", ["numbers", "drawn"])
 def test_house_numbers_are_read_as_numbers(dataset, tmp_path, monkeypatch):

@@ -40,6 +40,7 @@ def assert_agree(path: Path) -> dict:
     return result
 
 
+@pytest.mark.slow
 def test_other_settings_of_the_evaluation_are_evaluated(run, capsys):
     path, config = run
     before = assert_agree(path)

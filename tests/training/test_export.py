@@ -32,6 +32,7 @@ def trained(tiny_config, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_an_exported_network_runs_without_the_package(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", f"--workdir={trained}", "--seed=5", "out"]) == 0

@@ -279,6 +279,7 @@ def generated():
     return Source("bars", "1.0.0", 11, splits["train"], splits["test"], draw=bars)
 
 
+@pytest.mark.slow
 def test_a_generated_data_set_trains_and_is_drawn_afresh(monkeypatch, tmp_path, request):
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("made_bars", None))
     module.generated = generated
@@ -314,6 +315,7 @@ def trained(svhn_cache, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
