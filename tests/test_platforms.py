@@ -49,6 +49,8 @@ def test_a_disk_that_turns_out_to_be_full_at_the_end_loses_nothing(macos, tmp_pa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(WorkdirError, match=f"{os.strerror(errno.ENOSPC)}; the last is step 3"):
+    with pytest.raises(
+        WorkdirError, match=f"{os.strerror(errno.ENOSPC)}; the last one is of step 3"
+    ):
         checkpoints.save({"step": jnp.int32(4), "x": jnp.ones(1000)})
     assert [path.name for path in checkpoints.folder.iterdir()] == ["3.safetensors"]

@@ -115,9 +115,9 @@ def test_normalize_takes_images_as_they_are_stored(task):
     ("images", "error", "message"),
     [
         (np.zeros((2, 28, 28, 3), "f"), ValueError, r"takes \[\.\.\., 28, 28, 1\]: convert col"),
-        (np.zeros((2, 1, 28, 28), "f"), ValueError, "channels are the last axis"),
+        (np.zeros((2, 1, 28, 28), "f"), ValueError, "channels must be the last axis"),
         (np.zeros((2, 32, 32, 1), "f"), ValueError, "resize or pad them"),
-        (np.zeros((28, 28), "f"), ValueError, "have a last axis of 1"),
+        (np.zeros((28, 28), "f"), ValueError, "need a last axis of 1"),
         (np.zeros((28, 28, 1), int), TypeError, "int32; expected floats in"),
     ],
 )
@@ -139,9 +139,7 @@ def test_table_1_fits_into_8_megabytes(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_the_known(network, folder):
-    with pytest.raises(
-        PretrainedError, match=r"called 'rotated_mnist/stn-9'; there are: rotated_m"
-    ):
+    with pytest.raises(PretrainedError, match=r"named 'rotated_mnist/stn-9'; expected: rotated_m"):
         stn_jax.load_pretrained("rotated_mnist/stn-9", folder=folder)
     pretrained.save("rotated_mnist/cnn", network[1], METADATA, folder=folder)
     assert pretrained.available(folder) == ["rotated_mnist/cnn", NAME]
@@ -183,7 +181,9 @@ def test_weights_of_another_network_are_rejected_with_what_differs(folder, suffi
 def test_a_network_of_the_same_shapes_is_refused_by_its_name(folder, suffix):
     new = folder / f"rotated_mnist__stn-c1.{suffix}"
     (folder / f"rotated_mnist__stn-sl1.{suffix}").rename(new)
-    with pytest.raises(PretrainedError, match=r"than rotated_mnist/stn-c1: those of rotated.*sl1$"):
+    with pytest.raises(
+        PretrainedError, match=r"of rotated_mnist/stn-c1, but those of rotated.*sl1$"
+    ):
         stn_jax.load_pretrained("rotated_mnist/stn-c1", folder=folder)
 
 
@@ -211,7 +211,7 @@ def test_damaged_files_and_those_of_another_format_say_so(folder, suffix):
     expected = {"safetensors": 2, "npz": 1}[suffix]
     rewritten(path, format=99)
     with pytest.raises(
-        PretrainedError, match=f"has format 99 and this version .* reads {expected}"
+        PretrainedError, match=f"has format 99, but this version .* reads {expected}"
     ):
         stn_jax.load_pretrained(NAME, folder=folder)
     rewritten(path, format=expected, model={"tomorrow": 3})

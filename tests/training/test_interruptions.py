@@ -241,7 +241,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_others_alone(copy, small
     small_files()
     with pytest.raises(
         WorkdirError,
-        match=rf"checkpoint of step 13 to .*: {os.strerror(errno.EFBIG)}; the last is step 12",
+        match=rf"step 13 to .*: {os.strerror(errno.EFBIG)}; the last one is of step 12",
     ):
         checkpoints.save({**state, "step": state["step"] + 1})
     names = sorted(path.name for path in (copy / "checkpoints").iterdir())

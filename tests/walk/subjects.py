@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import nnx
 from operation_subjects import operations
 from subject import (
     BATCH,
@@ -24,6 +25,8 @@ from subject import (
 )
 
 import stn_jax
+import stn_jax.nnx
+from stn_jax.models import Classifier
 from stn_jax.warp import affine, normalized_to_pixel, pixel_to_normalized, transforms
 
 
@@ -97,6 +100,30 @@ def transformer() -> Module:
         [lambda x: x.reshape(x.shape[0], x.size // x.shape[0]), nn.Dense(8), nn.relu]
     )
     return Module(stn_jax.SpatialTransformer(look, shape=(4, 5)), IMAGE)
+
+
+@functools.cache
+def own_network() -> Module:
+    blocks = [nn.Sequential([nn.Conv(4, (3, 3), 2), nn.relu]) for _ in range(2)]
+    head = nn.Sequential([lambda x: x.mean((1, 2)), nn.Dense(10)])
+    network = stn_jax.create_network(Classifier(blocks, head), "stn-sl1")
+    return Module(network, DIGITS)
+
+
+@functools.cache
+def nnx_transformer() -> Callable[..., Any]:
+    with jax.ensure_compile_time_eval():
+        rngs = nnx.Rngs(0)
+        localization = nnx.Sequential(
+            lambda x: x.reshape(x.shape[0], x.size // x.shape[0]),
+            nnx.Linear(IMAGE[0].size, 8, rngs=rngs),
+            nnx.relu,
+        )
+        module = stn_jax.nnx.SpatialTransformer(localization, 8, shape=(4, 5), rngs=rngs)
+        module.theta.kernel[...] = 0.1 * jax.random.normal(rngs(), (8, 6))
+        definition, state = nnx.split(module)
+        state = jax.tree.map(np.asarray, state)
+    return lambda images: nnx.merge(definition, state)(images)
 
 
 @functools.cache
@@ -180,11 +207,17 @@ def subjects() -> dict[str, Subject]:
             ("SpatialTransformer",),
             symbolic=("b, 6, 5, 3",),
         ),
+        "nnx.SpatialTransformer": Subject(
+            lazily(nnx_transformer), (IMAGE,), (), symbolic=("b, 6, 5, 3",)
+        ),
+        "create_network": Subject(
+            lazily(own_network), (DIGITS,), ("create_network",), symbolic=digits, ways=FEW
+        ),
         **{
             variant: Subject(
                 lazily(network, variant),
                 (DIGITS,),
-                ("create_model",),
+                ("create_model", "load_run"),  # a run's network is one of these
                 symbolic=digits,
                 ways=MORE if variant == "stn-sl1" else (*FEW, "explicit_mesh", "shard_map"),
             )
