@@ -1,5 +1,6 @@
 """Networks: classifiers with a spatial transformer, and the study's networks by name."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -105,13 +106,15 @@ class Network(nn.Module):
                 shared = self.blocks[warp_depth:localization_depth]
                 x, theta = transformer(
                     x,
-                    features=lambda y, shared=shared: call_sequence(shared, y, train),
+                    features=functools.partial(call_sequence, shared, train=train),
                     return_theta=True,
                     train=train,
                 )
             steps.append((theta, x))
         logits = call(self.head, call_sequence(self.blocks[depth:], x, train), train)
-        return (logits, Intermediates(*steps[0], tuple(steps[1:]))) if return_details else logits
+        (theta, warped), *further = steps
+        details = Intermediates(theta, warped, tuple(further))
+        return (logits, details) if return_details else logits
 
     def _placements(self) -> list[tuple[SpatialTransformer | None, int, int]]:
         """The transformers, with the depths of what they warp and of what they read."""
@@ -309,7 +312,8 @@ def _placed(
 ) -> Network:
     """A classifier with the transformers of a variant; ``localization`` is given their depths."""
     blocks = tuple(classifier.blocks)
-    first: dict[str, Any] = {"downsample": downsample, "crop_fraction": crop_fraction}
+    # The first transformer sets the size, the others keep it.
+    size: dict[str, Any] = {"downsample": downsample, "crop_fraction": crop_fraction}
     transformers: list[SpatialTransformer] = []
     depths: list[tuple[int, int]] = []
     for part in Variant.parse_all(variant):
@@ -322,14 +326,13 @@ def _placed(
                 f"depth from 0 to {len(blocks)}"
             )
         network = localization(depth)
+        if isinstance(network, nn.Module):  # one that is given may serve several transformers
+            network = network.clone()
         if kind == "dl" and depth:
             # Separate layers are equivalent to a deeper localization network.
             network = Stack(tuple(block.clone() for block in blocks[:depth]), network)
-        # The first transformer sets the size, the others keep it.
-        size: dict[str, Any] = (
-            {} if transformers else {"downsample": downsample, "crop_fraction": crop_fraction}
-        )
         transformers.append(SpatialTransformer(network, **size, **options))
+        size = {}
         transformers[-1].family()  # raises errors about incompatible options early
         depths.append((part.warp_depth, part.localization_depth))
     if not transformers:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stn_jax import create_model
-from stn_jax.models import Variant
+from stn_jax.models import DenseLocalization, Variant
 from stn_jax.models.submodules import call_sequence
 from stn_jax.training import Config, train
 from stn_jax.training.assemble import assemble
@@ -86,6 +86,16 @@ def test_all_of_them_learn():
     gradients = jax.grad(lambda p: (model.apply({"params": p}, images()) ** 2).sum())(params)
     for key in filter(is_transformer, gradients):
         assert float(jnp.abs(gradients[key]["theta"]["kernel"]).max()) > 0
+
+
+def test_a_given_localization_network_has_parameters_in_each():
+    model = create_model("rotated_mnist", "stn-c0+c0", localization=DenseLocalization((8,)))
+    params = model.init(jax.random.key(0), images())["params"]
+    first, second = params["transformer"], params["further_transformers_0"]
+    chex.assert_trees_all_equal_shapes(first, second)
+    assert "localization" in first
+    kernels = [x["localization"]["dense_0"]["kernel"] for x in (first, second)]
+    assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
