@@ -148,6 +148,15 @@ TABLES = {
         "112x112, scale factors from 1/2 to 4 (the task is that of arXiv 2004.11678).",
         _rows("scaling", _UNREPORTED),
     ),
+    "several": Table(
+        "Several transformers",
+        "Transformers at two depths in sequence (Jaderberg et al. 2015, Section 4.2). Poses are "
+        "those of the first transformer.",
+        (
+            *_rows("rotation", {"stn-c0+c1": None, "stn-sl1+c1": None}),
+            *_rows("translation", {"stn-c0+c1": None}),
+        ),
+    ),
     "deeper": Table(
         "Localization networks without shared layers",
         "STN-DL1's localization network is as deep as STN-SL1's, but shares no layers with the "

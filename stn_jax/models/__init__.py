@@ -6,12 +6,12 @@ from stn_jax.models.localization import ConvLocalization, DenseLocalization
 from stn_jax.models.networks import (
     Intermediates,
     Network,
-    Variant,
     create_model,
     create_network,
 )
 from stn_jax.models.normalization import Normalize
 from stn_jax.models.transformer import SpatialTransformer
+from stn_jax.models.variants import Variant
 
 __all__ = [
     "Classifier",

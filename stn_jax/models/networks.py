@@ -1,8 +1,6 @@
 """Networks: classifiers with a spatial transformer, and the study's networks by name."""
 
-import dataclasses
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from stn_jax.models import classifiers
 from stn_jax.models.classifiers import Classifier
-from stn_jax.models.recipes import ANY_DATA, CLASSIFIERS, SETTINGS, Recipe
+from stn_jax.models.recipes import ANY_DATA, SETTINGS, classifier_of
 from stn_jax.models.submodules import call, call_sequence
 from stn_jax.models.transformer import SpatialTransformer
+from stn_jax.models.variants import Variant
 from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
 
@@ -26,6 +24,8 @@ class Intermediates(NamedTuple):
     # (projective: [B, 3, 3]; tps: [B, K, K, 2]); None without a transformer
     theta: jax.Array | None
     warped: jax.Array  # [B, H', W', C]: the transformer's output; without one, the input
+    # Theta and output of each further transformer, in their order.
+    further: tuple[tuple[jax.Array, jax.Array], ...] = ()
 
 
 class Stack(nn.Module):
@@ -39,11 +39,12 @@ class Stack(nn.Module):
 
 
 class Network(nn.Module):
-    """A classifier, optionally with a spatial transformer.
+    """A classifier, optionally with spatial transformers.
 
     The transformer warps the map after ``warp_depth`` blocks (0: the input). The localization
     network reads the map after ``localization_depth`` blocks, computed by the classifier's own
-    layers, which are thereby shared: STN-CX is (X, X), STN-SLX is (0, X).
+    layers, which are thereby shared: STN-CX is (X, X), STN-SLX is (0, X). Further transformers
+    follow at the same depth or deeper ones (ST-CNN Multi of Jaderberg et al. 2015, Section 4.2).
 
     Attributes:
       blocks: modules from map to map, called as ``block(x, train=...)``, or ``block(x)`` if they
@@ -51,6 +52,9 @@ class Network(nn.Module):
       head: module called in the same way, from the last map to logits.
       transformer: None for a plain classifier.
       warp_depth, localization_depth: see above.
+      further_transformers: transformers that follow the first one.
+      further_depths: warp_depth and localization_depth of each of them, with warp depths in
+        ascending order.
     """
 
     blocks: Sequence[nn.Module]
@@ -58,6 +62,8 @@ class Network(nn.Module):
     transformer: SpatialTransformer | None = None
     warp_depth: int = 0
     localization_depth: int = 0
+    further_transformers: Sequence[SpatialTransformer] = ()
+    further_depths: Sequence[tuple[int, int]] = ()
 
     # With positional flags, so that nn.remat can be told that they are static.
     def __call__(
@@ -90,50 +96,46 @@ class Network(nn.Module):
             raise TypeError(
                 f"images has type {images.dtype}; expected floating point: normalize it first"
             )
-        if not 0 <= self.warp_depth <= self.localization_depth <= len(self.blocks):
-            raise ValueError(
-                f"warp_depth is {self.warp_depth} and localization_depth "
-                f"{self.localization_depth}; expected 0 <= warp_depth <= localization_depth <= "
-                f"{len(self.blocks)}, the number of blocks"
-            )
-        x = call_sequence(self.blocks[: self.warp_depth], images, train)
-        theta = None
-        if self.transformer is not None:
-            shared = self.blocks[self.warp_depth : self.localization_depth]
-            x, theta = self.transformer(
-                x,
-                features=lambda y: call_sequence(shared, y, train),
-                return_theta=True,
-                train=train,
-            )
-        logits = call(self.head, call_sequence(self.blocks[self.warp_depth :], x, train), train)
-        return (logits, Intermediates(theta, x)) if return_details else logits
+        x, depth = images, 0
+        steps: list[Any] = []  # theta and output of each transformer
+        for transformer, warp_depth, localization_depth in self._placements():
+            x = call_sequence(self.blocks[depth:warp_depth], x, train)
+            depth = warp_depth
+            theta = None
+            if transformer is not None:
+                shared = self.blocks[warp_depth:localization_depth]
+                x, theta = transformer(
+                    x,
+                    features=functools.partial(call_sequence, shared, train=train),
+                    return_theta=True,
+                    train=train,
+                )
+            steps.append((theta, x))
+        logits = call(self.head, call_sequence(self.blocks[depth:], x, train), train)
+        (theta, warped), *further = steps
+        details = Intermediates(theta, warped, tuple(further))
+        return (logits, details) if return_details else logits
+
+    def _placements(self) -> list[tuple[SpatialTransformer | None, int, int]]:
+        """The transformers, with the depths of what they warp and of what they read."""
+        first = (self.transformer, self.warp_depth, self.localization_depth)
+        pairs = zip(self.further_transformers, self.further_depths, strict=True)
+        placements = [first, *((transformer, *depths) for transformer, depths in pairs)]
+        least = 0
+        for _, warp_depth, localization_depth in placements:
+            if not least <= warp_depth <= localization_depth <= len(self.blocks):
+                raise ValueError(
+                    f"warp_depth is {warp_depth} and localization_depth {localization_depth}; "
+                    f"expected {least} <= warp_depth <= localization_depth <= {len(self.blocks)}, "
+                    "the number of blocks"
+                )
+            least = warp_depth
+        return placements
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """A network of the study by its name: "cnn", or "stn-" with a kind and a depth.
-
-    Attributes:
-      kind: None (no transformer), "c" (the localization network reads the map that is warped), "sl"
-        (it reads shared layers' features, the input is warped) or "dl" (it has separate layers of
-        its own, the input is warped).
-      depth: number of blocks before the localization network's input.
-    """
-
-    kind: str | None
-    depth: int
-
-    @classmethod
-    def parse(cls, name: str) -> "Variant":
-        """Parses "cnn", "stn-c0", "stn-sl1", "stn-dl2", ...; ValueError for anything else."""
-        match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d{1,3})", str(name))
-        if match is None:
-            raise ValueError(
-                f"variant is {name!r}; expected cnn, or stn-cX, stn-slX or stn-dlX with a depth X "
-                "(stn-c0, stn-sl1, ...)"
-            )
-        return cls(match[1], int(match[2] or 0))
+def is_transformer(name: str) -> bool:
+    """Whether a network's parameters of this name are a transformer's."""
+    return name == "transformer" or name.startswith("further_transformers_")
 
 
 RECIPES = tuple(SETTINGS)
@@ -167,7 +169,8 @@ def create_model(
         "svhn_cropped" (single digits); for any data "plain", "rotated", "translated", "scaled" or
         "affine", whose networks are the same.
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX" for any depth X up to the number of blocks
-        (2 for MNIST, 8 for SVHN). :func:`create_network` takes any blocks.
+        (2 for MNIST, 8 for SVHN); several transformers are joined by "+", in the order of what
+        they warp: "stn-c0+c1", "stn-sl1+c1". :func:`create_network` takes any blocks.
       recipe: "published", the networks of the authors' code; or "legacy", those of earlier versions
         of this package: on scaled_mnist the warped array had half the input's sides and the
         localization network at depth 0 did not halve its input; on svhn and svhn_cropped the one at
@@ -181,12 +184,13 @@ def create_model(
       width: factor on the classifier's channels and units.
       dropout: factor on the classifier's dropout rates (0.5 in most layers for SVHN, 0 for MNIST);
         narrow networks do better with less.
-      iterations: number of iterations of the transformer.
+      iterations: number of iterations of each transformer.
       crop_fraction: central fraction of each side that the untrained transformer shows, see
-        :class:`SpatialTransformer`.
+        :class:`SpatialTransformer`; of several, the first one.
       mode, padding_mode, align_corners: of the warp. The defaults are the study's: bilinear,
         "border" for MNIST and "zeros" for SVHN, corners aligned.
-      downsample: the warped array's sides are divided by this; None: the task's own.
+      downsample: the warped array's sides are divided by this; None: the task's own. Of several
+        transformers, the first one's.
       localization: replaces the task's localization network; maps ``[B, H, W, C]`` to ``[B, n]``,
         and is passed ``train=`` if it takes that argument.
       transform: family of transforms: "rotation", "attention", "similarity", "affine" (the
@@ -221,37 +225,21 @@ def create_model(
     if not 0 <= dropout < 2:
         raise ValueError(f"dropout is {dropout}; expected a factor from 0 to less than 2")
     settings = SETTINGS[recipe][task]
-    make = _classifier(task, settings, classifier, blocks)
+    make = classifier_of(task, settings, classifier, blocks)
     class_options = {} if classes is None else {"classes": classes}
     made = make(width=width, dtype=dtype, **class_options).with_dropout(dropout)
-    depth = Variant.parse(variant).depth
-    return create_network(
+    return _placed(
         made,
         variant,
-        localization=localization or settings.localization(depth, dtype),
+        lambda depth: localization or settings.localization(depth, dtype),
         downsample=settings.downsample if downsample is None else downsample,
-        iterations=iterations,
         crop_fraction=crop_fraction if window is None else window,
+        iterations=iterations,
         mode=mode,
         padding_mode=padding_mode or settings.padding_mode,
         align_corners=align_corners,
         transform=transform,
     )
-
-
-def _classifier(
-    task: str, settings: Recipe, name: str | None, blocks: Sequence[Sequence[int]] | None
-) -> Callable[..., Classifier]:
-    """What makes the classifier: given by blocks, by name, or the task's own."""
-    if (name or blocks) and task == "svhn":
-        raise ValueError(
-            "task is 'svhn', whose classifier is its own; leave out classifier, blocks"
-        )
-    if name and name not in CLASSIFIERS:
-        raise ValueError(f"classifier is {name!r}; expected one of {', '.join(CLASSIFIERS)}")
-    if blocks:
-        return functools.partial(classifiers.of_blocks, blocks)
-    return CLASSIFIERS[name] if name else settings.classifier
 
 
 def create_network(
@@ -273,7 +261,7 @@ def create_network(
       classifier: blocks and a head: Linen modules from map to map, and from the last map to logits,
         called as ``block(x)``, or ``block(x, train=...)`` if they take that argument.
       variant: the placement, by the study's names: "cnn" (no transformer), "stn-cX", "stn-slX" or
-        "stn-dlX", where the map at depth X is the one after X blocks.
+        "stn-dlX", where the map at depth X is the one after X blocks; several are joined by "+".
       localization: the localization network, from ``[B, H, W, C]`` to ``[B, n]``; None: two
         convolutions and dense layers at depth 0, dense layers deeper.
       downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform: as in
@@ -298,35 +286,62 @@ def create_network(
       >>> logits.shape
       (4, 5)
     """
-    blocks, head = tuple(classifier.blocks), classifier.head
-    kind, depth = dataclasses.astuple(Variant.parse(variant))
-    if depth > len(blocks):
-        raise ValueError(
-            f"variant is {variant!r}, but the classifier has {len(blocks)} blocks; expected a "
-            f"depth from 0 to {len(blocks)}"
-        )
-    if kind is None:
-        return Network(blocks, head)
-    if localization is None:
-        localization = SETTINGS["published"][ANY_DATA[0]].localization(depth, None)
-    if kind == "dl" and depth:
-        # Separate layers are equivalent to a deeper localization network.
-        localization = Stack(tuple(block.clone() for block in blocks[:depth]), localization)
-    transformer = SpatialTransformer(
-        localization,
+    default = SETTINGS["published"][ANY_DATA[0]].localization
+    return _placed(
+        classifier,
+        variant,
+        lambda depth: localization or default(depth, None),
         downsample=downsample,
-        iterations=iterations,
         crop_fraction=crop_fraction,
+        iterations=iterations,
         mode=mode,
         padding_mode=padding_mode,
         align_corners=align_corners,
         transform=transform,
     )
-    transformer.family()  # raises errors about incompatible options early
+
+
+def _placed(
+    classifier: Classifier,
+    variant: str,
+    localization: Callable[[int], nn.Module],
+    *,
+    downsample: int,
+    crop_fraction: float,
+    **options: Any,
+) -> Network:
+    """A classifier with the transformers of a variant; ``localization`` is given their depths."""
+    blocks = tuple(classifier.blocks)
+    # The first transformer sets the size, the others keep it.
+    size: dict[str, Any] = {"downsample": downsample, "crop_fraction": crop_fraction}
+    transformers: list[SpatialTransformer] = []
+    depths: list[tuple[int, int]] = []
+    for part in Variant.parse_all(variant):
+        kind, depth = part.kind, part.depth
+        if kind is None:
+            continue
+        if depth > len(blocks):
+            raise ValueError(
+                f"variant is {variant!r}, but the classifier has {len(blocks)} blocks; expected a "
+                f"depth from 0 to {len(blocks)}"
+            )
+        network = localization(depth)
+        if isinstance(network, nn.Module):  # one that is given may serve several transformers
+            network = network.clone()
+        if kind == "dl" and depth:
+            # Separate layers are equivalent to a deeper localization network.
+            network = Stack(tuple(block.clone() for block in blocks[:depth]), network)
+        transformers.append(SpatialTransformer(network, **size, **options))
+        size = {}
+        transformers[-1].family()  # raises errors about incompatible options early
+        depths.append((part.warp_depth, part.localization_depth))
+    if not transformers:
+        return Network(blocks, classifier.head)
     return Network(
         blocks,
-        head,
-        transformer,
-        warp_depth=depth if kind == "c" else 0,
-        localization_depth=0 if kind == "dl" else depth,
+        classifier.head,
+        transformers[0],
+        *depths[0],
+        further_transformers=tuple(transformers[1:]),
+        further_depths=tuple(depths[1:]),
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -72,3 +72,18 @@ _LEGACY = {
 }
 # By recipe and task.
 SETTINGS = {"published": _PUBLISHED, "legacy": _PUBLISHED | _LEGACY}
+
+
+def classifier_of(
+    task: str, settings: Recipe, name: str | None, blocks: Sequence[Sequence[int]] | None
+) -> Callable[..., Classifier]:
+    """What makes the classifier: given by blocks, by name, or the task's own."""
+    if (name or blocks) and task == "svhn":
+        raise ValueError(
+            "task is 'svhn', whose classifier is its own; leave out classifier, blocks"
+        )
+    if name and name not in CLASSIFIERS:
+        raise ValueError(f"classifier is {name!r}; expected one of {', '.join(CLASSIFIERS)}")
+    if blocks:
+        return functools.partial(classifiers.of_blocks, blocks)
+    return CLASSIFIERS[name] if name else settings.classifier

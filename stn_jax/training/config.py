@@ -10,8 +10,9 @@ from stn_jax.data.distortions import AffineRanges
 from stn_jax.data.options import DataOptions
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import create_model
-from stn_jax.models.networks import RECIPES, Variant
+from stn_jax.models.networks import RECIPES
 from stn_jax.models.recipes import ANY_DATA
+from stn_jax.models.variants import Variant
 from stn_jax.training.config_checks import (
     CHOICES,
     MAX_COUNT,
@@ -296,8 +297,8 @@ class Config:
     @property
     def recipe_matters(self) -> bool:
         """Whether the recipes differ in this task's images or this variant's network."""
-        kind, depth = dataclasses.astuple(Variant.parse(self.variant))
-        at_input = kind is not None and depth == 0
+        parts = Variant.parse_all(self.variant)
+        at_input = any(part.kind is not None and part.depth == 0 for part in parts)
         return self.task == "scaled_mnist" or (self.task.startswith("svhn") and at_input)
 
     @classmethod

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import optax
 
+from stn_jax.models.networks import is_transformer
 from stn_jax.training.config import Config
 
 
@@ -68,4 +69,4 @@ def _is_kernel(params: Any) -> Any:
 
 def _is_localization(params: Any) -> Any:
     """True for the transformer's parameters: the localization network and the layer to theta."""
-    return jax.tree.map_with_path(lambda path, _: path[0].key == "transformer", params)
+    return jax.tree.map_with_path(lambda path, _: is_transformer(path[0].key), params)

@@ -12,6 +12,7 @@ from stn_jax.data.distortions import example_keys
 from stn_jax.data.tasks import Task
 from stn_jax.models import Network
 from stn_jax.models.dropout import numbered
+from stn_jax.models.networks import is_transformer
 from stn_jax.training.gradients import Loss, value_and_grad
 from stn_jax.training.health import runaway, variation
 from stn_jax.training.placement import Placement
@@ -236,7 +237,7 @@ def _transform_metrics(
     if model.transformer is None or theta is None:
         return None, None, None
     theta = model.transformer.family().as_affine(theta)
-    norm = optax.tree.norm(gradients["transformer"])
+    norm = optax.tree.norm({k: g for k, g in gradients.items() if is_transformer(k)})
     return norm, runaway(theta).mean(), variation(theta)
 
 

@@ -23,7 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 HERE = pathlib.Path(__file__).parent
 SOURCES = HERE.parents[1] / "stn_jax" / "warp" / "native"
-FLAGS = ["-std=c++17", "-O1", "-g", "-fno-math-errno", "-fno-trapping-math", f"-I{SOURCES}"]
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-g",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+    f"-I{SOURCES}",
+]
 LEVELS = {
     "generic": [],
     "avx2": ["-mavx2", "-mfma"],

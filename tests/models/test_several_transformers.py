@@ -1,0 +1,123 @@
+"""Networks with several spatial transformers, at one depth or at several."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stn_jax import create_model
+from stn_jax.models import DenseLocalization, Variant
+from stn_jax.models.submodules import call_sequence
+from stn_jax.training import Config, train
+from stn_jax.training.assemble import assemble
+from stn_jax.training.optimizer import is_transformer
+
+NAMES = ("stn-c0+c1", "stn-sl1+c1", "stn-c0+c0", "stn-sl2+dl1+c1+c2")
+
+
+def images():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(3, 28, 28, 1)), jnp.float32)
+
+
+def moved(params):
+    """Parameters whose transformers all do something."""
+
+    def move(path, x):
+        names = [getattr(key, "key", "") for key in path]
+        if not is_transformer(names[0]) or names[-2:] != ["theta", "bias"]:
+            return x
+        return x + 0.1 * jax.random.normal(jax.random.key(len(names[0])), x.shape)
+
+    return jax.tree_util.tree_map_with_path(move, params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_starts_as_the_plain_classifier(name):
+    several = create_model("rotated_mnist", name, width=1 / 16)
+    params = several.init(jax.random.key(0), images())["params"]
+    assert sum(map(is_transformer, params)) == name.count("+") + 1
+    plain = create_model("rotated_mnist", "cnn", width=1 / 16)
+    without = {key: value for key, value in params.items() if not is_transformer(key)}
+    logits, details = several.apply({"params": params}, images(), return_details=True)
+    expected = plain.apply({"params": without}, images())
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    chex.assert_shape(details.theta, (3, 2, 3))
+    assert len(details.further) == name.count("+")
+
+
+def test_each_warps_what_the_one_before_it_gave():
+    model = create_model("rotated_mnist", "stn-sl1+c1", width=1 / 16)
+    params = moved(model.init(jax.random.key(0), images())["params"])
+    logits, details = model.apply({"params": params}, images(), return_details=True)
+
+    def in_steps(model, x):
+        shared = model.blocks[:1]
+        x, theta = model.transformer(
+            x, features=lambda y: call_sequence(shared, y, False), return_theta=True
+        )
+        y = call_sequence(shared, x, False)
+        (second,) = model.further_transformers
+        z, further = second(y, return_theta=True)
+        return theta, x, further, z, model.head(call_sequence(model.blocks[1:], z, False))
+
+    expected = model.apply({"params": params}, images(), method=in_steps)
+    chex.assert_trees_all_close(
+        (details.theta, details.warped, *details.further[0], logits), expected, atol=1e-5
+    )
+    assert float(jnp.abs(details.further[0][0] - details.theta).max()) > 0.01
+
+
+def test_a_further_transformer_that_rests_changes_nothing():
+    one = create_model("translated_mnist", "stn-c0", width=1 / 16)
+    two = create_model("translated_mnist", "stn-c0+c1", width=1 / 16)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 60, 60, 1)), jnp.float32)
+    params = two.init(jax.random.key(0), x)["params"]
+    params["transformer"] = moved(params)["transformer"]
+    logits, details = two.apply({"params": params}, x, return_details=True)
+    fewer = {key: value for key, value in params.items() if not key.startswith("further")}
+    np.testing.assert_allclose(one.apply({"params": fewer}, x), logits, atol=1e-4)
+    assert details.warped.shape == (2, 30, 30, 1)  # the first one halves, the second does not
+
+
+def test_all_of_them_learn():
+    model = create_model("rotated_mnist", "stn-sl1+c1", width=1 / 16)
+    params = moved(model.init(jax.random.key(0), images())["params"])
+    gradients = jax.grad(lambda p: (model.apply({"params": p}, images()) ** 2).sum())(params)
+    for key in filter(is_transformer, gradients):
+        assert float(jnp.abs(gradients[key]["theta"]["kernel"]).max()) > 0
+
+
+def test_a_given_localization_network_has_parameters_in_each():
+    model = create_model("rotated_mnist", "stn-c0+c0", localization=DenseLocalization((8,)))
+    params = model.init(jax.random.key(0), images())["params"]
+    first, second = params["transformer"], params["further_transformers_0"]
+    chex.assert_trees_all_equal_shapes(first, second)
+    assert "localization" in first
+    kernels = [x["localization"]["dense_0"]["kernel"] for x in (first, second)]
+    assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_training(tiny_config, tmp_path, clip):
+    config = Config(**tiny_config | {"variant": "stn-c0+c1", "theta_clip": clip})
+    result = train(config, tmp_path)
+    assert result["variant"] == "stn-c0+c1"
+    run = assemble(config)
+    assert set(filter(is_transformer, run.init_state()["params"])) == {
+        "transformer",
+        "further_transformers_0",
+    }
+
+
+@pytest.mark.parametrize("name", ["stn-c1+c0", "cnn+c0", "stn-c0+cnn", "stn-c0+", "stn-c0+stn-c1"])
+def test_names_that_are_none(name):
+    with pytest.raises(ValueError, match=r"variant is .*; expected"):
+        Variant.parse_all(name)
+    with pytest.raises(ValueError, match=r"variant is .*; expected"):
+        create_model("rotated_mnist", name)
+
+
+def test_depths_beyond_the_classifier():
+    with pytest.raises(ValueError, match=r"has 2 blocks; expected a depth from 0 to 2"):
+        create_model("rotated_mnist", "stn-c0+c3")
