@@ -116,8 +116,11 @@ class Task:
 
     def input_shape(self, pool: jax.Array | np.ndarray) -> tuple[int, int, int]:
         """Height, width and channels of a network's input, for a pool ``[N, ...]`` of images."""
-        keys = jnp.stack([jax.random.key(0)])
-        inputs = jax.eval_shape(self.distort, keys, pool[:1], pool)
+        # Of shapes alone: to slice an array that several processes hold, all would have to join.
+        pool_shape = jax.ShapeDtypeStruct(pool.shape, pool.dtype)
+        image = jax.ShapeDtypeStruct((1, *pool.shape[1:]), pool.dtype)
+        keys = jax.eval_shape(lambda: jax.random.key(0)[None])
+        inputs = jax.eval_shape(self.distort, keys, image, pool_shape)
         _, height, width, channels = inputs.images.shape
         return height, width, channels
 

@@ -307,7 +307,7 @@ print("trained to", train(config, workdir)["step"])
     script.write_text(code)
     done = in_a_mount("-o size=4m", tmp_path, f"{sys.executable} {script}")
     assert "No space left on device" in done.stderr
-    assert "the same command goes on" in done.stderr
+    assert "run the same command again to resume" in done.stderr
     assert "whole at 4 status 2" in done.stdout, done.stdout + done.stderr
     assert "trained to 12" in done.stdout
 
