@@ -15,7 +15,7 @@ from stn_jax.training.run import Run
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, ABOUT, EXAMPLE = "network.jax_export", "about.json", "load.py"
 
-_LOAD = '''"""Loads and calls the network. Needs only JAX and NumPy."""
+_LOAD = '''"""Loads and calls the network. Needs only JAX, NumPy and flatbuffers."""
 
 from pathlib import Path
 
