@@ -4,7 +4,7 @@
 
 24 epochs of 10,000 digits take about two minutes on two CPU cores, and the gallery shows each
 class's digits brought to one pose. With theta_clip, few images' gradients cannot drown the others':
-without it the same run ended at a slope of -0.52 in place of -0.90.
+without it the same run ended at a slope of -0.52 instead of -0.90.
 """
 
 from ml_collections import ConfigDict

@@ -21,11 +21,11 @@ def read_sweeps(arguments: Sequence[str]) -> tuple[list[Values], list[str]]:
     """Parses ``--sweep KEY=VALUE,VALUE,...`` among other arguments.
 
     Returns:
-      The combinations of the values, as texts by field, none without a sweep; and the other
+      The combinations of the values, as text by field, empty without a sweep; and the other
       arguments.
 
     Raises:
-      ConfigError: a sweep has another form, or a field is swept twice.
+      ConfigError: a sweep is malformed, or a field is swept twice.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--sweep", action="append", default=[])
@@ -56,7 +56,7 @@ def train_all(
     default: str,
     train: Callable[[Config, Path], dict[str, Any]],
 ) -> list[str]:
-    """Trains each combination in a folder of its own in the workdir; finished ones are skipped.
+    """Trains each combination in a separate folder in the workdir; finished ones are skipped.
 
     A training that fails does not stop the others.
 
@@ -64,14 +64,14 @@ def train_all(
       combinations: see :func:`read_sweeps`.
       arguments: of the command, without sweeps.
       default: the config if --config is not given.
-      train: trains a configuration in a folder and gives its result.
+      train: trains a configuration in a folder and returns its result.
 
     Returns:
       The lines of the table, also written to ``sweep.txt`` in the workdir.
 
     Raises:
-      ConfigError: a combination is no valid configuration.
-      TrainingError: after all others are done, if one has failed.
+      ConfigError: a combination is not a valid configuration.
+      TrainingError: a training failed; raised after the others are done.
     """
     planned = []
     for values in combinations:  # all are checked before the first is trained

@@ -5,9 +5,9 @@
 
 NAME is one of {names}; without --config it is {default}. Run the same command again to resume from
 the last checkpoint. The workdir (runs/NAME) then holds config.json, metrics.jsonl, checkpoints/,
-figures/ and result.json. With --sweep all combinations of the values are trained, each in a folder
-of its own in the workdir, and a table of them is printed at the end. The fields of the
-configuration, with their defaults:
+figures/ and result.json. With --sweep all combinations of the values are trained, each in a
+separate folder in the workdir, and a table is printed at the end. The fields of the configuration,
+with their defaults:
 
 {fields}
 """

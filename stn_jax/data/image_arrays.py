@@ -1,8 +1,8 @@
 """A file of arrays as a data set, ``npz:FILE``.
 
 The arrays are ``images`` ``[N, H, W, C]`` or ``[N, H, W]``, uint8 or floats from 0 to 1, and
-``labels`` ``[N]``, whole numbers or texts; optionally ``test_images`` and ``test_labels``, and
-``class_names``, the texts that labels from 0 count.
+``labels`` ``[N]``, integers or strings; optionally ``test_images`` and ``test_labels``, and
+``class_names``, the names of classes 0, 1, ... of integer labels.
 """
 
 import os
@@ -11,8 +11,8 @@ import pathlib
 import numpy as np
 
 from stn_jax.data.archives import read_npz
-from stn_jax.data.cache import DataError, Source, Split
 from stn_jax.data.image_folder import natural_order
+from stn_jax.data.image_sets import DataError, Source, Split
 from stn_jax.data.options import DataOptions
 from stn_jax.data.splitting import shuffled, split_note, stratified
 
@@ -24,17 +24,17 @@ def source(path: str, options: DataOptions, cache_root: pathlib.Path) -> Source:
 
     Args:
       path: the file.
-      options: how it is split; its images stay as they are.
-      cache_root: not used, since arrays need no decoding.
+      options: how the data set is split; its images are not converted.
+      cache_root: unused, since arrays need no decoding.
 
     Raises:
-      DataError: the file cannot be read, or its arrays are not as above.
+      DataError: the file cannot be read, or its arrays are invalid.
     """
     file = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
     if options.image_size or options.channels:
         raise DataError(
-            "image_size and channels are for image files; the arrays of an npz file are taken as "
-            "they are"
+            "image_size and channels apply to image files; the arrays of an npz file are used "
+            "unchanged"
         )
     try:
         arrays = read_npz(file)
@@ -88,7 +88,7 @@ def source(path: str, options: DataOptions, cache_root: pathlib.Path) -> Source:
 
 
 def _images(file: pathlib.Path, name: str, images: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Images as uint8 ``[N, H, W, C]``, and notes on what was done to them."""
+    """Images as uint8 ``[N, H, W, C]``, and notes on conversions."""
     found = f"{name} of {file} are {images.dtype} {list(images.shape)}"
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not 1 <= images.shape[3] <= 4 or 0 in images.shape:
@@ -101,25 +101,25 @@ def _images(file: pathlib.Path, name: str, images: np.ndarray) -> tuple[np.ndarr
     if not (low >= 0 and high <= 1):
         raise DataError(f"{found} from {low:g} to {high:g}; expected floats from 0 to 1, or uint8")
     rounded = np.round(255 * images.astype(np.float32)).astype(np.uint8)
-    return rounded, ["pixels that are floats were rounded to 8 bits"]
+    return rounded, ["floating-point pixels were rounded to 8 bits"]
 
 
 def _labels(file: pathlib.Path, name: str, labels: np.ndarray, count: int) -> np.ndarray:
     found = f"{name} of {file} are {labels.dtype} {list(labels.shape)}"
     if labels.shape != (count,):
-        raise DataError(f"{found}; expected one for each of {count} images, [{count}]")
+        raise DataError(f"{found}; expected one label per image, [{count}]")
     if labels.dtype.kind not in "iuU":
-        raise DataError(f"{found}; expected whole numbers, or texts")
+        raise DataError(f"{found}; expected integers or strings")
     return labels
 
 
 def _classes(
     file: pathlib.Path, names: np.ndarray | None, labels: dict[str, np.ndarray]
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Names of the classes, and labels that count them."""
+    """Names of the classes, and labels as indices of them."""
     if names is not None:
         if names.ndim != 1 or names.dtype.kind != "U":
-            raise DataError(f"class_names of {file} are {names.dtype}; expected texts")
+            raise DataError(f"class_names of {file} are {names.dtype}; expected strings")
         for split, each in labels.items():
             if each.dtype.kind == "U" or each.min() < 0 or each.max() >= len(names):
                 raise DataError(
@@ -131,12 +131,12 @@ def _classes(
     known = sorted({*labels["train"].tolist()}, key=lambda each: natural_order(str(each)))
     known = sorted(known) if labels["train"].dtype.kind in "iu" else known
     if len(known) < 2:
-        raise DataError(f"{file} has images of one class alone, {known[0]}; expected two or more")
+        raise DataError(f"{file} has images of a single class, {known[0]}; expected two or more")
     numbers = {name: i for i, name in enumerate(known)}
     if unknown := sorted({*labels.get("test", labels["train"]).tolist()} - set(known), key=str):
         raise DataError(
-            f"test_labels of {file} hold {unknown[0]!r}, which none of its labels is; expected the "
-            "classes of the training images"
+            f"test_labels of {file} hold {unknown[0]!r}, which is not among its labels; expected "
+            "the classes of the training images"
         )
     counted = {
         split: np.array([numbers[each] for each in values.tolist()], np.int32)

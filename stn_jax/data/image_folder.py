@@ -1,7 +1,7 @@
-"""A folder of images as a data set, ``folder:PATH``: one subfolder for each class.
+"""A folder of images as a data set, ``folder:PATH``: one subfolder per class.
 
 The subfolders are those of PATH, or of the folders ``train`` and ``test`` (or ``val``) in it. The
-decoded arrays are cached, by the files' names, sizes and times.
+decoded arrays are cached; the key is made of the files' names, sizes and times.
 """
 
 import concurrent.futures
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stn_jax.data import cache
-from stn_jax.data.cache import DataError, Source
+from stn_jax.data.image_sets import DataError, Source
 from stn_jax.data.options import DataOptions
 from stn_jax.data.pictures import SUFFIXES, Survey, fitted, kind_of, open_image
 from stn_jax.data.splitting import shuffled, split_note, stratified
@@ -35,7 +35,7 @@ class Listing(NamedTuple):
       classes: names of the classes, in natural order.
       files: the files, in natural order within each class.
       labels: class of each file.
-      test: whether each file belongs to the test split; None: there is no such split.
+      test: whether each file belongs to the test split; None if the folder has no such split.
       ignored: number of other files.
     """
 
@@ -51,18 +51,18 @@ def source(path: str, options: DataOptions, cache_root: pathlib.Path) -> Source:
 
     Args:
       path: the folder.
-      options: how images are brought to one form, and split.
+      options: how images are resized, converted and split.
       cache_root: the cache's folder.
 
     Raises:
-      DataError: there is no such folder, it is laid out in another way, files cannot be read, or
-        the images would take too much memory.
+      DataError: the folder does not exist or has another layout, files cannot be read, or the
+        images need too much memory.
     """
     folder = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
     if not path or not folder.is_dir():
         raise DataError(
             f"dataset is folder:{path}, but {path or 'the path'} is not a folder; expected one "
-            "with a subfolder of images for each class"
+            "with a subfolder of images per class"
         )
     listing = find_files(folder)
     name = f"folder:{folder}{options.key}"
@@ -70,7 +70,7 @@ def source(path: str, options: DataOptions, cache_root: pathlib.Path) -> Source:
     home = place / _digest(*_fingerprint(folder, listing))
     if not cache.find(home):
         _decode(home, name, folder, listing, options)
-        for old in place.iterdir():  # as the files were before
+        for old in place.iterdir():  # arrays of earlier versions of the files
             if old != home:
                 shutil.rmtree(old, ignore_errors=True)
     found = cache.read(home / _VERSION, name)
@@ -94,12 +94,12 @@ def find_files(folder: pathlib.Path) -> Listing:
         loose = sum(each.suffix.lower() in SUFFIXES for each in roots[0].iterdir())
         raise DataError(
             f"{roots[0]} has no subfolders with images ({loose} images in the folder itself); "
-            "expected one for each class, or train and test with these"
+            "expected one per class, or folders train and test that have them"
         )
     if len(classes) < 2:
         raise DataError(
-            f"{roots[0]} has images of one class alone, {classes[0]}; expected subfolders of two "
-            "classes or more"
+            f"{roots[0]} has images of a single class, {classes[0]}; expected subfolders of two "
+            "or more classes"
         )
     if untrained := sorted({name for each in found for name in each} - set(classes)):
         raise DataError(
@@ -120,9 +120,9 @@ def find_files(folder: pathlib.Path) -> Listing:
 
 
 def _split_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of the training and, if there is one, of the test split; none without splits."""
+    """The folders of the training split and, if any, the test split; empty without splits."""
     inside = _folders(folder)
-    # With images in it alone, it may be a class: of vehicles, say.
+    # If it holds images directly, "train" may be a class (the vehicle).
     if "train" not in inside or not _folders(inside["train"]):
         return []
     tests = [inside[name] for name in _TEST_FOLDERS if name in inside]
@@ -130,7 +130,7 @@ def _split_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def natural_order(name: str) -> tuple[Any, ...]:
-    """A key that sorts texts as people do: "2" before "10"."""
+    """A key for natural sorting: "2" before "10"."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return tuple((1, int(p), "") if p.isdecimal() else (2, 0, p) for p in parts), name
 
@@ -157,12 +157,12 @@ def _images(folder: pathlib.Path) -> tuple[list[pathlib.Path], int]:
 
 
 def _fingerprint(folder: pathlib.Path, listing: Listing) -> list[bytes]:
-    """What changes whenever a file does: its name, size and time."""
+    """Name, size and time of each file."""
     lines = []
     for file in listing.files:
         try:
             found = file.stat()
-        except OSError:  # a broken link, which is reported when it is read
+        except OSError:  # a broken link; reading it reports the error
             lines.append(os.fsencode(file))
             continue
         text = f" {found.st_size} {found.st_mtime_ns}"
@@ -184,7 +184,7 @@ def _decode(
     """Reads all files and writes them to the cache."""
     faults: dict[pathlib.Path, str] = {}
     with warnings.catch_warnings():
-        # Pillow's warnings about odd files; what cannot be read is an exception.
+        # Pillow warns about unusual files; unreadable ones raise exceptions.
         warnings.simplefilter("ignore")
         survey = Survey()
         for file in listing.files:
@@ -210,9 +210,9 @@ def _decode(
     else:
         test = listing.test[keep]
     if listing.ignored:
-        notes += (f"{listing.ignored} files that are no images were ignored",)
+        notes += (f"{listing.ignored} files that are not images were ignored",)
     if faults:
-        notes += (f"{len(faults)} unreadable files were left out: {_listed(folder, faults)}",)
+        notes += (f"{len(faults)} unreadable files were skipped: {_listed(folder, faults)}",)
     splits = {
         split: (len(chosen), [(images[chosen], labels[chosen])])
         for split, chosen in shuffled(test, options.split_seed).items()
@@ -242,7 +242,7 @@ def _read(
         except DataError as error:
             faults[files[i]] = str(error)
 
-    # Pillow decodes without Python's lock.
+    # Pillow releases the GIL while it decodes.
     with (
         concurrent.futures.ThreadPoolExecutor() as pool,
         Progress("decoding", len(files), "images") as progress,
@@ -258,11 +258,11 @@ def _report(
     options: DataOptions,
     any_left: bool,
 ) -> None:
-    """Raises DataError if there are files that cannot be read, unless they are to be skipped."""
+    """Raises DataError if files cannot be read, unless the options allow skipping them."""
     if faults and not (options.skip_unreadable and any_left):
         raise DataError(
             f"{len(faults)} files of {folder} cannot be read: {_listed(folder, faults)}; replace "
-            "them, or leave them out with skip_unreadable=True"
+            "them, or skip them with skip_unreadable=True"
         )
 
 

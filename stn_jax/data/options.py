@@ -1,24 +1,23 @@
-"""How the images of a data set are brought to one form and divided, where it does not say."""
+"""Options for resizing, converting and splitting the images of a data set."""
 
 import dataclasses
 import math
 
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """What a user may say of a data set's images and splits.
+    """Options for a data set's images and splits.
 
     Attributes:
-      image_size: height and width to which images are resized, with padding; None: their own, or of
-        a folder with images of different sizes the median.
-      channels: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha; 0: as the files have them.
+      image_size: height and width to which images are resized, with padding; None: their own, or
+        the median if a folder has images of different sizes.
+      channels: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha; 0: those of the files.
       test_fraction: the fraction of each class that becomes the test split of a data set without
         one.
-      split_seed: seed of the draw of that split.
-      skip_unreadable: whether files that cannot be read are left out, and listed, instead of an
-        error.
+      split_seed: seed of that random split.
+      skip_unreadable: whether unreadable files are skipped and listed instead of being an error.
       max_bytes: bound on the size of the decoded images; None: no bound.
     """
 
@@ -31,7 +30,7 @@ class DataOptions:
 
     @property
     def key(self) -> str:
-        """What differs from the defaults in the arrays that result: part of a name in the cache."""
+        """The options that change the arrays, as a suffix of the name in the cache."""
         default = DataOptions()
         size = "x".join(map(str, self.image_size or ()))
         parts = {
@@ -45,7 +44,7 @@ class DataOptions:
         return f"@{','.join(given)}" if given else ""
 
     def check_size(self, name: str, count: int, shape: tuple[int, int, int]) -> None:
-        """Raises DataError, with what would fit, if so many images exceed ``max_bytes``."""
+        """Raises DataError, with a size that would fit, if the images exceed ``max_bytes``."""
         size = count * math.prod(shape)
         if self.max_bytes is None or size <= self.max_bytes:
             return
@@ -53,7 +52,7 @@ class DataOptions:
         smaller = "x".join(str(max(1, int(side * factor))) for side in shape[:2])
         raise DataError(
             f"the {count:,} images of {name}, {'x'.join(map(str, shape))}, take "
-            f"{size / 1e9:.1f} GB of memory; {self.max_bytes / 1e9:.1f} GB are there. What would "
-            f"fit: image_size={smaller}, or {int(count * self.max_bytes / size):,} images of this "
-            "size; max_data_gb sets another bound"
+            f"{size / 1e9:.1f} GB of memory; {self.max_bytes / 1e9:.1f} GB are available. These "
+            f"would fit: image_size={smaller}, or {int(count * self.max_bytes / size):,} images of "
+            "this size; max_data_gb sets another bound"
         )

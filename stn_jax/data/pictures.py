@@ -1,4 +1,4 @@
-"""Image files as arrays of one size: opened, or refused with a reason; resized with padding."""
+"""Opens image files safely, and resizes images with padding."""
 
 import contextlib
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 from stn_jax.data.options import DataOptions
 from stn_jax.extras import extra
 
@@ -27,11 +27,11 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 @contextlib.contextmanager
 def open_image(path: str | Path | IO[bytes], name: str | None = None) -> Iterator[Any]:
-    """Opens an image file with Pillow; what fails in the block is reported as well.
+    """Opens an image file with Pillow; errors in the block are reported in the same way.
 
     Args:
       path: the file, or its content.
-      name: of the file, for messages; None: its path.
+      name: the file's name in messages; None: its path.
 
     Raises:
       DataError: the file does not exist, is not an image in one of FORMATS, or is too large.
@@ -40,7 +40,7 @@ def open_image(path: str | Path | IO[bytes], name: str | None = None) -> Iterato
         from PIL import Image, UnidentifiedImageError
 
     name = str(path) if name is None else name
-    # A pipe, for example, would block.
+    # Reading a pipe, for example, would block.
     if isinstance(path, (str, Path)) and Path(path).exists() and not Path(path).is_file():
         raise DataError(f"{name} cannot be read as an image: not a file; expected PNG or JPEG")
     try:
@@ -68,7 +68,7 @@ def open_image(path: str | Path | IO[bytes], name: str | None = None) -> Iterato
 def kind_of(image: Any) -> tuple[int, int, int]:
     """Height, width and channels of an opened image, upright; its pixels are not decoded."""
     width, height = image.size
-    if image.getexif().get(0x0112) in (5, 6, 7, 8):  # turned by a quarter
+    if image.getexif().get(0x0112) in (5, 6, 7, 8):  # rotated by 90 degrees
         width, height = height, width
     if image.mode in ("LA", "La"):
         channels = 2
@@ -84,11 +84,11 @@ def _is_transparent(image: Any) -> bool:
 
 
 def fitted(image: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """An opened image in another size: scaled as a whole to fit, centered, and padded with zeros.
+    """Resizes an opened image to fit a shape, keeping its aspect ratio, centered and zero-padded.
 
     Args:
-      image: an image of Pillow. Its EXIF orientation is applied; of animations the first frame is
-        used; of 16 bits the upper 8 are kept.
+      image: a Pillow image. Its EXIF orientation is applied; the first frame of animations is used;
+        16 bits are reduced to the upper 8.
       shape: height, width and channels of the result.
 
     Returns:
@@ -120,7 +120,7 @@ def _eight_bits(image: Any) -> Any:
     from PIL import Image
 
     if image.mode[0] == "F":
-        raise ValueError("its pixels are floats, of which the range is not known")
+        raise ValueError("its pixels are floats of unknown range")
     if image.mode[0] != "I":
         return image
     values = np.asarray(image)
@@ -130,17 +130,17 @@ def _eight_bits(image: Any) -> Any:
 
 
 class Survey:
-    """Sizes and channels of a data set's images, gathered one by one."""
+    """Collects sizes and channels of a data set's images."""
 
     def __init__(self) -> None:
         self._kinds: Counter[tuple[int, int, int]] = Counter()
 
     def add(self, kind: tuple[int, int, int]) -> None:
-        """Adds an image: what :func:`kind_of` says."""
+        """Adds the size and channels of an image, as :func:`kind_of` returns them."""
         self._kinds[kind] += 1
 
     def shape(self, options: DataOptions) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-        """The shape to which the images are brought, and notes on what is done to them for it."""
+        """The common shape of the images, and notes on the conversions that it takes."""
         sizes = sorted({kind[:2] for kind in self._kinds})
         found = {kind[2] for kind in self._kinds}
         channels = options.channels or (3 if found & {3, 4} else 1) + bool(found & {2, 4})

@@ -25,7 +25,7 @@ import numpy as np
 import tqdm
 
 from stn_jax.data import cache, house_numbers
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 from stn_jax.data.options import DataOptions
 from stn_jax.data.pictures import Survey, fitted, kind_of, open_image
 from stn_jax.data.splitting import split_note, stratified
@@ -139,7 +139,7 @@ class _Labeled:
         return stratified(self.name, labels, names, fraction, seed), split_note(fraction, seed)
 
     def _shape(self, splits: list[str]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-        """The shape to which images are brought, and notes on what is done for it."""
+        """The common shape of the images, and notes on the conversions that it takes."""
         survey = Survey()
         for split in splits:
             for each in _examples(self.name, self.builder, split, skip=self.skip)[1]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from stn_jax.data import cache, embedded
 from stn_jax.data.archives import read_npz
-from stn_jax.data.cache import DataError, Source, Split
+from stn_jax.data.image_sets import DataError, Source, Split
 from stn_jax.data.options import DataOptions
 from stn_jax.files import user_cache
 
@@ -36,8 +36,8 @@ GENERATED: dict[str, str] = {"street_numbers": "stn_jax.street_numbers:source"}
 # Data sets that are rendered once and kept in the cache: the function that fills their folder
 # in it. Cheaper to train on if rendering takes as long as a step, as on a CPU.
 KEPT: dict[str, str] = {"street_numbers/30k": "stn_jax.street_numbers:keep"}
-# A user's own data, by what stands before the colon: the function that loads it, given what stands
-# behind, the options and the cache's folder.
+# The user's own data, by the prefix before the colon: the function that loads it, given the text
+# after the colon, the options and the cache's folder.
 OWN: dict[str, str] = {
     "folder": "stn_jax.data.image_folder:source",
     "npz": "stn_jax.data.image_arrays:source",
@@ -76,7 +76,7 @@ def load(
         used instead of downloads. It must exist.
       cache_dir: folder of the decoded arrays, created if needed; None or empty for
         ``$STN_JAX_CACHE``, or ``stn_jax`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-      options: how images are brought to one form, and split where there is no test split.
+      options: how images are resized and converted, and split if there is no test split.
 
     Returns:
       The data set, with read-only arrays.
@@ -94,7 +94,7 @@ def load(
         return own
     if name == embedded.NAME or name in GENERATED or name in KEPT:
         if options.image_size or options.channels:
-            raise DataError(f"image_size and channels are for other data sets than {name}")
+            raise DataError(f"image_size and channels do not apply to {name}; leave them out")
         options = DataOptions()
     if name == embedded.NAME:
         return _load_sample()
@@ -104,7 +104,7 @@ def load(
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise DataError(
             f"{name!r} cannot be the name of a data set; expected {embedded.NAME!r} or a name of"
-            " TFDS like 'mnist' or 'emnist/letters'; folder:PATH and npz:FILE are your own images"
+            " TFDS like 'mnist' or 'emnist/letters'; or folder:PATH or npz:FILE for your own images"
         )
     root, stored = _cache_root(cache_dir), name + options.key
     if not cache.find(root / stored):

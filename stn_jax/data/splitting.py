@@ -1,8 +1,8 @@
-"""Splits of data sets that come without a test split."""
+"""Splits data sets that have no test split."""
 
 import numpy as np
 
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 
 
 def stratified(
@@ -11,14 +11,14 @@ def stratified(
     """Draws the examples of a test split, the same fraction of each class.
 
     Args:
-      name: of the data set, for messages.
+      name: the data set's name in messages.
       labels: classes ``[N]``.
-      names: of the classes.
-      fraction: of each class; at least one of its examples is drawn, and one is not.
-      seed: of the draw.
+      names: the classes' names.
+      fraction: fraction of each class that is drawn; at least one example is, and one is not.
+      seed: random seed.
 
     Returns:
-      Whether each example is drawn: bools ``[N]``.
+      Whether each example is in the test split: bools ``[N]``.
 
     Raises:
       DataError: a class has fewer than two examples.
@@ -39,16 +39,16 @@ def stratified(
 
 
 def shuffled(test: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """The indices of each split in a random order, since those who write files sort them by class.
+    """The indices of each split in random order, since files are often sorted by class.
 
     Args:
       test: whether each example is in the test split, ``[N]``.
-      seed: of the order.
+      seed: random seed.
     """
     order = np.random.default_rng([seed, 1]).permutation(len(test))
     return {"train": order[~test[order]], "test": order[test[order]]}
 
 
 def split_note(fraction: float, seed: int) -> str:
-    """What was done, for the user."""
+    """A note on the split, for the user."""
     return f"no test split: {100 * fraction:g} % of each class were drawn as one (seed {seed})"

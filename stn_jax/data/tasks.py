@@ -116,7 +116,7 @@ class Task:
 
     def input_shape(self, pool: jax.Array | np.ndarray) -> tuple[int, int, int]:
         """Height, width and channels of a network's input, for a pool ``[N, ...]`` of images."""
-        # Of shapes alone: to slice an array that several processes hold, all would have to join.
+        # From shapes only: slicing an array that is spread over processes takes all of them.
         pool_shape = jax.ShapeDtypeStruct(pool.shape, pool.dtype)
         image = jax.ShapeDtypeStruct((1, *pool.shape[1:]), pool.dtype)
         keys = jax.eval_shape(lambda: jax.random.key(0)[None])

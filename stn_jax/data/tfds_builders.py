@@ -15,7 +15,7 @@ from urllib.error import URLError
 import numpy as np
 
 from stn_jax.data import originals
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 
 HOUSE_NUMBERS = "svhn_numbers"
 

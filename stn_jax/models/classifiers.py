@@ -79,7 +79,7 @@ def of_blocks(
       dtype: type to compute in.
 
     Raises:
-      ValueError: a block is none.
+      ValueError: a block is invalid.
     """
     for block in blocks:
         if len(block) != 3 or block[0] < 1 or block[1] < 1 or block[2] not in (0, 1):
@@ -107,7 +107,7 @@ def small(classes: int = 10, *, width: float = 1.0, dtype: Any = None) -> Classi
 
 
 def fitting(shape: Sequence[int]) -> str:
-    """The name of the classifier that fits images of a shape (H, W, ...): small, mnist or svhn."""
+    """The name of the classifier for images of a shape (H, W, ...): small, mnist or svhn."""
     side = min(shape[:2])
     return "small" if side < 24 else "mnist" if side < 48 else "svhn"
 

@@ -10,7 +10,7 @@ from stn_jax.training.config import ConfigError
 
 
 def write_comparison(compared: Sequence[Compared], path: str | Path) -> Path:
-    """Writes the table of a comparison, and what differs in the configurations.
+    """Writes the table of a comparison, and the differences of the configurations.
 
     Args:
       compared: see :func:`stn_jax.training.comparison.compare`.
@@ -43,7 +43,7 @@ def write_comparison(compared: Sequence[Compared], path: str | Path) -> Path:
 
 
 def about(first: Compared) -> str:
-    """What the table's numbers are, in a sentence."""
+    """A sentence that explains the table's numbers."""
     return (
         f"Test errors on {first.summary['test_examples']:,} images, with the 95 % interval over "
         f"seeds; differences from {first.name} in percentage points, with 95 % intervals of the "

@@ -10,9 +10,9 @@ import numpy as np
 from jax import lax
 
 from stn_jax.data import cache
-from stn_jax.data.cache import Source, Split
 from stn_jax.data.distortions import example_keys
 from stn_jax.data.house_numbers import CLASSES, GROWTH, NONE, POSITIONS, SIDE
+from stn_jax.data.image_sets import Source, Split
 from stn_jax.progress import Progress
 from stn_jax.street_numbers import camera, digit_row, scene, svhn_statistics
 from stn_jax.street_numbers.generator_config import AS_IN_SVHN, GeneratorConfig

@@ -15,7 +15,7 @@ Interval = tuple[float, float | None]
 
 
 class Compared(NamedTuple):
-    """A run, tested, and how it differs from the first of those that are compared.
+    """The test result of a run, and its difference from the first of the compared runs.
 
     Attributes:
       name: the run's folder.
@@ -23,7 +23,7 @@ class Compared(NamedTuple):
       summary: see :func:`stn_jax.training.evaluation.summarize`.
       over_images: the difference of the test errors in percentage points, below 0 where this run is
         better, and the half-width of its 95 % interval over test images; None for the first run.
-      over_seeds: the same over the seeds that both runs have; None where these are fewer than two.
+      over_seeds: the same over the seeds that both runs have; None if these are fewer than two.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Compared(NamedTuple):
 def compare(
     workdirs: Sequence[str | Path], settings: Mapping[str, Any] | None = None
 ) -> list[Compared]:
-    """Evaluates runs on the same test images and compares them with the first of them.
+    """Evaluates runs on the same test images and compares each with the first.
 
-    An image is drawn as often as a run's ``test_passes`` says; what is compared is the fraction of
-    its networks and passes that are wrong. Intervals are Student's, of the paired differences.
+    For each image, the fraction of a run's networks and passes (``test_passes``) that are wrong is
+    compared. The intervals are Student's, of the paired differences.
 
     Args:
       workdirs: the runs' folders, two or more.
@@ -50,7 +50,7 @@ def compare(
       DataError: the data cannot be loaded.
     """
     if len(workdirs) < 2:
-        raise ConfigError(f"compare was given {len(workdirs)} folder; expected two or more")
+        raise ConfigError(f"compare was given {len(workdirs)} folder(s); expected two or more")
     compared: list[Compared] = []
     baseline: tuple[Sequence[int], np.ndarray, np.ndarray] | None = None
     for workdir in workdirs:
@@ -63,7 +63,7 @@ def compare(
             baseline = seeds, wrong, labels
         elif not np.array_equal(labels, baseline[2]):
             raise ConfigError(
-                f"{workdir} is tested on other images ({run.config.dataset}) than {workdirs[0]} "
+                f"{workdir} has other test images ({run.config.dataset}) than {workdirs[0]} "
                 f"({compared[0].config.dataset}); name one data set for all, with --dataset"
             )
         else:
@@ -96,7 +96,7 @@ def _over_seeds(
 
 
 def different_fields(compared: Sequence[Compared]) -> dict[str, list[Any]]:
-    """The fields of the configurations that are not the same in all runs, by run."""
+    """The fields of the configurations that differ between runs, with the values of each run."""
     fields = [each.config.to_json() for each in compared]
     return {
         name: [each[name] for each in fields]

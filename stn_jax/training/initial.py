@@ -1,4 +1,4 @@
-"""The state that a training starts from: new parameters, or those of another network."""
+"""The initial state of a training: new parameters, or those of another network."""
 
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from stn_jax.training.step import State
 def initial_state(run: Run) -> State:
     """The state before the first step.
 
-    With ``init_from``, the parameters of each layer that has the same name and shapes there are
-    those of a run or of pretrained weights; the optimizer starts anew. What did not fit is printed.
+    With ``init_from``, layers take the parameters of the layers with the same names and shapes in a
+    run or in pretrained weights; the optimizer starts afresh. The others are printed.
 
     Raises:
-      ConfigError: there is no such run, or none of its parameters fits.
+      ConfigError: there is no such run, or none of its parameters fit.
       DataError: as :func:`stn_jax.load_run`.
     """
     state, where = run.init_state(), run.config.init_from
@@ -35,7 +35,7 @@ def initial_state(run: Run) -> State:
         print(_report(where, own, given, taken), flush=True)
     if not taken:
         raise ConfigError(
-            f"init_from is {where}, none of whose parameters fits this network; expected a network "
+            f"init_from is {where}, none of whose parameters fit this network; expected a network "
             "of the same task and variant"
         )
     leaves = [
@@ -61,13 +61,13 @@ def _parameters(run: Run, where: str) -> dict[str, jax.Array]:
     else:
         other, state = load_without_data(where)
         params, known = state["params"], other.config.seeds
-        # Each seed goes on from itself; one that is new, from the first.
+        # A seed continues from the same seed, a new one from the first.
         indices = jnp.array([known.index(seed) if seed in known else 0 for seed in seeds])
     return leaves_by_name(jax.tree.map(lambda x: x[indices], params))
 
 
 def _fitting(own: dict[str, Any], given: dict[str, Any]) -> set[str]:
-    """The parameters of the layers all of whose arrays have the same shapes in both."""
+    """The parameters of the layers whose arrays all have the same shapes in both."""
     layers: dict[str, list[str]] = {}
     for name in own:
         layers.setdefault(name.rpartition("/")[0], []).append(name)
@@ -76,7 +76,7 @@ def _fitting(own: dict[str, Any], given: dict[str, Any]) -> set[str]:
 
 
 def _report(where: str, own: Any, given: dict[str, jax.Array], taken: set[str]) -> str:
-    """Which parameters are taken and which are not, as lines."""
+    """Lines that list the parameters that were taken, and the others."""
     names = leaves_by_name(own)
     lines = [f"init_from {where}: {len(taken)} of {len(names)} parameter arrays taken"]
     for name, x in names.items():

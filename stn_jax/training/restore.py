@@ -34,17 +34,17 @@ def load_run(
 
     Args:
       workdir: the run's folder.
-      seed: which of its networks; the run's first where None.
-      best: whether to load the best state, which ``keep_best`` keeps, in place of the newest.
+      seed: the network's seed; None: the run's first.
+      best: whether to load the best state (see ``keep_best``) instead of the newest checkpoint.
 
     Returns:
-      What :func:`stn_jax.load_pretrained` returns: the module, its variables, and a function that
+      As :func:`stn_jax.load_pretrained`: the module, its variables, and a function that
       normalizes images ``[..., H, W, C]`` as in the network's training.
 
     Raises:
       ConfigError: the folder holds no run, no checkpoint or no such seed, or is damaged.
-      DataError: the run is of an earlier version, which did not store what is needed of the data
-        set, and the data set cannot be loaded either.
+      DataError: the run was written by an earlier version, without ``network.json``, and its data
+        set cannot be loaded.
     """
     run, params = load_seed(workdir, seed, best=best)
     known = {"mean": run.data.mean, "deviation": run.data.deviation}
@@ -92,7 +92,7 @@ def select_seed(run: Run, state: State, seed: int) -> tuple[Run, Any]:
 def load_seed(
     workdir: str | Path, seed: int | None = None, *, best: bool = False
 ) -> tuple[Run, Any]:
-    """One network of a run, on one device: the run without data, and the network's parameters.
+    """Loads one network on one device: the run without its data, and the network's parameters.
 
     Args, Raises: as :func:`load_run`.
     """
@@ -116,19 +116,19 @@ def load_without_data(workdir: str | Path, *, best: bool = False) -> tuple[Run, 
     try:
         model = create_model(config.task, config.variant, **known["model"])
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{workdir}/network.json describes no network: {error}") from None
+        raise ConfigError(f"{workdir}/network.json does not describe a network: {error}") from None
     run = _without_data(config, model, known)
     return run, _restore(workdir, run, best)
 
 
 def _description_from_data(workdir: str | Path, config: Config) -> dict[str, Any]:
-    """What folders of earlier versions do not hold, from the run's data set."""
+    """The description that folders of earlier versions lack, from the run's data set."""
     try:
         return description(assemble(config, single_device=True))
     except DataError as error:
         raise DataError(
-            f"{workdir} is of an earlier version, without network.json, so that its data set is "
-            f"needed once: {error}"
+            f"{workdir} was written by an earlier version, without network.json, so its data set "
+            f"is needed: {error}"
         ) from None
 
 
@@ -200,12 +200,12 @@ def open_pretrained(
 
 
 def with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
-    """A run with other data, on one device: that of its configuration with other settings.
+    """A run on one device with the data of its configuration and other settings.
 
     Args:
       run: the run.
       settings: fields of Config that override those of the training: the data set and its folders.
-      name: of the network, for messages.
+      name: the network's name in messages.
 
     Raises:
       ConfigError, DataError: the data cannot be loaded, or does not fit the network.
@@ -241,9 +241,9 @@ def pretrained_without_data(
 
 
 def _without_data(config: Config, model: Network, known: Mapping[str, Any]) -> Run:
-    """A run of a network of which a :func:`description` is known.
+    """A run of a network that is given by its :func:`description`.
 
-    One black image serves as its data set.
+    Its data set is a single black image.
     """
     blank = np.zeros((1, *known["image_shape"]), np.uint8)
     mean, deviation = (jnp.asarray(known[k], jnp.float32) for k in ("mean", "deviation"))

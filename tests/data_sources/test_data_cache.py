@@ -13,7 +13,7 @@ import pytest
 from made_data import digits
 
 from stn_jax.data import cache, sources
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 
 
 def write(home, train, test, name="toy", version="1.2.0", classes=10, batch=7, test_count=None):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stn_jax.data import originals, tfds_builders
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 
 LABELS = "t10k-labels-idx1-ubyte.gz"
 IMAGES = "t10k-images-idx3-ubyte.gz"

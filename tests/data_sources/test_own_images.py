@@ -198,7 +198,7 @@ def test_all_unreadable_files_are_named_in_one_error(tmp_path, load):
         assert part in message
     found = load(folder, skip_unreadable=True)
     assert len(found.train.images) + len(found.test.images) == 10
-    assert "1 files that are no images were ignored" in found.notes
+    assert "1 files that are not images were ignored" in found.notes
     listed = next(note for note in found.notes if note.startswith("4 unreadable files"))
     for name in ("torn", "text", "floats", "link"):
         assert name in listed
@@ -244,7 +244,7 @@ def all_broken(folder):
         (lambda folder: None, "is not a folder; expected one with a subfolder of images"),
         (empty, r"no subfolders with images \(0 images in the folder itself\)"),
         (flat, r"no subfolders with images \(1 images in the folder itself\)"),
-        (one_class, "one class alone, cat"),
+        (one_class, "a single class, cat"),
         (single, "a single image of class dog"),
         (new_in_test, "classes without training images: cow"),
         (no_tests, "test has no images"),
@@ -301,7 +301,7 @@ def test_arrays_with_a_test_split_of_their_own(tmp_path, load):
     rounded = np.round(255 * images).astype(np.uint8)
     assert pairs(found.train) == pairs(sources.Split(rounded, [2, 1, 0] * 2))
     assert pairs(found.test) == pairs(sources.Split(rounded[:3], [2, 1, 0]))
-    assert found.notes == ("pixels that are floats were rounded to 8 bits",)
+    assert found.notes == ("floating-point pixels were rounded to 8 bits",)
 
 
 def test_labels_that_do_not_count_from_0_are_named(tmp_path, load):
@@ -326,17 +326,17 @@ IMAGES = arrays()["images"]
         ({"images": np.full(IMAGES.shape, np.nan)}, "from nan to nan"),
         ({"images": IMAGES.repeat(2, -1)}, "with 1 to 4 channels"),
         ({"images": IMAGES[:0]}, r"\[0, 6, 8, 3\]"),
-        ({"labels": np.arange(19)}, "expected one for each of 20 images"),
-        ({"labels": np.ones(20)}, "float64 .*expected whole numbers, or texts"),
-        ({"labels": np.ones(20, int)}, "one class alone, 1"),
+        ({"labels": np.arange(19)}, "expected one label per image"),
+        ({"labels": np.ones(20)}, "float64 .*expected integers or strings"),
+        ({"labels": np.ones(20, int)}, "a single class, 1"),
         ({"labels": np.arange(20)}, "a single image of class 0"),
         ({"class_names": np.array(["a", "b"])}, "from 0 to 3; expected numbers from 0 to 1"),
-        ({"class_names": np.arange(4)}, "class_names of .* expected texts"),
+        ({"class_names": np.arange(4)}, "class_names of .* expected strings"),
         (
             {"test_images": IMAGES[:, :5], "test_labels": np.arange(20) % 4},
             r"test_images of .* have shape \(5, 8, 3\), and images \(6, 8, 3\)",
         ),
-        ({"test_images": IMAGES, "test_labels": np.arange(20)}, "hold 10, which none of its"),
+        ({"test_images": IMAGES, "test_labels": np.arange(20)}, "hold 10, which is not among its"),
     ],
 )
 def test_arrays_that_will_not_do(tmp_path, load, given, message):
@@ -353,12 +353,12 @@ def test_files_that_are_no_arrays(tmp_path, load):
     with pytest.raises(DataError, match=r"a.npz is damaged"):
         load(tmp_path / "a.npz", "npz")
     np.savez(tmp_path / "a.npz", **arrays())
-    with pytest.raises(DataError, match="taken as they are"):
+    with pytest.raises(DataError, match="apply to image files"):
         load(tmp_path / "a.npz", "npz", image_size=(8, 8))
     with pytest.raises(DataError, match="20 images of npz"):
         load(tmp_path / "a.npz", "npz", max_bytes=100)
 
 
 def test_options_that_do_not_apply_are_refused(tmp_path):
-    with pytest.raises(DataError, match="for other data sets than mnist_sample"):
+    with pytest.raises(DataError, match="do not apply to mnist_sample"):
         sources.load("mnist_sample", options=DataOptions(channels=3))

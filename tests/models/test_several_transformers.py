@@ -8,10 +8,10 @@ import pytest
 
 from stn_jax import create_model
 from stn_jax.models import DenseLocalization, Variant
+from stn_jax.models.networks import is_transformer
 from stn_jax.models.submodules import call_sequence
 from stn_jax.training import Config, train
 from stn_jax.training.assemble import assemble
-from stn_jax.training.optimizer import is_transformer
 
 NAMES = ("stn-c0+c1", "stn-sl1+c1", "stn-c0+c0", "stn-sl2+dl1+c1+c2")
 
@@ -111,7 +111,7 @@ def test_a_training(tiny_config, tmp_path, clip):
 
 
 @pytest.mark.parametrize("name", ["stn-c1+c0", "cnn+c0", "stn-c0+cnn", "stn-c0+", "stn-c0+stn-c1"])
-def test_names_that_are_none(name):
+def test_invalid_names(name):
     with pytest.raises(ValueError, match=r"variant is .*; expected"):
         Variant.parse_all(name)
     with pytest.raises(ValueError, match=r"variant is .*; expected"):

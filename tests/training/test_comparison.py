@@ -71,7 +71,7 @@ def test_the_command_prints_a_table_and_writes_a_page(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{one}"], "compare was given 1 folder; expected two or more"),
+        (["{one}"], "compare was given 1 folder(s); expected two or more"),
         (["{one}", "nowhere"], "expected the folder of a training run"),
         (["{one}", "{two}", "--page={one}/config.json/x"], "name another file"),
         (["{one}", "{two}", "--dataset=no set"], "cannot be the name of a data set"),
@@ -91,6 +91,6 @@ def test_other_test_images_are_refused(runs, tiny_config, tmp_path):
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(40) % 10)
     own = {"dataset": f"npz:{tmp_path / 'own.npz'}"}
     train(Config(**tiny_config | fields | own), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"tested on other images \(npz.* than .*\(mnist\)"):
+    with pytest.raises(ConfigError, match=r"has other test images \(npz.* than .*\(mnist\)"):
         compare([runs / "one", tmp_path / "run"])
     assert len(compare([runs / "one", tmp_path / "run"], own)) == 2

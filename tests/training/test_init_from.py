@@ -73,7 +73,7 @@ def test_from_pretrained_weights(fields, capsys):
     ("changes", "message"),
     [
         ({"init_from": "nowhere"}, "neither the folder of a run nor one of the pretrained .*sl1"),
-        ({"init_from": "rotated_mnist/cnn"}, "none of whose parameters fits"),
+        ({"init_from": "rotated_mnist/cnn"}, "none of whose parameters fit"),
         ({"init_from": "."}, "expected the folder of a training run"),
         ({"init_from": "a\0b"}, "without NUL characters"),
     ],

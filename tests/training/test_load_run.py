@@ -106,8 +106,8 @@ def test_a_damaged_description_is_named(alone, text):
         ("deviation", float("nan"), "deviation is nan"),
         ("image_shape", [28, 28, 0], "shapes are"),
         ("class_names", "ab", "class_names should be texts"),
-        ("model", {"wide": 1}, "network.json describes no network"),
-        ("model", {"width": -1}, "network.json describes no network: width is -1"),
+        ("model", {"wide": 1}, "network.json does not describe a network"),
+        ("model", {"width": -1}, "network.json does not describe a network: width is -1"),
     ],
 )
 def test_descriptions_of_wrong_content_are_refused(alone, field, value, message):

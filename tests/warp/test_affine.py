@@ -1,55 +1,18 @@
-"""Affine matrices and grids: closed forms, NumPy in float64 as the judge, bad input."""
+"""Affine matrices: closed forms, NumPy in float64 as the oracle, bad input."""
 
-import functools
 import re
-import types
-import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from thetas import close, jitted, random_thetas, some, square
 
 from stn_jax.warp import (
     affine,
-    affine_grid,
-    affine_transform,
-    normalized_to_pixel,
-    pixel_to_normalized,
 )
-
-# One program compiles faster than its operations one by one.
-BUILDERS = ("rotation", "translation", "scaling", "shearing", "from_parameters")
-READERS = ("angle", "scale", "shift", "shear", "decompose")
-jitted = types.SimpleNamespace(
-    **{name: jax.jit(getattr(affine, name)) for name in (*BUILDERS, *READERS, "compose", "invert")},
-    grid=jax.jit(affine_grid, static_argnames=("shape", "align_corners")),
-    transform=jax.jit(
-        affine_transform, static_argnames=("shape", "mode", "padding_mode", "align_corners")
-    ),
-)
-
-close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
-some = settings(deadline=None, max_examples=30, derandomize=True)
-
-
-def square(theta):
-    """The matrix of homogeneous coordinates, in float64."""
-    theta = np.asarray(theta, np.float64)
-    rank = theta.shape[-2]
-    last = np.broadcast_to(np.eye(rank + 1)[-1:], (*theta.shape[:-2], 1, rank + 1))
-    return np.concatenate([theta, last], axis=-2)
-
-
-def random_thetas(*lead, rank=2, seed=0):
-    """Thetas that are far from singular, some of them mirrored."""
-    rng = np.random.default_rng(seed)
-    noise = rng.uniform(-0.3, 0.3, (*lead, rank, rank + 1))
-    signs = rng.choice([-1, 1], (*lead, rank, 1))
-    return np.float32((np.eye(rank, rank + 1) + noise) * signs)
-
 
 # Building
 
@@ -219,7 +182,7 @@ def test_shearing_moves_the_lower_rows_of_the_window_to_the_right():
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_compose_is_the_matrix_product(rank):
-    thetas = [random_thetas(5, rank=rank, seed=seed) for seed in range(3)]
+    thetas = [random_thetas(5, num_spatial_dims=rank, seed=seed) for seed in range(3)]
     a, b, c = map(square, thetas)
     close(square(jitted.compose(*thetas)), a @ b @ c)
 
@@ -236,7 +199,10 @@ def test_compose_broadcasts_and_one_theta_is_itself():
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("rank", "shape"), [(2, (4, 6)), (3, (2, 4, 5))])
 def test_a_composed_warp_samples_the_positions_of_two_successive_warps(rank, shape, align_corners):
-    a, b = random_thetas(rank=rank, seed=0), random_thetas(rank=rank, seed=1)
+    a, b = (
+        random_thetas(num_spatial_dims=rank, seed=0),
+        random_thetas(num_spatial_dims=rank, seed=1),
+    )
     # The second warp looks at places of the first one's output, each of which looks on.
     places = np.asarray(jitted.grid(b, shape, align_corners=align_corners), np.float64)
     twice = places @ np.float64(a[:, :rank]).T + a[:, rank]
@@ -256,7 +222,7 @@ def test_warping_twice_by_whole_pixels_is_warping_once_by_both():
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_invert_is_the_inverse_matrix(rank):
-    thetas = random_thetas(4, 3, rank=rank)
+    thetas = random_thetas(4, 3, num_spatial_dims=rank)
     found = jitted.invert(thetas)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(square(found), np.linalg.inv(square(thetas)), rtol=0, atol=1e-5)
@@ -267,7 +233,7 @@ def test_invert_is_the_inverse_matrix(rank):
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_invert_is_precise_in_float64(rank):
-    thetas = np.float64(random_thetas(5, rank=rank))
+    thetas = np.float64(random_thetas(5, num_spatial_dims=rank))
     with jax.enable_x64(True):
         close(square(jitted.invert(thetas)), np.linalg.inv(square(thetas)), atol=1e-13)
 
@@ -387,126 +353,7 @@ def test_everything_is_differentiable_at_the_identity():
     assert np.all(gradient != 0)
 
 
-# Grids and coordinates
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("size", [1, 2, 7, 28])
-def test_pixel_and_normalized_coordinates_undo_each_other(size, align_corners):
-    rule = {"align_corners": align_corners}
-    pixel = np.linspace(-3, size + 2, 20, dtype=np.float32)
-    normalized = pixel_to_normalized(pixel, size, **rule)
-    if size == 1 and align_corners:
-        assert not normalized.any()  # all that a lone pixel has is its center
-        return
-    np.testing.assert_allclose(
-        normalized_to_pixel(normalized, size, **rule), pixel, rtol=0, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("convert", [normalized_to_pixel, pixel_to_normalized])
-def test_coordinates_keep_their_shape(convert):
-    assert convert(np.zeros((2, 3, 4), np.float32), 5).shape == (2, 3, 4)
-    assert convert(0.0, 5).shape == ()
-
-
-def test_the_ends_of_an_axis_are_edges_or_centers():
-    ends = np.float32([-1, 0, 1])
-    close(normalized_to_pixel(ends, 5), [-0.5, 2, 4.5])
-    close(normalized_to_pixel(ends, 5, align_corners=True), [0, 2, 4])
-    close(pixel_to_normalized(np.float32([-0.5, 2, 4.5]), 5), ends)
-    close(pixel_to_normalized(np.float32([0, 2, 4]), 5, align_corners=True), ends)
-
-
-@pytest.mark.parametrize(
-    ("align_corners", "x", "y"),
-    [(False, [-0.75, -0.25, 0.25, 0.75], [-0.5, 0.5]), (True, [-1, -1 / 3, 1 / 3, 1], [-1, 1])],
-)
-def test_the_grid_of_the_identity_holds_the_pixel_centers_as_x_y(align_corners, x, y):
-    grid = jitted.grid(affine.identity(), (2, 4), align_corners=align_corners)
-    close(grid, np.stack(np.meshgrid(x, y), axis=-1))
-
-
-def test_the_grid_of_a_volume_holds_x_y_z():
-    grid = jitted.grid(affine.identity(3), (2, 3, 4), align_corners=True)
-    z, y, x = np.meshgrid([-1, 1], [-1, 0, 1], np.linspace(-1, 1, 4), indexing="ij")
-    close(grid, np.stack([x, y, z], axis=-1))
-
-
-@pytest.mark.parametrize("rank", [2, 3])
-def test_grids_take_the_leading_axes_of_theta(rank):
-    thetas, shape = random_thetas(2, 3, rank=rank), (2, 4, 5)[-rank:]
-    grids = jitted.grid(thetas, shape)
-    assert grids.shape == (2, 3, *shape, rank)
-    for place in np.ndindex(2, 3):
-        close(grids[place], jitted.grid(thetas[place], shape))
-    assert jitted.grid(thetas[:, :0], shape).shape == (2, 0, *shape, rank)
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
-def test_grids_may_be_empty(shape):
-    assert jitted.grid(affine.identity(), shape).shape == (*shape, 2)
-    assert jitted.grid(affine.identity(), shape, align_corners=True).shape == (*shape, 2)
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 7), (3, 1, 4)])
-def test_grids_are_those_of_pytorch_down_to_a_single_pixel(shape, align_corners):
-    torch = pytest.importorskip("torch")
-    theta = random_thetas(2, rank=len(shape))
-    with warnings.catch_warnings():
-        # PyTorch tells that it once did something else for a single pixel.
-        warnings.filterwarnings("ignore", message="Since version 1.3.0, affine_grid behavior")
-        expected = torch.nn.functional.affine_grid(
-            torch.tensor(theta), (2, 1, *shape), align_corners=align_corners
-        )
-    close(jitted.grid(theta, shape, align_corners=align_corners), expected.numpy())
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_a_single_pixel_samples_the_window_center(align_corners):
-    theta = random_thetas()
-    grid = jitted.grid(theta, (1, 1), align_corners=align_corners)
-    np.testing.assert_array_equal(grid[0, 0], theta[:, 2])
-
-
-def test_a_large_grid_is_precise_to_a_thousandth_of_a_pixel():
-    theta = random_thetas()
-    grid = np.asarray(jitted.grid(theta, (1, 2048)))
-    base = (2 * np.arange(2048) + 1) / 2048 - 1
-    expected = base[:, None] * np.float64(theta[:, 0]) + theta[:, 2]
-    np.testing.assert_allclose(grid[0], expected, rtol=0, atol=1e-3 / 1024)
-
-
-def test_shapes_may_be_numpy_integers_or_lists():
-    expected = jitted.grid(affine.identity(), (2, 3))
-    for shape in ([2, 3], np.array([2, 3]), (np.int64(2), np.uint8(3))):
-        np.testing.assert_array_equal(affine_grid(affine.identity(), shape), expected)
-
-
 # Bad input
-
-
-@pytest.mark.parametrize(
-    ("theta", "shape", "kind", "message"),
-    [
-        (np.eye(2, 3, dtype=int), (4, 4), TypeError, "theta has type int32; expected a floating"),
-        (np.eye(2, 3, dtype=bool), (4, 4), TypeError, "theta has type bool; expected a floating"),
-        (np.zeros(6), (4, 4), ValueError, "theta has shape (6,); expected [..., 2, 3] for images"),
-        (np.eye(3), (4, 4), ValueError, "theta has shape (3, 3); expected [..., 2, 3] for images"),
-        (np.eye(2, 3), (4,), ValueError, "shape is (4,); expected the output's spatial shape (H,"),
-        (np.eye(2, 3), (1, 4, 4), ValueError, "shape is (1, 4, 4); expected the output's spatial"),
-        (np.eye(3, 4), (4, 4), ValueError, "shape is (4, 4); expected the output's spatial shape"),
-        (np.eye(2, 3), (4, -1), ValueError, "shape is (4, -1); sizes must not be negative"),
-        (np.eye(2, 3), 4, TypeError, "shape is 4; expected a tuple of ints (H, W)"),
-        (np.eye(2, 3), None, TypeError, "shape is None; expected a tuple of ints (H, W)"),
-        (np.eye(2, 3), (4.0, 4), TypeError, "shape is (4.0, 4); expected a tuple of ints (H, W)"),
-        (np.eye(3, 4), "DHW", TypeError, "shape is 'DHW'; expected a tuple of ints (D, H, W)"),
-    ],
-)
-def test_affine_grid_names_the_wrong_argument(theta, shape, kind, message):
-    with pytest.raises(kind, match=re.escape(message)):
-        affine_grid(theta, shape)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A user's own images, from files to inputs of networks for MNIST or SVHN."""
+"""The user's own photographs, from files to inputs of networks for MNIST or SVHN."""
 
 from stn_jax.data.photographs.image_files import read_picture
 from stn_jax.data.photographs.readings import (

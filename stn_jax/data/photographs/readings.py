@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stn_jax.data import house_numbers
-from stn_jax.data.cache import DataError
+from stn_jax.data.image_sets import DataError
 from stn_jax.data.photographs.digits import to_mnist_format
 from stn_jax.data.photographs.image_files import read_picture
 from stn_jax.data.photographs.ink import find_ink
