@@ -83,7 +83,7 @@ def test_older_runs_are_read_by_their_data_set(trained, alone, tmp_path):
     images = np.ones((2, 28, 28, 1), np.float32)
     np.testing.assert_array_equal(normalize(images), as_stored(images))
     (alone / "network.json").unlink()
-    with pytest.raises(DataError, match=r"without network\.json, so that its data set is needed"):
+    with pytest.raises(DataError, match=r"without network\.json, so its data set is needed"):
         stn_jax.load_run(alone)
 
 
