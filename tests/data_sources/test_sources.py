@@ -17,7 +17,7 @@ import pytest
 from made_data import FILES, digits, write_tfds
 from needs import customize, needs_array_record, needs_tensorflow
 
-from stn_jax.data import prepare, sources
+from stn_jax.data import prepare, sources, tfds_builders
 from stn_jax.data.sources import DataError
 
 
@@ -105,7 +105,8 @@ def test_data_sets_of_tfds(tmp_path, monkeypatch, name, version, size, channels,
     }
     # The mock prepares nothing, so it takes no TensorFlow either (another test may have loaded it).
     loaded = "tensorflow" in sys.modules
-    monkeypatch.setattr(prepare, "require", lambda *modules: None)
+    for module in (prepare, tfds_builders):
+        monkeypatch.setattr(module, "require", lambda *modules: None)
 
     class Examples(list):
         def __getitems__(self, keys):
