@@ -25,11 +25,7 @@ class Monitor:
         self._every = run.config.eval_every * run.steps_per_epoch
         self._step = predict_step(run)
         self._best = Checkpoints(workdir.best, keep=1) if run.config.keep_best else None
-        # From the log, so that a resumed training has the same best state.
-        errors = processes.broadcast_from_primary(
-            lambda: [np.mean(line[ERROR]) for line in workdir.metrics() if ERROR in line]
-        )
-        self._lowest = float(min(errors, default=np.inf))
+        self._lowest = _lowest_logged_error(workdir) if self._every else np.inf
 
     def due(self, step: int) -> bool:
         """Whether an evaluation is due after this step."""
@@ -60,6 +56,14 @@ class Monitor:
             return 0
 
         processes.run_on_primary(save)
+
+
+def _lowest_logged_error(workdir: Workdir) -> float:
+    """From the log, so that a resumed training has the same best state; infinite without any."""
+    errors = processes.broadcast_from_primary(
+        lambda: [np.mean(line[ERROR]) for line in workdir.metrics() if ERROR in line]
+    )
+    return float(min(errors, default=np.inf))
 
 
 class Trace:
