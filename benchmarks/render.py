@@ -23,6 +23,7 @@ TITLES = {
     "augment": "Augmentation",
     "layers": "Layers",
     "step": "Training steps",
+    "training_rate": "Training on one core: Table 1",
     "profile": "Training steps by layer",
     "microbatch": "Microbatches",
     "pipeline": "Overhead of an epoch",
@@ -46,6 +47,7 @@ rival's time divided by ours: above 1 we are faster. All rows are shown, whether
     python -m benchmarks.augment     # augmentation of a batch, in images per second
     python -m benchmarks.layers      # single convolutions and poolings
     python -m benchmarks.step        # a training step; --task, --variants, --seeds, --dtype
+    python -m benchmarks.training_rate  # images per second of Table 1's rows, on one core
     python -m benchmarks.profile     # a training step by layer, on CPU
     python -m benchmarks.microbatch  # a training step by microbatch size
     python -m benchmarks.pipeline    # the overhead of an epoch

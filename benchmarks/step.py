@@ -34,16 +34,14 @@ from benchmarks.step_sides import (
     Batch,
     JaxSide,
     TorchSide,
+    distortion,
     initial,
     network_inputs,
     raw_batch,
-    sample,
     work,
 )
-from stn_jax.data.distortions import example_keys
 from stn_jax.data.tasks import TASKS
 from stn_jax.models import Network, create_model, layers
-from stn_jax.training.step import distorted_batch
 
 VARIANTS = {
     "rotated_mnist": ("cnn", "stn-c0", "stn-c1", "stn-sl1"),
@@ -153,14 +151,9 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
         },
     )
     if TASKS[task].distorts:
-        data = sample(task)
-
-        def distort(batch: Batch, key: jax.Array) -> Batch:
-            keys = example_keys(key, jnp.arange(len(batch[0])))
-            return distorted_batch(TASKS[task], data, keys, batch[0])[0], batch[1]
-
         size = options.batch // ours.parts
-        fused = JaxSide(model, params, raw, microbatch=size, prepare=distort, steps=steps)
+        prepare = distortion(task)
+        fused = JaxSide(model, params, raw, microbatch=size, prepare=prepare, steps=steps)
         sides = {"with the distortion": fused, "without": ours}
         times = compare(sides, options.rounds, budget=options.budget, steps=steps)
         fraction = 1 - times["without"].median / times["with the distortion"].median

@@ -53,6 +53,17 @@ def network_inputs(task: str, raw: Batch, data: Data | None = None) -> Batch:
     return images, raw[1]
 
 
+def distortion(task: str) -> Callable[[Batch, jax.Array], Batch]:
+    """Distorts and normalizes a raw batch inside a step, as training does; drawn from a key."""
+    data = sample(task)
+
+    def distort(batch: Batch, key: jax.Array) -> Batch:
+        keys = example_keys(key, jnp.arange(len(batch[0])))
+        return distorted_batch(TASKS[task], data, keys, batch[0])[0], batch[1]
+
+    return distort
+
+
 # --- in JAX --------------------------------------------------------------------------------------
 
 

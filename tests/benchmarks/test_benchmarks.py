@@ -18,10 +18,12 @@ from benchmarks import (
     scaling,
     startup,
     step,
+    training_rate,
     warp,
 )
 from benchmarks.harness import Report, read_lines
 from stn_jax.models import create_model
+from stn_jax.warp import native
 
 
 class TestExponent:
@@ -76,7 +78,8 @@ def narrow(monkeypatch):
     from stn_jax.training import assemble as assembling
 
     narrow_model = functools.partial(create_model, width=1 / 16)
-    monkeypatch.setattr(step, "create_model", narrow_model)
+    for module in (step, training_rate):
+        monkeypatch.setattr(module, "create_model", narrow_model)
     monkeypatch.setattr(
         assembling, "create_model", lambda *a, **k: create_model(*a, **k | {"width": 0.1})
     )
@@ -238,6 +241,18 @@ def test_a_step_in_parts_is_the_step():
     params = step.initial(model, batch[0], 1)
     losses = [step.JaxSide(model, params, batch, microbatch=size, steps=2)() for size in (8, 2)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not native.available(), reason="there is no native library here")
+def test_the_rate_without_native_kernels_is_of_the_same_training(narrow):
+    case = ("translated_mnist", "stn-c0", 8, 1)
+    ours = training_rate.step(*case)
+    with training_rate.without_native():
+        plain = training_rate.step(*case)
+    assert "stn_jax" in ours.lowered.as_text()
+    assert "stn_jax" not in plain.lowered.as_text()
+    np.testing.assert_allclose(ours(), plain(), rtol=1e-5)
 
 
 @pytest.mark.slow
