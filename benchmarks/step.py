@@ -9,9 +9,9 @@ with the same weights and batch for all sides. The batch is distorted and normal
 separate row times our step including the distortion. As in training, each of our dispatches takes
 several steps. "flax" is our network with Flax's own convolutions and pooling
 (``lax.conv_general_dilated``, ``lax.reduce_window``) and our warp, one step per dispatch, since in
-a loop XLA runs these on a single CPU core; --without_flax leaves it out. PyTorch runs eagerly in both memory formats and, with
---compile (always on a GPU), compiled; in bfloat16 it uses autocast. Several seeds are one program
-in JAX, and run one after the other in PyTorch.
+a loop XLA runs these on a single CPU core; --without_flax leaves it out. PyTorch runs eagerly in
+both memory formats and, with --compile (always on a GPU), compiled; in bfloat16 it uses autocast.
+Several seeds are one program in JAX, and run one after the other in PyTorch.
 
 Errors are those of the loss and of the gradients in the first step, compared with PyTorch in
 float64: the largest difference in a parameter's gradient divided by its largest element, for the
