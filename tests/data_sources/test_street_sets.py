@@ -107,6 +107,7 @@ def test_sets_that_cannot_be(arguments, message):
         street.make(*arguments)
 
 
+@pytest.mark.slow
 def test_the_data_set_is_drawn_from_its_stored_digits():
     source = sources.load("street_numbers")
     assert (len(source.train.images), len(source.test.images)) == (235_754, 13_068)
