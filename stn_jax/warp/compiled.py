@@ -77,7 +77,9 @@ def compiled(*arrays: str) -> Callable[[Function], Function]:
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic)) and leaf.dtype.kind not in "OSUmM"
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.dtype.kind not in "OSUmM"
+    return isinstance(leaf, jax.Array)
 
 
 def _has_jax_arrays(value: Any) -> bool:
