@@ -176,8 +176,8 @@ def create_model(
         localization network at depth 0 did not halve its input; on svhn and svhn_cropped the one at
         depth 0 had convolutions without padding. All other networks are the same.
       classes: number of classes; None: the task's own.
-      classifier: "small" (for images of 4 pixels a side or more), "mnist" (24) or "svhn" (16);
-        None: the task's own, for any data "mnist".
+      classifier: "small" (for images of 4 pixels a side or more), "residual" (8), "mnist" (24) or
+        "svhn" (16); None: the task's own, for any data "mnist". The function
         :func:`stn_jax.models.classifiers.fitting` chooses by size.
       blocks: a classifier by its blocks, each (kernel size, features, whether to pool by 2), see
         :func:`stn_jax.models.classifiers.of_blocks`.

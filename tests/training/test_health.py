@@ -111,9 +111,11 @@ def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeyp
     # Without any rate it is the user's wish.
     monkeypatch.setattr(health, "GRACE_STEPS", 2)
     values = {"localization_rate": rate, "log_every": 1, "test_passes": 1}
-    train(Config(**{**tiny_config, **values}), tmp_path)
+    result = train(Config(**{**tiny_config, **values}), tmp_path)
     errors = capsys.readouterr().err
-    assert errors.count("the transforms are the same for all images") == warned
+    assert errors.count("the transforms are the same for all images: the localization") == warned
+    assert ("same_transforms" in result["warnings"]) == warned
+    assert errors.count("try --config.localization_rate=4e-09") == warned
     assert all(line["theta_variation"][0] < MIN_VARIATION for line in logged(tmp_path))
 
 
@@ -121,7 +123,9 @@ def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeyp
 @pytest.mark.parametrize(("rate", "warned"), [(0.4, 1), (0.05, 0)])
 def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, rate, warned):
     values = {"variant": "cnn", "width": 0.25, "learning_rate": rate, "warmup": 0.9, "epochs": 12}
-    train(Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1}), tmp_path)
+    config = Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1})
+    found = set(train(config, tmp_path)["warnings"])
+    assert found == ({"at_chance", "dead_relus"} if warned else set())
     assert capsys.readouterr().err.count("the training has collapsed") == warned
     errors = [line["train_error_percent"][0] for line in logged(tmp_path)]
     assert (errors[-1] > min(errors) + 30) == warned
