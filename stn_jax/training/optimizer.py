@@ -8,7 +8,6 @@ import optax
 from stn_jax.models.networks import is_transformer
 from stn_jax.training.config import Config
 
-
 # The classifier's peak rate where batches have so many examples or more, and runs so many steps.
 PEAK, BATCH, STEPS = 0.2, 256, 600
 
