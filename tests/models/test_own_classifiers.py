@@ -1,5 +1,7 @@
 """Classifiers of a user's own, and those chosen by an image's size."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from flax import linen as nn
 import stn_jax
 from stn_jax.models import Classifier, ResidualBlock, classifiers, create_network
 from stn_jax.models.recipes import ANY_DATA, CLASSIFIERS
+from stn_jax.training import Config
+from stn_jax.training.run import model_options
+from stn_jax.warp import transforms
 
 
 class Block(nn.Module):
@@ -178,3 +183,37 @@ def test_the_residual_classifier_has_as_many_parameters_for_any_size():
         assert sum(x.size for x in jax.tree.leaves(variables)) == 307_402
     with pytest.raises(ValueError, match="a map of 1x2 is too small for pooling by 2"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 7, 8, 1)))
+
+
+@pytest.mark.parametrize("classifier", ["small", "residual"])
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((2, 12, 14, 3), r"images.mean\(-1, keepdims=True\)"),
+        ((2, 1, 12, 14), "the channels must be the last axis"),
+        ((2, 12, 14, 2), "takes 1\n"),
+    ],
+)
+def test_images_with_other_channels_are_refused(classifier, shape, hint):
+    model = stn_jax.create_model("plain", "stn-sl1", classifier=classifier, width=1 / 16)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 12, 14, 1)))
+    text = (
+        rf"shape \({', '.join(map(str, shape))}\), with {shape[-1]} channels; this network .*{hint}"
+    )
+    with pytest.raises(ValueError, match=text):
+        jax.eval_shape(model.apply, variables, jnp.ones(shape))
+
+
+def test_named_rotations_of_oblong_images_keep_their_angles():
+    named = stn_jax.create_model("plain", "stn-c0", transform="rotation", aspect=1.5)
+    assert named.transformer.family() == transforms.Rotation(aspect=1.5)
+    assert stn_jax.create_model("plain", "stn-c0", aspect=1.5).transformer.transform == "affine"
+    config = Config(task="affine", variant="stn-c0", transform="similarity", align_corners=False)
+    options = model_options(config, 3, (20, 30, 1))
+    model = stn_jax.create_model("affine", "stn-c0", **options)
+    assert model.transformer.family() == transforms.Similarity(aspect=1.5)
+    corners = dataclasses.replace(config, align_corners=True)
+    assert model_options(corners, 3, (21, 31, 1))["aspect"] == 1.5
+    assert "aspect" not in model_options(config, 3, (20, 20, 1))
+    affine = dataclasses.replace(config, transform="affine")
+    assert "aspect" not in model_options(affine, 3, (20, 30, 1))
