@@ -155,8 +155,9 @@ def _tiles(
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"
+    epochs = f"{run.config.epochs} epoch{'s' if run.config.epochs > 1 else ''}"
     all_seeds = f", {seeds} seeds in one program" if seeds > 1 else ""
-    tiles.append(page.Tile("Training", seconds, f"{run.config.epochs} epochs{all_seeds}"))
+    tiles.append(page.Tile("Training", seconds, f"{epochs}{all_seeds}"))
     return tiles
 
 

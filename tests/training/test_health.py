@@ -134,7 +134,9 @@ def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, ra
 @pytest.mark.slow
 def test_a_healthy_run_is_not_warned_of(tiny_config, tmp_path, capsys):
     # At a higher rate, so narrow a network may lose all of its ReLUs.
-    train(Config(**{**tiny_config, "learning_rate": 0.02, "test_passes": 1}), tmp_path)
+    values = {"width": 0.25, "learning_rate": 0.05, "epochs": 12, "batch_size": 64}
+    result = train(Config(**{**tiny_config, **values, "test_passes": 1}), tmp_path)
+    assert result["warnings"] == {}
     assert "warning" not in capsys.readouterr().err
     for line in logged(tmp_path):
         assert line["theta_variation"][0] > MIN_VARIATION
