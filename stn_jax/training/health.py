@@ -61,9 +61,9 @@ def at_chance(errors: np.ndarray, chance: float, count: int) -> np.ndarray:
     return errors >= chance - 2 * (chance * (1 - chance) / count) ** 0.5
 
 
-def collapsed(errors: np.ndarray, best: np.ndarray, chance: float, count: int) -> np.ndarray:
-    """Whether training errors (percent) over ``count`` examples show a collapse since the best."""
-    guesses = at_chance(errors / 100, chance, count) & (best < 100 * chance * BELOW_CHANCE)
+def collapsed(errors: np.ndarray, best: np.ndarray, chance: float) -> np.ndarray:
+    """Whether training errors (percent) show a collapse since the best; chance is a fraction."""
+    guesses = (errors >= 100 * chance) & (best < 100 * chance * BELOW_CHANCE)
     return (errors - best >= COLLAPSE_PERCENT) | guesses
 
 

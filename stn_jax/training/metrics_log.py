@@ -150,8 +150,7 @@ class MetricsLog:
     def _warn_of_collapse(self, step: int, errors: np.ndarray) -> None:
         """Compares with the lowest errors since this process started."""
         self._best = np.minimum(self._best, errors)
-        count = self.steps * self._run.config.batch_size
-        if health.collapsed(errors, self._best, self._chance, count).any():
+        if health.collapsed(errors, self._best, self._chance).any():
             worst = int(np.argmax(errors - self._best))
             advice = health.collapse_warning(errors[worst], self._best[worst], step)
             self._warn_once("collapse", advice)

@@ -45,7 +45,7 @@ def test_an_error_is_at_chance_within_two_standard_errors():
     ],
 )
 def test_a_collapse_is_a_return_to_chance_or_a_steep_rise(error, best, expected):
-    found = collapsed(np.array([error]), np.array([best]), 0.887, 10_000)
+    found = collapsed(np.array([error]), np.array([best]), 0.887)
     assert found.tolist() == [expected]
 
 
