@@ -150,7 +150,7 @@ def _tiles(
                 value = ", ".join(form.format(np.mean(summary[key])) for key in keys)
                 tiles.append(page.Tile(name, value, mean + note))
     if dead := summary.get("dead_relu_percent"):
-        value = ", ".join(f"{np.mean(percent):.1f} %" for percent in dead.values())
+        value = ", ".join(f"{np.mean(percent):.1f}\N{NO-BREAK SPACE}%" for percent in dead.values())
         tiles.append(page.Tile("Dead ReLUs", value, f"{' and '.join(dead)}: 0 for every image"))
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
