@@ -23,7 +23,8 @@ from quick_run import mark_others_slow
 from stn_jax.data import sources
 from stn_jax.files import user_cache
 
-hypothesis.settings.register_profile("quick", max_examples=24, deadline=None)
+# The same examples in every session, whose compiled programs are kept.
+hypothesis.settings.register_profile("quick", max_examples=24, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", max_examples=300, deadline=None)
 
 

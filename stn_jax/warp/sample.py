@@ -10,10 +10,12 @@ from jax.typing import ArrayLike
 
 from stn_jax.warp import antialiasing, primitives, validation
 from stn_jax.warp.axes import warn_of_axes
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sampling import Sampling
 
 
+@compiled("image", "theta")
 def affine_transform(
     image: ArrayLike,
     theta: ArrayLike,
@@ -66,6 +68,7 @@ def affine_transform(
     return warp(image, theta, sampling, fill)
 
 
+@compiled("image", "grid")
 def grid_sample(
     image: ArrayLike,
     grid: ArrayLike,

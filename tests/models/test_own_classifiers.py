@@ -33,6 +33,7 @@ OWN = Classifier(
 IMAGES = jnp.asarray(np.random.default_rng(0).random((3, 20, 28, 3), np.float32))
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(
     ("variant", "warped"),
     [

@@ -80,6 +80,7 @@ def test_a_further_transformer_that_rests_changes_nothing():
     assert details.warped.shape == (2, 30, 30, 1)  # the first one halves, the second does not
 
 
+@pytest.mark.slow
 def test_all_of_them_learn():
     model = create_model("rotated_mnist", "stn-sl1+c1", width=1 / 16)
     params = moved(model.init(jax.random.key(0), images())["params"])
@@ -98,6 +99,7 @@ def test_a_given_localization_network_has_parameters_in_each():
     assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_a_training(tiny_config, tmp_path, clip):
     config = Config(**tiny_config | {"variant": "stn-c0+c1", "theta_clip": clip})

@@ -18,7 +18,7 @@ from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import predict
 
 
-@pytest.mark.thin("translated_mnist")
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["translated_mnist", "scaled_mnist"])
 def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
     run = assemble(Config(**tiny_config | {"task": task, "variant": "stn-c0"}))

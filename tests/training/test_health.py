@@ -60,6 +60,7 @@ def run(tiny_cache) -> Run:
     return assemble(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
 
 
+@pytest.mark.slow
 def test_the_norm_of_the_localization_networks_gradient(run):
     """Against the gradient of the same loss, differentiated here for its parameters alone."""
     state = run.init_state()
