@@ -104,6 +104,7 @@ def tiny_config(tiny_cache):
         "width": 1 / 16,
         "epochs": 2,
         "batch_size": 128,
+        "learning_rate": 0.2,
         "log_every": 3,
         "test_passes": 2,
         "figures": False,
