@@ -13,21 +13,34 @@ class Variant:
         (it reads shared layers' features, the input is warped) or "dl" (it has separate layers of
         its own, the input is warped).
       depth: number of blocks before the localization network's input.
+      count: number of transformers of the same map in parallel, see :meth:`parse`.
     """
 
     kind: str | None
     depth: int
+    count: int = 1
 
     @classmethod
     def parse(cls, name: str) -> "Variant":
-        """Parses "cnn", "stn-c0", "stn-sl1", "stn-dl2", ...; ValueError for anything else."""
-        match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d{1,3})", str(name))
+        """Parses "cnn", "stn-c0", "stn-sl1", "stn-dl2", ...; and "stn-c0x2" for two in parallel.
+
+        Raises:
+          ValueError: it is anything else; or several in parallel would read shared layers, which
+            cannot see both the map that is warped and the stacked outputs.
+        """
+        match = re.fullmatch(r"cnn|stn-(c|sl|dl)(\d{1,3})(?:x(\d))?", str(name))
         if match is None:
             raise ValueError(
                 f"variant is {name!r}; expected cnn, or stn-cX, stn-slX or stn-dlX with a depth X "
-                "(stn-c0, stn-sl1, ...)"
+                "(stn-c0, stn-sl1, ...), or several in parallel (stn-c0x2)"
             )
-        return cls(match[1], int(match[2] or 0))
+        variant = cls(match[1], int(match[2] or 0), int(match[3] or 1))
+        if match[3] and (variant.count < 2 or variant.warp_depth != variant.localization_depth):
+            raise ValueError(
+                f"variant is {name!r}; expected 2 to 9 transformers in parallel, and none that "
+                "reads shared layers (stn-c0x2, stn-dl1x2, ...)"
+            )
+        return variant
 
     @classmethod
     def parse_all(cls, name: str) -> tuple["Variant", ...]:

@@ -12,7 +12,7 @@ from stn_jax.data.distortions import example_keys
 from stn_jax.data.tasks import Task
 from stn_jax.models import Network
 from stn_jax.models.dropout import numbered
-from stn_jax.models.networks import is_transformer
+from stn_jax.models.transformer_network import is_transformer
 from stn_jax.training.gradients import Loss, value_and_grad
 from stn_jax.training.health import runaway, variation
 from stn_jax.training.placement import Placement

@@ -8,8 +8,8 @@ import pytest
 
 from stn_jax import create_model
 from stn_jax.models import DenseLocalization, Variant
-from stn_jax.models.networks import is_transformer
 from stn_jax.models.submodules import call_sequence
+from stn_jax.models.transformer_network import is_transformer
 from stn_jax.training import Config, train
 from stn_jax.training.assemble import assemble
 
