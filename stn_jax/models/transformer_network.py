@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,10 +31,10 @@ class Intermediates(NamedTuple):
 
 
 class Stack(nn.Module):
-    """Blocks in sequence, followed by a last module."""
+    """Blocks in sequence, followed by a last module or function."""
 
     blocks: Sequence[nn.Module]
-    last: nn.Module
+    last: Callable[..., Any]
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         return call(self.last, call_sequence(self.blocks, x, train), train)

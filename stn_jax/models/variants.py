@@ -69,3 +69,15 @@ class Variant:
     def localization_depth(self) -> int:
         """Number of blocks, shared with the classifier, before the localization network."""
         return 0 if self.kind == "dl" else self.depth
+
+    def names(self) -> list[str]:
+        """Names of its transformers: "c0"; of those in parallel "c0, 1 of 2" and so on."""
+        if self.kind is None:
+            return []
+        name, count = f"{self.kind}{self.depth}", self.count
+        return [name if count == 1 else f"{name}, {i} of {count}" for i in range(1, count + 1)]
+
+
+def transformer_names(variant: str) -> list[str]:
+    """The names of a network's transformers, in their order: "c0" and "c1" of "stn-c0+c1"."""
+    return [name for part in Variant.parse_all(variant) for name in part.names()]
