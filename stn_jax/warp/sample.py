@@ -23,6 +23,7 @@ def affine_transform(
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
     antialias: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Warps an image by an affine transform: :func:`affine_grid`, then :func:`grid_sample`.
 
@@ -39,6 +40,7 @@ def affine_transform(
       antialias: whether to average over details too fine for the output where the warp shrinks the
         image ("bilinear" and "bicubic" only), see :mod:`stn_jax.warp.antialiasing`. A pure scaling
         then gives the same as ``jax.image.resize(antialias=True)``.
+      deterministic: as in :func:`grid_sample`.
 
     Returns:
       The warped image ``[..., *shape, C]`` in the image's type.
@@ -59,7 +61,9 @@ def affine_transform(
     image = validation.image(image, dims)
     shape = image.shape[-1 - dims : -1] if shape is None else shape
     shape = validation.spatial_shape(shape, dims)
-    sampling = Sampling(dims, shape, mode, padding_mode, bool(align_corners))
+    sampling = Sampling(
+        dims, shape, mode, padding_mode, bool(align_corners), deterministic=bool(deterministic)
+    )
     warp = _sample_shrunk if antialias else _sample
     return warp(image, theta, sampling, fill)
 
@@ -72,6 +76,7 @@ def grid_sample(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Samples an image at the positions of a grid.
 
@@ -100,6 +105,9 @@ def grid_sample(
         finite, and should be of the pixels' magnitude: it is subtracted before and added after
         sampling, so a large fill costs precision.
       align_corners: see the convention.
+      deterministic: whether gradients to images have the same bits every time on a GPU too, where
+        they are otherwise sums in no fixed order. They then take a sort, and more time and memory.
+        On a CPU they are the same every time in any case.
 
     Returns:
       ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type. NaN
@@ -115,7 +123,9 @@ def grid_sample(
     grid = validation.positions("grid", grid)
     dims = grid.shape[-1]
     image = validation.image(image, dims)
-    sampling = Sampling(dims, None, mode, padding_mode, bool(align_corners))
+    sampling = Sampling(
+        dims, None, mode, padding_mode, bool(align_corners), deterministic=bool(deterministic)
+    )
     return _sample(image, grid, sampling, fill)
 
 
@@ -132,7 +142,7 @@ def _sample_shrunk(
     outside = validation.fill(fill, image, sampling.padding_mode)
     smooth, residual = antialiasing.prefilter(image, theta, sampling, outside)
     # All positions are inside the smoothed image.
-    inner = Sampling(sampling.num_spatial_dims, sampling.shape, "bilinear", "border", False)
+    inner = sampling._replace(mode="bilinear", padding_mode="border", align_corners=False)
     return _sample(smooth, residual, inner, 0.0).astype(image.dtype)
 
 
