@@ -32,14 +32,19 @@ class Angles(NamedTuple):
     labels: np.ndarray  # [N], classes, for the within-class RMS
 
 
-def gallery(pictures: Mapping[str, np.ndarray], path: Path, title: str) -> None:
-    """Draws rows of input images, each above rows of the transformers' outputs.
+def gallery(
+    images: np.ndarray, aligned: np.ndarray | Mapping[str, np.ndarray], path: Path, title: str
+) -> None:
+    """Draws rows of input images, each above a row of the transformer's outputs.
 
     Args:
-      pictures: ``[rows, columns, H, W, C]`` in [0, 1], by name; one or three channels.
+      images: ``[rows, columns, H, W, C]`` in [0, 1]; one or three channels.
+      aligned: the same of the outputs; of several transformers, by name.
       path: the PNG to write.
       title: the figure's title.
     """
+    named = aligned if isinstance(aligned, Mapping) else {"aligned": aligned}
+    pictures = {"input": images, **named}
     by_row = zip(*pictures.values(), strict=True)
     rows = [Strip(*each) for row in by_row for each in zip(pictures, row, strict=True)]
     strips([(title, rows)], path)

@@ -30,7 +30,7 @@ class DrawFigures(Hooks):
             return
         own = jax.tree.map(lambda x: x[0], params)
         title = _title(run)
-        figures.gallery(gallery(run, own), workdir.figures / "gallery.png", title)
+        figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
         if run.task.aligns == "angle":
             names, shape = run.transformer_names, run.input_shape()[:2]
             panels = [
@@ -49,7 +49,7 @@ def _title(run: Run) -> str:
     return f"{config.variant}{family} on {config.task} ({config.dataset})"
 
 
-def gallery(run: Run, params: Any) -> dict[str, np.ndarray]:
+def gallery(run: Run, params: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Test images as network inputs, and the transformers' outputs.
 
     If the task distorts images: one of each class with several distortions; otherwise many
@@ -60,7 +60,8 @@ def gallery(run: Run, params: Any) -> dict[str, np.ndarray]:
       params: parameters of one seed.
 
     Returns:
-      Arrays ``[rows, columns, H, W, C]`` in [0, 1], by name, see :func:`render_samples`.
+      The inputs ``[rows, columns, H, W, C]`` in [0, 1], and the outputs, see
+      :func:`render_samples`.
     """
     if run.task.distorts:
         return render_samples(run, params, first_of_each_class(run.test.labels, run.test.images))
@@ -68,8 +69,11 @@ def gallery(run: Run, params: Any) -> dict[str, np.ndarray]:
         render_samples(run, params, run.test.images[i : i + 10], repeats=1)
         for i in range(0, 40, 10)
     ]
-    rows = [row for row in rows if row["input"].shape[1] == 10] or rows[:1]
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    rows = [row for row in rows if row[0].shape[1] == 10] or rows[:1]
+    before, after = zip(*rows, strict=True)
+    return np.concatenate(before), {
+        name: np.concatenate([views[name] for views in after]) for name in after[0]
+    }
 
 
 def first_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
@@ -80,7 +84,7 @@ def first_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 1
 
 def render_samples(
     run: Run, params: Any, images: np.ndarray, repeats: int = 4
-) -> dict[str, np.ndarray]:
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Distorts each image several times, the same for all networks, and aligns the results.
 
     Args:
@@ -90,8 +94,8 @@ def render_samples(
       repeats: number of distortions of each image.
 
     Returns:
-      Distorted and aligned images, ``[repeats, N, H', W', C]`` in [0, 1]: "input" and "aligned";
-      of several transformers, instead of the latter, what each returns, by its name.
+      Distorted images, ``[repeats, N, H, W, C]`` in [0, 1]; and the transformers' outputs,
+      ``[repeats, N, H', W', C]`` by name, see :func:`aligned_views`.
     """
     count = len(images)
     keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(repeats * count))
@@ -99,8 +103,10 @@ def render_samples(
     distort = functools.partial(distorted_batch, run.task, train=False)
     inputs, _ = jax.jit(distort)(run.data, keys, tiled)
     _, details = run.apply(params, inputs)
-    named = {"input": run.denormalize(inputs), **aligned_views(run, inputs, details)}
-    return {name: x.reshape(repeats, count, *x.shape[1:]) for name, x in named.items()}
+    before, views = run.denormalize(inputs), aligned_views(run, inputs, details)
+    return before.reshape(repeats, count, *before.shape[1:]), {
+        name: view.reshape(repeats, count, *view.shape[1:]) for name, view in views.items()
+    }
 
 
 def aligned_views(run: Run, inputs: jax.Array, details: Intermediates) -> dict[str, np.ndarray]:

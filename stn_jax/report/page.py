@@ -77,7 +77,8 @@ class Report(NamedTuple):
     tiles: Sequence[Tile]  # the first is drawn large
     sweep: Sweep
     curves: Sequence[Curve]
-    gallery: Mapping[str, np.ndarray]  # [rows, columns, H, W, C]: input, aligned; may be empty
+    # [rows, columns, H, W, C]: inputs, and aligned by name
+    gallery: tuple[np.ndarray, Mapping[str, np.ndarray]] | None
     angles: Sequence[Angles]
     confusion: np.ndarray  # [classes, classes]: rows true, columns predicted
     hardest: Sequence[Hard]
@@ -170,8 +171,13 @@ def _rounded(values: np.ndarray, digits: int) -> list[float | None]:
     return [round(float(x), digits) if np.isfinite(x) else None for x in values]
 
 
-def _gallery(pictures: Mapping[str, np.ndarray]) -> list[tuple[str, int, str]]:
+def _gallery(
+    pair: tuple[np.ndarray, Mapping[str, np.ndarray]] | None,
+) -> list[tuple[str, int, str]]:
     """For each row: its name, the number of images, and a PNG of them side by side."""
+    if pair is None:
+        return []
+    pictures = {"input": pair[0], **pair[1]}
     return [
         (name, len(images), png(np.concatenate(list(images), axis=1)))
         for rows in zip(*pictures.values(), strict=True)

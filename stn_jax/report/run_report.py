@@ -97,7 +97,7 @@ def report(
         tiles=_tiles(run, own, predictions, summary, lines),
         sweep=sweep(run, own),
         curves=_curves(lines),
-        gallery=gallery(run, own) if has_transformer else {},
+        gallery=gallery(run, own) if has_transformer else None,
         angles=(
             _angles(run, predictions) if has_transformer and run.task.aligns == "angle" else ()
         ),

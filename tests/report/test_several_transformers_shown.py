@@ -117,7 +117,8 @@ def test_a_run_is_reported_restored_and_exported(tiny_config, tmp_path, variant)
     assert path.name == PROGRAM
     program = jax.export.deserialize(path.read_bytes())
     np.testing.assert_allclose(program.call(np.float32(images) / 255), logits, atol=1e-4)
-    shown = gallery(run, variables["params"])
-    assert list(shown) == ["input", *run.transformer_names]
+    inputs, views = gallery(run, variables["params"])
+    assert list(views) == run.transformer_names
+    assert {view.shape for view in views.values()} == {inputs.shape}
     params = jax.tree.map(lambda x: x[None], variables["params"])
     assert predict(run, params, quiet=True).poses.shape[3:] == (2, 2, 3)
