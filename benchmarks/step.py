@@ -2,16 +2,16 @@
 
     python -m benchmarks.step [--task=rotated_mnist] [--variants=cnn,stn-c0] [--batch=256]
                               [--seeds=1] [--steps=5] [--dtype=float32] [--rounds=15] [--budget=15]
-                              [--compile]
+                              [--compile] [--without_flax]
 
 A step consists of forward pass, loss, backward pass and an update by SGD with Nesterov momentum,
 with the same weights and batch for all sides. The batch is distorted and normalized beforehand; a
 separate row times our step including the distortion. As in training, each of our dispatches takes
 several steps. "flax" is our network with Flax's own convolutions and pooling
 (``lax.conv_general_dilated``, ``lax.reduce_window``) and our warp, one step per dispatch, since in
-a loop XLA runs these on a single CPU core. PyTorch runs eagerly in both memory formats and, with
---compile (always on a GPU), compiled; in bfloat16 it uses autocast. Several seeds are one program
-in JAX, and run one after the other in PyTorch.
+a loop XLA runs these on a single CPU core; --without_flax leaves it out. PyTorch runs eagerly in
+both memory formats and, with --compile (always on a GPU), compiled; in bfloat16 it uses autocast.
+Several seeds are one program in JAX, and run one after the other in PyTorch.
 
 Errors are those of the loss and of the gradients in the first step, compared with PyTorch in
 float64: the largest difference in a parameter's gradient divided by its largest element, for the
@@ -98,10 +98,9 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
     steps = options.steps
     ours = JaxSide(model, params, batch, steps=steps)
     flax = JaxSide(model, params, batch, plain=True)
-    sides: dict[str, Callable[[], Any]] = {
-        "stn_jax": ours,
-        "flax": lambda: [flax() for _ in range(steps)],
-    }
+    sides: dict[str, Callable[[], Any]] = {"stn_jax": ours}
+    if not options.without_flax:
+        sides["flax"] = lambda: [flax() for _ in range(steps)]
     off = {}
     if torch is not None:
         make = functools.partial(TorchSide, torch, task, variant, params, batch, steps=steps)
@@ -111,7 +110,8 @@ def measure(report: Report, variant: str, options: argparse.Namespace, torch: An
         if options.compile or eager.device == "cuda":
             sides["torch compiled"] = make(autocast=half, channels_last=True, compiled=True)
         off["stn_jax"] = accuracy(model, params[0], batch, exact)
-        off["flax"] = accuracy(model, params[0], batch, exact, plain=True)
+        if "flax" in sides:
+            off["flax"] = accuracy(model, params[0], batch, exact, plain=True)
         off["torch"] = errors(eager.loss_and_gradients(), exact)
     times = compare(sides, options.rounds, budget=options.budget, steps=steps)
     if not np.isfinite(ours()).all():
@@ -174,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps per dispatch")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--compile", action="store_true", help="use torch.compile on CPU, too")
+    parser.add_argument(
+        "--without_flax", action="store_true", help="leave out the side that takes longest on CPU"
+    )
     options = parser.parse_args(argv)
     variants = options.variants.split(",") if options.variants else VARIANTS[options.task]
     torch = optional_torch()

@@ -6,4 +6,4 @@ from stn_jax.training import Config
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict(Config(task="rotated_mnist").to_dict())
+    return ConfigDict(Config(task="rotated_mnist", learning_rate=0.2).to_dict())

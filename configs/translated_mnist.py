@@ -12,6 +12,7 @@ from stn_jax.training import Config
 def get_config() -> ConfigDict:
     config = Config(
         task="translated_mnist",
+        learning_rate=0.2,
         localization_rate=0.003,
         localization_decay=0.7,
         theta_clip=1.0,

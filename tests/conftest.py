@@ -23,7 +23,8 @@ from quick_run import mark_others_slow
 from stn_jax.data import sources
 from stn_jax.files import user_cache
 
-hypothesis.settings.register_profile("quick", max_examples=24, deadline=None)
+# The same examples in every session, whose compiled programs are kept.
+hypothesis.settings.register_profile("quick", max_examples=24, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", max_examples=300, deadline=None)
 
 
@@ -103,6 +104,7 @@ def tiny_config(tiny_cache):
         "width": 1 / 16,
         "epochs": 2,
         "batch_size": 128,
+        "learning_rate": 0.2,
         "log_every": 3,
         "test_passes": 2,
         "figures": False,

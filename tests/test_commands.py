@@ -85,6 +85,7 @@ def test_eval_classifies_a_users_digits(trained, digit_file, here, capsys):
     assert (path / last.removeprefix("drawn in ")).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_eval_writes_a_report(trained, here, capsys):
     path = trained[0]
     assert here("eval.py", "--workdir=run", "--report", cwd=path) == 0

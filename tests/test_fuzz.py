@@ -10,10 +10,10 @@ from fuzz import READERS, Reader, fuzz, mutated
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_rejected_as_documented(name, tmp_path):
     # Other files than those of the long run (seed 0).
-    tally = fuzz(READERS[name], 150, 1, tmp_path)
+    tally = fuzz(READERS[name], 60, 1, tmp_path)
     assert tally.crashes == []
-    assert tally.refused > 30 or name == "lines"  # where what is damaged is left out
-    assert tally.opened + tally.refused == 150
+    assert tally.refused > 12 or name == "lines"  # where what is damaged is left out
+    assert tally.opened + tally.refused == 60
 
 
 @pytest.mark.parametrize("name", READERS)

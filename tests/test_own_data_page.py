@@ -47,7 +47,7 @@ def test_the_page_works_from_end_to_end(tmp_path, monkeypatch, capsys):
                 assert program == "stn-eval"
                 assert stn_eval(arguments) == 0, line
             commands += 1
-    assert commands == 6
+    assert commands == 8
     out = capsys.readouterr().out
     # All of a run of the same network is taken.
     assert re.search(r"init_from runs/mine: (\d+) of \1 parameter arrays taken\n(?!  new)", out)

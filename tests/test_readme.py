@@ -13,6 +13,7 @@ DOCS = ROOT / "docs"
 # Pages whose examples run elsewhere, or nowhere.
 ELSEWHERE = {
     "guides/own_programs.md": "in a test of its own",
+    "guides/examples.md": "in a test of its own, in a folder for its files",
     "porting.md": "beside PyTorch, in tests/benchmarks/test_porting.py",
     "svhn.md": "would download SVHN",
     "own_data.md": "with its commands, in tests/test_own_data_page.py",
@@ -66,6 +67,44 @@ def test_a_transformer_in_any_library_starts_at_the_identity():
     assert names["logits"].shape == names["nnx_logits"].shape == (8, 10)
     for name in ("eqx_aligned", "plain_aligned"):
         np.testing.assert_allclose(names[name], names["images"], atol=1e-6)
+
+
+@pytest.mark.parametrize("page", ["own_programs.md", "examples.md"])
+def test_programs_of_a_guide_are_short(page):
+    examples = examples_of(DOCS / "guides" / page)
+    lengths = [sum(bool(line) for line in example.splitlines()) for example in examples]
+    assert len(lengths) >= 5
+    assert max(lengths) <= 15
+
+
+@pytest.mark.slow
+def test_the_short_programs_do_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_examples(DOCS / "guides" / "examples.md")
+    photograph = np.asarray(names["photograph"])
+    # Turned back, to one pose for each class.
+    assert names["predicted_angles"].mean() < -20
+    assert (tmp_path / "gallery.png").stat().st_size > 10_000
+    np.testing.assert_allclose(names["flowed"][5:40, 5:50], photograph[4:39, 8:53], atol=1e-5)
+    expected = np.zeros((48, 64), bool)
+    expected[0], expected[:, 61:] = True, True  # one pixel up and three to the right is outside
+    np.testing.assert_array_equal(names["occluded"], expected)
+    # SciPy's positions are (y, x), from output to input.
+    x, y, w = np.linalg.inv(names["homography"]) @ [*np.mgrid[:64, :48].reshape(2, -1), [1] * 3072]
+    expected = ndimage.map_coordinates(photograph[..., 0], [y / w, x / w], order=1)
+    expected = expected.reshape(64, 48).T[12:36, 12:50]
+    np.testing.assert_allclose(names["viewed"][12:36, 12:50, 0], expected, atol=1e-4)
+    np.testing.assert_allclose(names["crops"][1], photograph[5:37, 10:42], atol=1e-5)
+    assert names["deformed"].mask.shape == (48, 64)
+    assert set(np.unique(names["deformed"].mask)) == {0, 1}
+    resized = jax.image.resize(photograph, (12, 16, 3), "bilinear", antialias=True)
+    np.testing.assert_allclose(names["shrunk"], resized, atol=1e-4)
+    assert names["losses"][-1] < 0.1 < names["losses"][0]
+    for name in ("blocks_0", "blocks_1", "transformer"):
+        jax.tree.map(
+            np.testing.assert_array_equal, names["params"][name], names["variables"]["params"][name]
+        )
+    np.testing.assert_array_equal(names["probabilities"].argmax(-1), names["labels"][:5])
 
 
 def test_matrices_in_pixels_are_those_of_scipy():

@@ -5,6 +5,7 @@ documented by ``automodule`` has what autodoc takes: its ``__all__``, or what is
 it has a docstring.
 """
 
+import ast
 import functools
 import importlib
 import importlib.util
@@ -19,7 +20,8 @@ import pytest
 
 import stn_jax
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "reference").glob("*.rst"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs" / "reference").glob("*.rst"))
 # What has no interface for other programs.
 INTERNAL = {
     "stn_jax.cli",
@@ -109,6 +111,32 @@ def test_every_public_name_is_in_the_reference(path):
     known = list(documented().values())
     missing = [name for name, value in names.items() if not any(value is each for each in known)]
     assert missing == [], f"add {missing} of {path} to a page of docs/reference"
+
+
+def imported_by(page: Path) -> set[str]:
+    """What a page's examples import of this package: modules, and names with their modules."""
+    found = set()
+    for example in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M):
+        for node in ast.walk(ast.parse(example)):
+            if isinstance(node, ast.ImportFrom):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "stn_jax"} - {"stn_jax"}
+
+
+def test_examples_import_what_the_reference_lists():
+    text = "".join(page.read_text() for page in PAGES)
+    modules = set(re.findall(r"^\.\. (?:automodule|py:module):: (\S+)", text, re.M))
+    paths, known = documented().keys(), list(documented().values())
+    checked = 0
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for name in imported_by(page):
+            listed = name in modules or any(path.startswith(f"{name}.") for path in paths)
+            listed = listed or any(resolve(name) is value for value in known)
+            assert listed, f"{page.name} imports {name}, which docs/reference does not list"
+            checked += 1
+    assert checked > 10
 
 
 def test_what_the_reference_names_exists_once():

@@ -9,11 +9,17 @@ from jax.typing import ArrayLike
 
 from stn_jax.analysis.equivariance import EquivarianceError, equivariance_error
 from stn_jax.analysis.geometry import Geometry
-from stn_jax.models import ConvBlock, Network
+from stn_jax.models import ConvBlock, Network, ResidualBlock
+
+# Blocks whose geometry is known.
+_KNOWN = (ConvBlock, ResidualBlock)
 
 
 def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], dict[str, jax.Array]]:
     """The feature maps after each of a network's blocks, without a transformer.
+
+    Blocks that read the outputs of several transformers in parallel are given as many copies of
+    the map.
 
     Args:
       model: a network of convolutional blocks, so that images can have any size.
@@ -27,14 +33,15 @@ def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], di
     def maps(network: Network, images: jax.Array) -> dict[str, jax.Array]:
         out = {"0": images}
         for depth, block in enumerate(network.blocks, 1):
-            out[str(depth)] = block(out[str(depth - 1)], train=False)
+            x = jnp.tile(out[str(depth - 1)], network.copies(depth - 1))
+            out[str(depth)] = block(x, train=False)
         return out
 
     return jax.jit(lambda images: model.apply(variables, jnp.asarray(images), method=maps))
 
 
 def network_geometry(model: Network) -> dict[str, Geometry]:
-    """The geometry of each depth of a network of :class:`stn_jax.models.ConvBlock`.
+    """The geometry of each depth of a network of convolutional and residual blocks.
 
     Computed block by block (Araujo, Norris and Sim 2019, "Computing Receptive Fields of
     Convolutional Neural Networks", Distill); independent of the image's size.
@@ -45,10 +52,11 @@ def network_geometry(model: Network) -> dict[str, Geometry]:
     stride, offset, field = 1.0, 0.0, 1.0
     result = {"0": _square(stride, offset, field)}
     for depth, block in enumerate(model.blocks, 1):
-        if not isinstance(block, ConvBlock):
-            raise TypeError(f"block {depth} is a {type(block).__name__}; expected a ConvBlock")
-        size, pool = block.kernel_size, 2 if block.pool else 1
-        before = 0 if block.padding == "VALID" else (size - 1) // 2
+        if not isinstance(block, _KNOWN):
+            raise TypeError(
+                f"block {depth} is a {type(block).__name__}; expected a ConvBlock or ResidualBlock"
+            )
+        (size, before), pool = block.receptive_field(), 2 if block.pool else 1
         # Center of the kernel, then of the pooled window.
         offset += stride * ((size - 1) / 2 - before + (pool - 1) / 2)
         field += stride * (size - 1 + pool - 1)
@@ -73,7 +81,7 @@ def network_error(
       thetas: ``[K, 2, 3]``.
       **options: ``margin`` and ``padding_mode``.
     """
-    known = all(isinstance(block, ConvBlock) for block in model.blocks)
+    known = all(isinstance(block, _KNOWN) for block in model.blocks)
     geometry = network_geometry(model) if known else None
     features = network_features(model, variables)
     return equivariance_error(features, images, thetas, geometry=geometry, **options)

@@ -10,9 +10,11 @@ from jax import lax
 from stn_jax.augment.targets import Targets, checked, clip_boxes, move, sampling_options
 from stn_jax.warp import validation
 from stn_jax.warp.boxes import crop_and_resize
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import lead_to
 
 
+@compiled("key", "targets")
 def random_crop(
     key: jax.Array, targets: Targets, shape: Sequence[int], *, num_spatial_dims: int = 2
 ) -> tuple[Targets, jax.Array]:
@@ -66,6 +68,7 @@ def random_crop(
     return Targets(image, mask, boxes, keypoints), start
 
 
+@compiled("key", "targets")
 def random_resized_crop(
     key: jax.Array,
     targets: Targets,

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from stn_jax.augment.targets import Targets, checked, move, sampling_options
 from stn_jax.warp import validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.grid import normalized_to_pixel
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.remapping import flow_warp, remap
@@ -20,6 +21,7 @@ from stn_jax.warp.transforms.thin_plate import ThinPlateSpline
 _STEPS = 20
 
 
+@compiled("key", "targets")
 def random_elastic(
     key: jax.Array,
     targets: Targets,
@@ -84,6 +86,7 @@ def _smoother(size: int, sigma: float) -> np.ndarray:
     return weights / np.sqrt(np.square(weights).sum(1, keepdims=True))
 
 
+@compiled("key", "targets")
 def random_thin_plate(
     key: jax.Array,
     targets: Targets,
@@ -134,6 +137,7 @@ def random_thin_plate(
     return found, params
 
 
+@compiled("targets", "field")
 def apply_displacement(
     targets: Targets,
     field: ArrayLike,

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from stn_jax.augment.targets import Targets, checked, move, sampling_options
 from stn_jax.warp import affine, pixel_matrices, validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import lead_to, product, stack_rows
 from stn_jax.warp.sample import affine_transform, grid_sample
 from stn_jax.warp.transforms.projective import Projective
@@ -24,6 +25,7 @@ def between(name: str, value: Range) -> tuple[float, float]:
     return low, high
 
 
+@compiled("key", "targets")
 def random_affine(
     key: jax.Array,
     targets: Targets,
@@ -87,6 +89,7 @@ def random_affine(
     return found, theta
 
 
+@compiled("key")
 def random_theta(
     key: jax.Array,
     lead: Sequence[int],
@@ -151,6 +154,7 @@ def _rotation_3d(angles: jax.Array) -> jax.Array:
     return product(turns[2], product(turns[1], turns[0]))
 
 
+@compiled("key", "targets")
 def random_perspective(
     key: jax.Array,
     targets: Targets,
@@ -221,6 +225,7 @@ def _adjugate(matrix: jax.Array) -> jax.Array:
     return jnp.stack([jnp.cross(rows[i - 2], rows[i - 1]) for i in range(3)], -1)
 
 
+@compiled("key", "targets")
 def random_flip(
     key: jax.Array,
     targets: Targets,
@@ -267,6 +272,7 @@ def random_flip(
     return Targets(image, mask, boxes, keypoints), flipped
 
 
+@compiled("targets", "theta")
 def apply_theta(
     targets: Targets,
     theta: ArrayLike,

@@ -1,6 +1,7 @@
 """Trains the combinations of several values of fields, and tabulates their test errors."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from stn_jax.files import atomic_write
 from stn_jax.training import Config, ConfigError, TrainingError, processes
 from stn_jax.training.comparison import format_interval
 
-TABLE = "sweep.txt"
+TABLE, RESULTS = "sweep.txt", "sweep.jsonl"
 Values = dict[str, str]
 
 
@@ -67,7 +68,8 @@ def train_all(
       train: trains a configuration in a folder and returns its result.
 
     Returns:
-      The lines of the table, also written to ``sweep.txt`` in the workdir.
+      The lines of the table, also written to ``sweep.txt`` in the workdir; ``sweep.jsonl`` has the
+      results, a line each.
 
     Raises:
       ConfigError: a combination is not a valid configuration.
@@ -78,8 +80,8 @@ def train_all(
         flags = [f"--config.{name}={value}" for name, value in values.items()]
         config, workdir = read_config([*arguments, *flags], default)
         planned.append((values, config, Path(workdir)))
-    rows = [[*combinations[0], "test error (%)", "workdir"]]
-    failed = []
+    rows = [[*combinations[0], "test error (%)", "warnings", "workdir"]]
+    failed, results = [], []
     for i, (values, config, root) in enumerate(planned, 1):
         folder = root / folder_of(values)
         if processes.is_primary():
@@ -87,14 +89,18 @@ def train_all(
         try:
             result = train(config, folder)
             error = format_interval((result["mean"], result["ci95"])).lstrip("+")
+            warnings = ", ".join(result.get("warnings", {})).replace("_", " ")
+            results.append({"sweep": values, **result})
         except TrainingError as reason:
             failed.append(f"{folder}: {reason}")
-            error = "failed"
-        rows.append([*values.values(), error, str(folder)])
+            error, warnings = "failed", ""
+        rows.append([*values.values(), error, warnings or "-", str(folder)])
     lines = text_table(rows)
     if processes.is_primary():
         with atomic_write(planned[0][2] / TABLE) as file:
             file.write("\n".join(lines) + "\n")
+        with atomic_write(planned[0][2] / RESULTS) as file:
+            file.writelines(json.dumps(result) + "\n" for result in results)
         print(*lines, sep="\n", flush=True)
     if failed:
         raise TrainingError("; ".join(failed))

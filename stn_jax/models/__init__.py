@@ -1,6 +1,6 @@
 """Flax (Linen) modules: classifiers, localization networks, transformers and whole networks."""
 
-from stn_jax.models.blocks import ConvBlock, Head
+from stn_jax.models.blocks import ConvBlock, Head, ResidualBlock
 from stn_jax.models.classifiers import Classifier
 from stn_jax.models.localization import ConvLocalization, DenseLocalization
 from stn_jax.models.networks import create_model, create_network
@@ -18,6 +18,7 @@ __all__ = [
     "Intermediates",
     "Network",
     "Normalize",
+    "ResidualBlock",
     "SpatialTransformer",
     "Variant",
     "create_model",

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from stn_jax.models.blocks import flatten
+from stn_jax.models.blocks import ReLU, flatten
 from stn_jax.models.layers import conv_general_dilated, max_pool
 
 
@@ -26,7 +26,7 @@ class DenseLocalization(nn.Module):
         """``[B, ...]`` to ``[B, widths[-1]]``."""
         x = flatten(x)
         for i, width in enumerate(self.widths):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
+            x = ReLU(name=f"relu_{i}")(nn.Dense(width, dtype=self.dtype, name=f"dense_{i}")(x))
         return x
 
 
@@ -76,5 +76,5 @@ class ConvLocalization(nn.Module):
             )(x)
             if i < self.pools and min(x.shape[1:3]) // 2 >= size:
                 x = max_pool(x)
-            x = nn.relu(x)
+            x = ReLU(name=f"relu_{i}")(x)
         return DenseLocalization(self.widths, self.dtype, name="dense")(x)

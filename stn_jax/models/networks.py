@@ -34,6 +34,7 @@ def create_model(
     downsample: int | None = None,
     localization: nn.Module | None = None,
     transform: Transform | str = "affine",
+    aspect: float = 1.0,
     dtype: Any = None,
     window: float | None = None,
 ) -> Network:
@@ -52,8 +53,8 @@ def create_model(
         localization network at depth 0 did not halve its input; on svhn and svhn_cropped the one at
         depth 0 had convolutions without padding. All other networks are the same.
       classes: number of classes; None: the task's own.
-      classifier: "small" (for images of 4 pixels a side or more), "mnist" (24) or "svhn" (16);
-        None: the task's own, for any data "mnist".
+      classifier: "small" (for images of 4 pixels a side or more), "residual" (8), "mnist" (24) or
+        "svhn" (16); None: the task's own, for any data "mnist". The function
         :func:`stn_jax.models.classifiers.fitting` chooses by size.
       blocks: a classifier by its blocks, each (kernel size, features, whether to pool by 2), see
         :func:`stn_jax.models.classifiers.of_blocks`.
@@ -71,6 +72,8 @@ def create_model(
         and is passed ``train=`` if it takes that argument.
       transform: family of transforms: "rotation", "attention", "similarity", "affine" (the
         study's), "projective" or "tps", or an object of :mod:`stn_jax.warp.transforms`.
+      aspect: width / height of the images, or (width - 1) / (height - 1) with align_corners, for
+        transforms "rotation" and "similarity" given by name; without it they shear oblong images.
       dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
       window: earlier name of crop_fraction, as in stored weights.
 
@@ -114,7 +117,7 @@ def create_model(
         mode=mode,
         padding_mode=padding_mode or settings.padding_mode,
         align_corners=align_corners,
-        transform=transform,
+        transform=transforms.of_aspect(transform, aspect),
     )
 
 

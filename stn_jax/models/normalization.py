@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from stn_jax.models.images import channels_hint
+
 
 @dataclasses.dataclass(frozen=True)
 class Normalize:
@@ -42,7 +44,7 @@ class Normalize:
             height, width, channels = self.shape
             raise ValueError(
                 f"images have shape {images.shape}; this network takes [..., {height}, {width}, "
-                f"{channels}]" + _hint(images.shape, channels)
+                f"{channels}]" + (channels_hint(images.shape, channels) or ": resize or pad them")
             )
         if images.dtype == jnp.uint8:
             images = images.astype(jnp.float32) / 255
@@ -60,13 +62,3 @@ class Normalize:
         )
         height, width, channels = map(int, shape)
         return cls(mean, deviation, (height, width, channels))
-
-
-def _hint(shape: tuple[int, ...], channels: int) -> str:
-    if len(shape) < 3:
-        return ": single-channel images need a last axis of 1"
-    if shape[-1] == 3 and channels == 1:
-        return ": convert colors to gray, images.mean(-1, keepdims=True)"
-    if shape[-3] == channels != shape[-1]:
-        return ": the channels must be the last axis"
-    return ": resize or pad them"

@@ -54,6 +54,7 @@ CLASSIFIERS = {
     "small": classifiers.small,
     "mnist": classifiers.mnist,
     "svhn": _svhn_cropped,
+    "residual": classifiers.residual,
 }
 # The tasks for any data set.
 ANY_DATA = ("plain", "rotated", "translated", "scaled", "affine")

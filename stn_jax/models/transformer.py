@@ -36,7 +36,8 @@ class SpatialTransformer(nn.Module):
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
       transform: family of transforms: "rotation", "attention", "similarity", "affine",
         "projective", "tps" (only "affine" for volumes), or an object of
-        :mod:`stn_jax.warp.transforms`.
+        :mod:`stn_jax.warp.transforms`. By name, rotations are for square images; for oblong ones
+        use ``transforms.Rotation(aspect=width / height)``.
       param_dtype: type of the last layer's parameters. Poses are computed in float32, or float64 if
         the localization network's output or the parameters are: half precision is too coarse.
 

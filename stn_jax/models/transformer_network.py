@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stn_jax.models.images import check_images
 from stn_jax.models.submodules import call, call_sequence
 from stn_jax.models.transformer import SpatialTransformer
 
@@ -93,16 +95,10 @@ class Network(nn.Module):
 
         Raises:
           TypeError: the images are not floating point.
-          ValueError: they do not have four axes, or a depth is out of range.
+          ValueError: they do not have four axes or have another number of channels than the
+            network, or a depth is out of range.
         """
-        if images.ndim != 4:
-            raise ValueError(
-                f"images has shape {images.shape}; expected [B, H, W, C]: one image is images[None]"
-            )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(
-                f"images has type {images.dtype}; expected floating point: normalize it first"
-            )
+        check_images(images, self.variables, copies=self.copies(0))
         x, depth = images, 0
         steps: list[Any] = []  # theta and output of each transformer
         for group in self.placements():
@@ -129,6 +125,12 @@ class Network(nn.Module):
             train=train,
         )
         return theta, warped
+
+    @nn.nowrap
+    def copies(self, depth: int) -> int:
+        """How many warped copies of the map at a depth its transformers stack along channels."""
+        groups = [group for group in self.placements() if group[0].warp_depth == depth]
+        return math.prod(map(len, groups))
 
     @nn.nowrap
     def placements(self) -> list[tuple["Placement", ...]]:

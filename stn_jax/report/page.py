@@ -86,6 +86,7 @@ class Report(NamedTuple):
     defaults: Mapping[str, Any]  # of the configuration; other values are set in bold
     made_with: Mapping[str, Any]
     names: Sequence[str]  # the classes' names
+    warnings: Sequence[str] = ()  # of a network that did not learn
 
 
 def render(report: Report) -> str:

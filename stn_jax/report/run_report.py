@@ -15,6 +15,7 @@ from stn_jax.report import page
 from stn_jax.report.gallery import gallery, side_by_side
 from stn_jax.report.sweep import sweep
 from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.diagnosis import diagnose
 from stn_jax.training.evaluation import (
     TEST_KEY,
     Predictions,
@@ -78,7 +79,7 @@ def report(
     own = jax.tree.map(lambda x: x[0], params)
     has_transformer = predictions.theta is not None
     classes = run.model.head.classes
-    summary = summarize(run, predictions)
+    summary, diagnosis = summarize(run, predictions), diagnose(run, predictions, lines)
     on = "held-out training examples" if config.holdout else "test set"
     names = list(run.task.class_names or map(str, range(classes)))
     labels, predicted = predictions.labels, predictions.classes
@@ -94,7 +95,7 @@ def report(
             f"hardest images: seed {config.seeds[0]}."
             + "".join(f" {note[0].upper()}{note[1:]}." for note in run.notes)
         ),
-        tiles=_tiles(run, own, predictions, summary, lines),
+        tiles=_tiles(run, own, predictions, summary | diagnosis.numbers, lines),
         sweep=sweep(run, own),
         curves=_curves(lines),
         gallery=gallery(run, own) if has_transformer else None,
@@ -107,6 +108,7 @@ def report(
         defaults=Config().to_dict() | Config().to_json(),
         made_with=_made_with(),
         names=names,
+        warnings=list(diagnosis.warnings.values()),
     )
 
 
@@ -127,11 +129,15 @@ def _tiles(
         each = ", ".join(f"{error:.2f}" for error in summary["test_error_percent"])
         tiles.append(page.Tile("By seed", f"{each} %"))
     tiles += _pose_tiles(run, summary)
+    if dead := summary.get("dead_relu_percent"):
+        value = ", ".join(f"{np.mean(percent):.1f}\N{NO-BREAK SPACE}%" for percent in dead.values())
+        tiles.append(page.Tile("Dead ReLUs", value, f"{' and '.join(dead)}: 0 for every image"))
     parameters = sum(x.size for x in jax.tree.leaves(params))
     tiles.append(page.Tile("Parameters", f"{parameters:,}"))
     seconds = f"{lines[-1]['seconds']:,.0f} s" if lines else "unknown"
+    epochs = f"{run.config.epochs} epoch{'s' if run.config.epochs > 1 else ''}"
     all_seeds = f", {seeds} seeds in one program" if seeds > 1 else ""
-    tiles.append(page.Tile("Training", seconds, f"{run.config.epochs} epochs{all_seeds}"))
+    tiles.append(page.Tile("Training", seconds, f"{epochs}{all_seeds}"))
     return tiles
 
 

@@ -10,6 +10,7 @@ from stn_jax.data import sources
 from stn_jax.data.tasks import Task, make_task
 from stn_jax.models import Network, create_model
 from stn_jax.training.config import MAX_COUNT, Config, ConfigError
+from stn_jax.training.optimizer import default_learning_rate
 from stn_jax.training.placement import Placement
 from stn_jax.training.run import Run, model_options
 from stn_jax.training.step import Data
@@ -41,8 +42,18 @@ def assemble(config: Config, *, mesh: str | None = None, single_device: bool = F
     train, test = _splits(config, source)
     task = task_of(config, source)
     data = _on_devices(config, source, train, task, placement)
+    config = _with_rate(config, len(train.images))
     model = _model(config, task.input_shape(data.images), source.num_classes)
     return Run(config, task, model, data, test, placement, source.notes)
+
+
+def _with_rate(config: Config, examples: int) -> Config:
+    """The configuration with a number as learning rate, which a run's files then hold."""
+    if config.learning_rate:
+        return config
+    steps = examples // config.batch_size * config.epochs
+    rate = default_learning_rate(config.batch_size, steps)
+    return dataclasses.replace(config, learning_rate=rate)
 
 
 def _model(config: Config, shape: tuple[int, int, int], classes: int) -> Network:

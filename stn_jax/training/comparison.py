@@ -96,12 +96,13 @@ def _over_seeds(
 
 
 def different_fields(compared: Sequence[Compared]) -> dict[str, list[Any]]:
-    """The fields of the configurations that differ between runs, with the values of each run."""
+    """The fields that affect results and differ between runs, with the values of each run."""
     fields = [each.config.to_json() for each in compared]
     return {
         name: [each[name] for each in fields]
         for name in fields[0]
-        if any(each[name] != fields[0][name] for each in fields)
+        if name not in Config.RUNTIME_FIELDS - {"test_passes"}
+        and any(each[name] != fields[0][name] for each in fields)
     }
 
 

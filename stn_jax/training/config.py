@@ -71,7 +71,8 @@ class Config:
         in place of the test set, for choosing settings.
       init_from: a run's folder, or the name of pretrained weights (rotated_mnist/stn-sl1), from
         which layers of the same name and shapes are taken at the start; "": none.
-      learning_rate: the schedule's peak.
+      learning_rate: the schedule's peak; 0: chosen for batch_size and the number of steps, 0.2 for
+        batches of 256 and long runs.
       localization_rate: the localization network's learning rate, as a multiple of learning_rate.
       localization_optimizer: adam, or sgd as for all other parameters, which needs many more
         epochs (and a higher localization_rate) to learn to align.
@@ -98,8 +99,8 @@ class Config:
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
       crop: for svhn and svhn_cropped, side of the random crops used in training (54 of 64 in the
         literature); evaluation uses the central crop. 0: whole images.
-      classifier: small, mnist or svhn, see create_model; "": the task's own, for any data by the
-        size of the images (below 24 pixels a side small, below 48 mnist).
+      classifier: small, mnist, svhn or residual, see create_model; "": the task's own, for any
+        data by the size of the images (below 24 pixels a side small, below 48 mnist).
       blocks: a classifier by its blocks, as [(5,32,1),(3,64,1)]: kernel size, features, and whether
         to pool by 2; (): by classifier.
       width: factor on the classifier's channels.
@@ -148,7 +149,7 @@ class Config:
     microbatch: int = 0
     holdout: int = 0
     init_from: str = ""
-    learning_rate: float = 0.2
+    learning_rate: float = 0.0
     localization_rate: float = 0.015
     localization_optimizer: str = "adam"
     localization_decay: float = 0.2
@@ -267,8 +268,9 @@ class Config:
 
     @classmethod
     def from_stored(cls, values: Any, origin: str = "the configuration") -> "Config":
-        """:meth:`from_dict` for a stored configuration; without a recipe it is a legacy one."""
-        known = {"recipe": "legacy", **values} if isinstance(values, dict) else values
+        """:meth:`from_dict` for a stored configuration, with earlier defaults of missing fields."""
+        earlier = {"recipe": "legacy", "learning_rate": 0.2}
+        known = {**earlier, **values} if isinstance(values, dict) else values
         return cls.from_dict(known, origin)
 
     @property

@@ -13,6 +13,7 @@ from stn_jax.analysis.intervals import mean_and_interval
 from stn_jax.data.distortions import example_keys
 from stn_jax.progress import Progress
 from stn_jax.training import processes
+from stn_jax.training.diagnosis import diagnose, print_warnings
 from stn_jax.training.hooks import Hooks
 from stn_jax.training.provenance import environment
 from stn_jax.training.run import Run
@@ -34,6 +35,8 @@ class Predictions(NamedTuple):
     poses: np.ndarray | None
     applied: np.ndarray  # [passes, N, 2, 3]: the theta of the distortion
     labels: np.ndarray  # [N] or [N, positions]
+    # By layer, [seeds, units] bools: the ReLUs that are above 0 for any image
+    active: Mapping[str, np.ndarray] = {}
 
     @property
     def theta(self) -> np.ndarray | None:
@@ -65,8 +68,8 @@ def predict_step(run: Run) -> PredictStep:
         key = jax.random.fold_in(jax.random.key(TEST_KEY), number)
         keys = example_keys(key, indices)
         images, applied = distorted_batch(run.task, data, keys, images, train=False)
-        logits, details = run.apply(params, images)
-        return *predict_classes(logits), run.poses(details), applied
+        logits, details, active = run.apply_and_observe(params, images)
+        return (*predict_classes(logits), run.poses(details), applied), active
 
     return step
 
@@ -104,7 +107,7 @@ def predict(
     def shard(x):
         return x if placement is None else placement.put(x, placement.by_device)
 
-    by_seed = []
+    by_seed, active_by_seed = [], []
     with Progress(
         "test", passes * total * len(run.config.seeds), "images", quiet=quiet
     ) as progress:
@@ -112,21 +115,25 @@ def predict(
             own = jax.jit(
                 lambda tree, seed=seed: jax.tree.map(lambda x: x[seed], tree), **_replicated(run)
             )(params)
-            outputs = []
+            outputs, observed = [], []
             for i in range(passes):
                 for start in range(0, total, size):
                     # The last batch is padded with the last image; those outputs are dropped.
                     indices = np.arange(start, start + size)
                     images = run.test.images[np.minimum(indices, total - 1)]
                     args = (shard(images), np.int32(i), shard(indices.astype(np.int32)))
-                    out = jax.device_get(step(own, run.data, *args))
+                    out, active = jax.device_get(step(own, run.data, *args))
+                    observed.append(active)
                     count = min(size, total - start)
                     outputs.append(jax.tree.map(lambda x, count=count: x[:count], out))
                     progress.advance(count)
             joined = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
             by_seed.append(jax.tree.map(lambda x: x.reshape(passes, total, *x.shape[1:]), joined))
+            active_by_seed.append(jax.tree.map(lambda *x: np.any(x, axis=0), *observed))
     classes, confidence, poses, applied = jax.tree.map(lambda *x: np.stack(x), *by_seed)
-    return Predictions(classes, confidence, poses, applied[0], np.asarray(run.test.labels))
+    active = jax.tree.map(lambda *x: np.stack(x), *active_by_seed)
+    labels = np.asarray(run.test.labels)
+    return Predictions(classes, confidence, poses, applied[0], labels, active)
 
 
 def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
@@ -271,6 +278,7 @@ def evaluate(
         provenance = {name: trained.get(name) for name in _PROVENANCE}
     predictions = predict(run, params)
     lines = workdir.metrics()
+    diagnosis = diagnose(run, predictions, lines)
     result = {
         "task": config.task,
         "variant": config.variant,
@@ -278,6 +286,8 @@ def evaluate(
         "evaluated_on": "held-out training examples" if config.holdout else "test set",
         "seeds": list(config.seeds),
         **summarize(run, predictions),
+        **diagnosis.numbers,
+        "warnings": diagnosis.warnings,
         **({} if run.task.class_names is None else {"class_names": list(run.task.class_names)}),
         "train_examples": len(run.data.images),
         "epochs": config.epochs,
@@ -298,6 +308,7 @@ def evaluate(
                 figure_hooks.draw(run, params, predictions, workdir)
         # Last, since a run with a result counts as evaluated.
         workdir.write_json("result.json", result)
+        print_warnings(result)
         return 0
 
     processes.run_on_primary(write)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # A transform that scales the sampling grid by less than MIN_STRETCH or more than MAX_STRETCH along
 # any direction shows hardly anything of its image: a single pixel, or the image as a speck.
@@ -11,8 +12,9 @@ RUNAWAY_PERCENT = 10.0
 # A localization network whose transforms vary less than MIN_VARIATION ignores its input. It is
 # given a tenth of the training, and at least GRACE_STEPS steps, to start.
 MIN_VARIATION, GRACE_STEPS = 1e-4, 200
-# Training has collapsed when its error is this many percentage points above its best.
-COLLAPSE_PERCENT = 30.0
+# Training has collapsed when its error is this many percentage points above its best, or that of
+# guessing after it was below this fraction of it.
+COLLAPSE_PERCENT, BELOW_CHANCE = 30.0, 0.9
 
 
 def singular_values(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -42,6 +44,27 @@ def variation(theta: jax.Array) -> jax.Array:
     training, or permanently once all ReLUs of its last layer have died.
     """
     return theta.std(0).max()
+
+
+def chance_error(labels: np.ndarray) -> float:
+    """The error of always predicting the most frequent label ``[N]`` or labels ``[N, positions]``.
+
+    Returns:
+      A fraction.
+    """
+    _, counts = np.unique(labels, axis=0, return_counts=True)
+    return 1 - float(counts.max() / len(labels))
+
+
+def at_chance(errors: np.ndarray, chance: float, count: int) -> np.ndarray:
+    """Whether errors over ``count`` examples are not below chance, by two standard errors."""
+    return errors >= chance - 2 * (chance * (1 - chance) / count) ** 0.5
+
+
+def collapsed(errors: np.ndarray, best: np.ndarray, chance: float) -> np.ndarray:
+    """Whether training errors (percent) show a collapse since the best; chance is a fraction."""
+    guesses = (errors >= 100 * chance) & (best < 100 * chance * BELOW_CHANCE)
+    return (errors - best >= COLLAPSE_PERCENT) | guesses
 
 
 def runaway_warning(percent: float, step: int) -> str:

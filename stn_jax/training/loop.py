@@ -16,6 +16,7 @@ from stn_jax.training import processes
 from stn_jax.training.assemble import assemble
 from stn_jax.training.checkpoints import Checkpoints
 from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.diagnosis import print_warnings
 from stn_jax.training.evaluation import evaluate
 from stn_jax.training.hooks import Hooks
 from stn_jax.training.initial import initial_state
@@ -63,14 +64,14 @@ def train(
         environment()  # reads the commit now: the checkout may change during a long training
 
         run = processes.run_on_all(lambda: assemble(config))
-        known = description(run)
+        known, chosen = description(run), run.config  # with a number as learning rate
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())
-            folder.check(config)
+            folder.check(chosen)
             result = folder.result()
             if result is None or result["step"] < run.total_steps:
-                folder.claim(config)
+                folder.claim(chosen)
                 folder.write_network(known)
                 return None
             return result
@@ -105,6 +106,8 @@ def _reevaluate(
     if not changed:
         processes.run_on_primary(lambda: claim(result["step"]))
         print(f"{workdir.path} is already trained and evaluated", flush=True)
+        if processes.is_primary():
+            print_warnings(result)
         return result
     state, _ = _begin(run, workdir, Checkpoints(workdir.checkpoints))
     step = int(state["step"])

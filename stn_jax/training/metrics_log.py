@@ -41,6 +41,7 @@ class MetricsLog:
     ):
         self._run, self._workdir, self._hooks = run, workdir, hooks
         self._warned: set[str] = set()
+        self._chance = health.chance_error(np.asarray(run.test.labels))
         self._best = np.full(len(run.config.seeds), np.inf)  # least training error so far
         self.note = ""
         self.metrics, self.steps = run.empty_metrics(), 0
@@ -149,8 +150,8 @@ class MetricsLog:
     def _warn_of_collapse(self, step: int, errors: np.ndarray) -> None:
         """Compares with the lowest errors since this process started."""
         self._best = np.minimum(self._best, errors)
-        worst = int(np.argmax(errors - self._best))
-        if errors[worst] - self._best[worst] >= health.COLLAPSE_PERCENT:
+        if health.collapsed(errors, self._best, self._chance).any():
+            worst = int(np.argmax(errors - self._best))
             advice = health.collapse_warning(errors[worst], self._best[worst], step)
             self._warn_once("collapse", advice)
 

@@ -8,6 +8,19 @@ import optax
 from stn_jax.models.transformer_network import is_transformer
 from stn_jax.training.config import Config
 
+# The classifier's peak rate where batches have so many examples or more, and runs so many steps.
+PEAK, BATCH, STEPS = 0.2, 256, 600
+
+
+def default_learning_rate(batch_size: int, steps: int) -> float:
+    """The classifier's peak learning rate for a number of examples a batch and of steps.
+
+    In proportion to the batch (Goyal et al. 2017, arXiv:1706.02677), and below STEPS to the root of
+    the steps, since the rate rises faster in shorter runs. docs/own_data.md has the trials.
+    """
+    batch, run = min(1.0, batch_size / BATCH), min(1.0, steps / STEPS) ** 0.5
+    return float(f"{PEAK * batch * run:.3g}")
+
 
 def make_schedule(config: Config, steps: int) -> optax.Schedule:
     """The classifier's learning rate as a function of the step, for a run of ``steps`` steps."""

@@ -16,6 +16,7 @@ from stn_jax.analysis.geometry import conjugate
 from stn_jax.data import sources
 from stn_jax.data.tasks import Task
 from stn_jax.models import Intermediates, Network
+from stn_jax.models.activity import apply_and_observe
 from stn_jax.models.classifiers import fitting
 from stn_jax.models.variants import transformer_names
 from stn_jax.training import microbatch
@@ -135,6 +136,14 @@ class Run:
         result: Any = self.model.apply({"params": params}, images, return_details=True)
         return result
 
+    def apply_and_observe(
+        self, params: Any, images: jax.Array
+    ) -> tuple[jax.Array, Intermediates, dict[str, jax.Array]]:
+        """:meth:`apply`, and which ReLUs are active for any of the images, by layer."""
+        variables = {"params": params}
+        result, active = apply_and_observe(self.model, variables, images, return_details=True)
+        return *result, active
+
     def poses(self, details: Intermediates) -> jax.Array | None:
         """The transformers' transforms as affine matrices ``[B, T, 2, 3]``; None without any.
 
@@ -237,7 +246,10 @@ def model_options(
     Weights of earlier versions store crop_fraction as "window".
     """
     classifier = config.classifier or (fitting(input_shape) if config.any_data else "")
+    height, width = (side - config.align_corners for side in input_shape[:2])
+    oblong = config.transform in ("rotation", "similarity") and height != width
     return {
+        **({"aspect": width / height} if oblong else {}),
         **({"classifier": classifier} if classifier else {}),
         **({"blocks": [list(block) for block in config.blocks]} if config.blocks else {}),
         "recipe": config.recipe,

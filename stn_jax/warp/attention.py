@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp import validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.sample import grid_sample
 
 
+@compiled("values", "locations", "weights")
 def multi_scale_deformable_attention(
     values: Sequence[ArrayLike],
     locations: ArrayLike,

@@ -15,10 +15,12 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp import antialiasing, validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sample import affine_transform
 
 
+@compiled("image", "boxes")
 def crop_and_resize(
     image: ArrayLike,
     boxes: ArrayLike,
@@ -106,6 +108,7 @@ def crop_and_resize(
     )
 
 
+@compiled("image", "boxes")
 def roi_align(
     image: ArrayLike,
     boxes: ArrayLike,

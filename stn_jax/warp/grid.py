@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp import validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import lead_to
 
 
@@ -72,6 +73,7 @@ def axis_positions(size: Any, align_corners: bool) -> Any:
     return (2 * index + 1) / (size if symbolic else max(size, 1)) - 1
 
 
+@compiled("theta")
 def affine_grid(
     theta: ArrayLike, shape: Sequence[int], *, align_corners: bool = False
 ) -> jax.Array:

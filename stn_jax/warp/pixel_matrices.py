@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp import affine, validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import product
 from stn_jax.warp.sample import affine_transform, grid_sample
 from stn_jax.warp.transforms.projective import Projective, homogeneous_grid
@@ -21,6 +22,7 @@ from stn_jax.warp.transforms.projective import Projective, homogeneous_grid
 _MATRICES = (*validation.MATRICES, (3, 3))
 
 
+@compiled("matrix")
 def pixel_matrix_to_theta(
     matrix: ArrayLike,
     shape_in: Sequence[int],
@@ -66,6 +68,7 @@ def pixel_matrix_to_theta(
     )
 
 
+@compiled("theta")
 def theta_to_pixel_matrix(
     theta: ArrayLike,
     shape_in: Sequence[int],
@@ -103,6 +106,7 @@ def theta_to_pixel_matrix(
     return back if inverse else _invert(back)
 
 
+@compiled("image", "matrix")
 def warp_affine(
     image: ArrayLike,
     matrix: ArrayLike,
@@ -167,6 +171,7 @@ def warp_affine(
     )
 
 
+@compiled("image", "matrix")
 def warp_perspective(
     image: ArrayLike,
     matrix: ArrayLike,

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp import validation
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.grid import pixel_to_normalized
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sample import grid_sample
 
 
+@compiled("image", "positions")
 def remap(
     image: ArrayLike,
     positions: ArrayLike,
@@ -75,6 +77,7 @@ def remap(
     )
 
 
+@compiled("image", "flow")
 def flow_warp(
     image: ArrayLike,
     flow: ArrayLike,
@@ -121,6 +124,7 @@ def flow_warp(
     )
 
 
+@compiled("flow", "backward_flow")
 def occlusion_mask(
     flow: ArrayLike, backward_flow: ArrayLike, *, relative: float = 0.01, absolute: float = 0.5
 ) -> jax.Array:

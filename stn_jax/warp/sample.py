@@ -9,10 +9,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from stn_jax.warp import antialiasing, primitives, validation
+from stn_jax.warp.axes import warn_of_axes
+from stn_jax.warp.compiled import compiled
 from stn_jax.warp.products import lead_to
 from stn_jax.warp.sampling import Sampling
 
 
+@compiled("image", "theta")
 def affine_transform(
     image: ArrayLike,
     theta: ArrayLike,
@@ -59,6 +62,7 @@ def affine_transform(
     theta = validation.floating("theta", theta)
     dims = validation.theta_dims(theta)
     image = validation.image(image, dims)
+    warn_of_axes(image.shape, dims, theta.shape[:-2])
     shape = image.shape[-1 - dims : -1] if shape is None else shape
     shape = validation.spatial_shape(shape, dims)
     sampling = Sampling(
@@ -68,6 +72,7 @@ def affine_transform(
     return warp(image, theta, sampling, fill)
 
 
+@compiled("image", "grid")
 def grid_sample(
     image: ArrayLike,
     grid: ArrayLike,
@@ -123,6 +128,7 @@ def grid_sample(
     grid = validation.positions("grid", grid)
     dims = grid.shape[-1]
     image = validation.image(image, dims)
+    warn_of_axes(image.shape, dims, grid.shape[: -dims - 1])
     sampling = Sampling(
         dims, None, mode, padding_mode, bool(align_corners), deterministic=bool(deterministic)
     )

@@ -25,6 +25,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from stn_jax.warp import validation
+from stn_jax.warp.compiled import compiled
 
 SPLINE_MODES = (
     *("reflect", "grid-mirror", "constant", "grid-constant", "nearest", "mirror", "grid-wrap"),
@@ -59,6 +60,7 @@ _FILTER_BOUNDARY = {
 }
 
 
+@compiled("input", "coordinates")
 def map_coordinates(
     input: ArrayLike,
     coordinates: ArrayLike | Sequence[ArrayLike],
@@ -132,6 +134,7 @@ def map_coordinates(
     return jnp.where(known, values, jnp.nan).astype(samples.dtype)
 
 
+@compiled("input")
 def spline_filter(
     input: ArrayLike,
     order: int = 3,

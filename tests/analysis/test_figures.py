@@ -18,6 +18,7 @@ def drawn(monkeypatch):
     return saved
 
 
+@pytest.mark.slow
 def test_figure_1_shows_maps_in_other_channels(tmp_path, drawn):
     path = tmp_path / "new" / "figure1.png"
     figures.w_and_m(path, side=32)

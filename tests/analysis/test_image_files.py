@@ -148,6 +148,7 @@ def test_odd_files_show_the_digit_that_a_plain_one_shows(tmp_path, how):
     assert np.abs(found - read_digit(plain).astype(int)).mean() > 20
 
 
+@pytest.mark.slow
 def test_a_strip_50_000_pixels_wide_is_read_and_a_square_of_them_rejected(tmp_path):
     strip = np.full((40, 50_000), 255, np.uint8)
     strip[5:35, 25_000:25_010] = 0

@@ -81,6 +81,7 @@ def test_the_rms_of_translations_is_a_distance():
     assert within_example_rms(applied[:, None], np.zeros((2, 1, 2))) == pytest.approx(50**0.5)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("task", ["rotated_mnist", "translated_mnist", "scaled_mnist"])
 def test_the_inverse_of_a_distortion_has_slope_minus_1_and_an_rms_of_0(task):
     keys = example_keys(jax.random.key(0), jnp.arange(40))

@@ -84,6 +84,7 @@ def jitted(function):
     return jax.jit(lambda key, targets: function(key, targets))
 
 
+@pytest.mark.thin
 @each
 def test_all_targets_move_together(augmented, make):
     targets = make()

@@ -200,6 +200,7 @@ def test_imports_are_timed_in_fresh_processes(tmp_path, monkeypatch):
     assert min(took) >= 0.3, "the second import was not a process of its own"
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"no step after .*expected cnn, or stn-cX"):
         startup.first_step(tmp_path / "run", tmp_path, "stn-none")
@@ -229,6 +230,7 @@ def test_all_sides_of_a_pooling_compute_the_same(kind, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, results["stn_jax"], results["plain"])
 
 
+@pytest.mark.slow
 def test_time_over_parts_of_a_batch(tmp_path, narrow, capsys):
     flags = ["--variants=cnn", "--rounds=1", "--budget=0", "--steps=1", f"--folder={tmp_path}"]
     microbatch.main([*flags, "--batch=4", "--sizes=4,2"])

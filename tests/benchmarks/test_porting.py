@@ -27,6 +27,7 @@ def assert_same(ours, theirs, tolerance=1e-5):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_a_warp_and_its_gradients(names):
     assert_same(names["grid"], names["grid_t"])
     assert_same(names["warped"], names["warped_t"].permute(0, 2, 3, 1))

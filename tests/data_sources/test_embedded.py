@@ -74,6 +74,7 @@ def test_the_program_makes_the_same_sample_twice(mnist_dir, tmp_path, monkeypatc
             np.testing.assert_array_equal(ours[key], shipped[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"", gzip.compress(bytes(4 + 12 + 60_000 * 784))])
 def test_the_program_rejects_other_files(tmp_path, content):
     if content is not None:

@@ -165,6 +165,7 @@ def test_prepared_data_sets_of_another_kind(tmp_path, splits, feature, message):
     assert not list(tmp_path.glob("cache/toy/*"))
 
 
+@pytest.mark.slow
 @needs_array_record
 def test_a_damaged_prepared_data_set(tmp_path):
     folder = write_tfds(tmp_path / "data", {"train": digits(300), "test": digits(9)})
@@ -175,6 +176,7 @@ def test_a_damaged_prepared_data_set(tmp_path):
     assert not list(tmp_path.glob("default_cache/toy/*"))
 
 
+@pytest.mark.slow
 def test_unwritable_folders(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "manual").mkdir()
@@ -186,6 +188,7 @@ def test_unwritable_folders(tmp_path):
             sources.load("mnist", data_dir=place, manual_dir=tmp_path / "manual")
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_no_network(tmp_path):
     start = time.monotonic()

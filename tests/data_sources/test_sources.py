@@ -133,6 +133,7 @@ def test_data_sets_of_tfds(tmp_path, monkeypatch, name, version, size, channels,
 # --- prepared data sets ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_array_record
 def test_a_prepared_data_set_needs_no_tensorflow(tmp_path, monkeypatch):
     train, test = digits(2500), digits(9, seed=1)
@@ -253,6 +254,7 @@ sys.path.insert(0, {str(tmp_path / "site")!r})
     assert not list(home.iterdir())
 
 
+@pytest.mark.slow
 @needs_array_record
 def test_the_program_by_itself(tmp_path):
     write_tfds(tmp_path / "data", {"train": digits(30), "test": digits(9)})

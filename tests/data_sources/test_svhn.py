@@ -120,6 +120,7 @@ def test_unreadable_lines_are_skipped_and_reported(tmp_path, capfd):
     assert "train.tar.gz: 5.png: it has labels, but is missing" in said
 
 
+@pytest.mark.slow
 def test_an_archive_without_its_labels_is_rejected(tmp_path):
     archives(tmp_path)
     cut(tmp_path / "train.tar.gz", 0.5)
@@ -127,6 +128,7 @@ def test_an_archive_without_its_labels_is_rejected(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_strict_configuration_rejects_a_fault(tmp_path):
     archives(tmp_path, files={"3.png": b""})
     code = """

@@ -224,6 +224,7 @@ def test_figures_are_drawn_from_the_workdirs(here, tiny_cache, monkeypatch, caps
         assert slope == pytest.approx(line["angle_slope"])
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_from_the_weights_of_the_package(
     tmp_path, tiny_cache, monkeypatch, capsys
 ):
@@ -244,6 +245,7 @@ def test_figures_are_drawn_from_the_weights_of_the_package(
     assert "no weights of rotation/stn-c1 come with the package" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_exported_weights_are_what_was_trained(
     here, tiny_cache, digit_file, tmp_path, capsys, monkeypatch
 ):
@@ -284,6 +286,7 @@ def test_exported_weights_are_what_was_trained(
     assert Path(where.removeprefix("drawn in ")).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
     here, tiny_cache, tmp_path, capsys, monkeypatch
 ):
@@ -310,6 +313,7 @@ def test_the_poses_of_weights_are_added_to_the_results_of_their_training(
         assert added[name] == pytest.approx(old[name], rel=0.1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, tmp_path):
     flags = ["--rows=rotation/stn-sl1", f"--folder={tmp_path}", *small(tiny_cache)]
     assert run("pretrained", *flags) == 0

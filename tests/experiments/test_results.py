@@ -128,27 +128,29 @@ def test_runs_are_the_same_if_no_field_that_affects_them_differs():
         assert not same(**change)
 
 
-WRONG = (None, "text", -1.5, [], {}, True)
+MISSING = object()
+WRONG = {"missing": MISSING, "null": None, "text": "text", "negative": -1.5, "list": []}
+WRONG |= {"object": {}, "true": True}
 
 
+@pytest.mark.thin("missing", "text")
+@pytest.mark.parametrize("value", WRONG.values(), ids=WRONG)
 def test_a_line_that_lacks_a_field_or_holds_something_else_there_is_rendered_or_left_out(
-    line, tmp_path, capsys
+    line, value, tmp_path, capsys
 ):
     """Every field of a line, taken away or replaced: pages are written of what is left."""
     also = {"mnist_sample": {"test_error_percent": 2.0, "test_examples": 2000}}
     extra = {"angle_slope": -0.9, "angle_spread_degrees": 20.0, "window_share": 1.0}
     whole = line("rotation/stn-c0", 0, extra={**extra, "also_tested": also}.items())
     other = line("rotation/stn-c0", 1, extra={**extra, "also_tested": also}.items())
-    cases = [(path, None) for path in _paths(whole)]
-    cases += [(path, value) for path in _paths(whole) for value in WRONG]
     left_out = 0
-    for path, value in cases:
+    for path in _paths(whole):
         broken = json.loads(json.dumps(whole))
         *above, name = path
         place = broken
         for key in above:
             place = place[key]
-        if value is None:
+        if value is MISSING:
             del place[name]
         else:
             place[name] = value
@@ -161,7 +163,7 @@ def test_a_line_that_lacks_a_field_or_holds_something_else_there_is_rendered_or_
         page.write(tmp_path / "results.md", read, folder)
         for result in read:
             jobs.estimate(jobs.Job(TABLES["table1"].rows[0], result.config), read)
-    assert left_out > 80
+    assert left_out > 10
 
 
 def _paths(line):

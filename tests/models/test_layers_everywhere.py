@@ -180,7 +180,7 @@ def test_exported_with_symbolic_sizes(platforms):
 SMALL = Network((ConvBlock(4, 5, pool=True), ConvBlock(6, 3, padding="SAME")), Head(10, 5, (8,)))
 
 
-@pytest.mark.thin("('cpu', 'cuda', 'tpu')")
+@pytest.mark.slow
 @pytest.mark.parametrize("platforms", PLATFORMS, ids=str)
 def test_networks_exported_for_batches_of_any_size(platforms):
     for model, shape in (
@@ -199,7 +199,7 @@ def test_networks_exported_for_batches_of_any_size(platforms):
                 assert_close(reread.call(variables, images[:count]), expected)
 
 
-@pytest.mark.thin("dtype promotion", "leaks")
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [mode for mode in STRICT if mode != "transfers"])
 def test_networks_in_a_strict_mode(mode):
     images = jax.random.normal(jax.random.key(0), (2, 12, 12, 3))
@@ -234,7 +234,7 @@ def on_two_devices(request) -> dict[str, str]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.thin("explicit_mesh")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", layers_on_devices.CASES)
 def test_on_two_devices(on_two_devices, case):
     assert on_two_devices[case] == "ok", on_two_devices[case]

@@ -78,6 +78,7 @@ def test_values_and_gradients(data):
     check((whole(0, 5), *sides, channels), (*kernel, channels, features), padding, whole(0, 99))
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(
     ("shape", "kernel_shape"),
     [
@@ -260,6 +261,7 @@ def test_the_same_bits_for_any_number_of_threads():
     assert len(set(found.values())) == 1
 
 
+@pytest.mark.slow
 def test_without_the_library():
     code = "import jax; from stn_jax.models import layers\n"
     code += "x, k = jax.numpy.ones((2, 6, 6, 3)), jax.numpy.ones((3, 3, 3, 4))\n"

@@ -100,6 +100,7 @@ def test_the_studys_networks_take_every_family(variant, name):
     chex.assert_shape(details.theta, (2, *family.theta(np.zeros(family.size)).shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FAMILIES if FAMILIES[name].composable])
 def test_iterations_compose_within_the_family_and_resample_the_input(name):
     twice, once = (small("stn-c0", transform=name, iterations=n) for n in (2, 1))

@@ -168,6 +168,7 @@ def test_parameters_survive_a_file(tmp_path):
     np.testing.assert_array_equal(other(images), module(images))
 
 
+@pytest.mark.slow
 def test_it_learns_to_undo_a_shift():
     """Squares at random places, and the loss says how far they are from the middle."""
     places = np.random.default_rng(0).integers(1, 9, size=(64, 2))
@@ -231,6 +232,7 @@ def test_a_linen_transformer_refuses_an_nnx_module():
         stn_jax.SpatialTransformer(Localization(240, rngs=nnx.Rngs(0)))
 
 
+@pytest.mark.slow
 def test_a_network_of_the_study_works_and_learns_through_the_bridge():
     images = jax.random.normal(jax.random.key(0), (4, 28, 28, 1))
     network = stn_jax.create_model("rotated_mnist", "stn-sl1", width=1 / 8)

@@ -1,5 +1,7 @@
 """Classifiers of a user's own, and those chosen by an image's size."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,11 @@ import pytest
 from flax import linen as nn
 
 import stn_jax
-from stn_jax.models import Classifier, classifiers, create_network
+from stn_jax.models import Classifier, ResidualBlock, classifiers, create_network
 from stn_jax.models.recipes import ANY_DATA, CLASSIFIERS
+from stn_jax.training import Config
+from stn_jax.training.run import model_options
+from stn_jax.warp import transforms
 
 
 class Block(nn.Module):
@@ -28,6 +33,7 @@ OWN = Classifier(
 IMAGES = jnp.asarray(np.random.default_rng(0).random((3, 20, 28, 3), np.float32))
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(
     ("variant", "warped"),
     [
@@ -109,7 +115,7 @@ def test_blocks_are_kernel_features_and_pooling():
 def test_networks_for_any_data_are_the_same():
     models = [stn_jax.create_model(task, "stn-sl1") for task in ANY_DATA]
     assert all(model == models[0] for model in models)
-    assert set(CLASSIFIERS) == {"small", "mnist", "svhn"}
+    assert set(CLASSIFIERS) == {"small", "mnist", "svhn", "residual"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,10 @@ def test_networks_for_any_data_are_the_same():
         ({"blocks": [(5, 32)]}, r"blocks has \(5, 32\); expected \(kernel size, features"),
         ({"blocks": [(5, 32, 2)]}, "0 or 1 for pooling"),
         ({"blocks": [(0, 32, 1)]}, "blocks has"),
-        ({"classifier": "large"}, "classifier is 'large'; expected one of small, mnist, svhn"),
+        (
+            {"classifier": "large"},
+            "expected one of small, mnist, svhn, residual",
+        ),
     ],
 )
 def test_blocks_and_classifiers_that_there_are_not(options, message):
@@ -126,3 +135,86 @@ def test_blocks_and_classifiers_that_there_are_not(options, message):
         stn_jax.create_model("plain", "cnn", **options)
     with pytest.raises(ValueError, match="whose classifier is its own"):
         stn_jax.create_model("svhn", "cnn", classifier="mnist")
+
+
+RESIDUAL = {"classifier": "residual", "width": 1 / 8, "classes": 3}
+
+
+@pytest.mark.thin("stn-sl2", "stn-c3")
+@pytest.mark.parametrize("variant", ["cnn", "stn-c0", "stn-c3", "stn-sl2", "stn-sl4", "stn-dl1"])
+def test_a_residual_classifier_gets_every_placement(variant):
+    model = stn_jax.create_model("affine", variant, **RESIDUAL)
+    images = IMAGES[:, :8, :13]  # no smaller ones
+    variables = model.init(jax.random.key(0), images)
+
+    def loss(params):
+        logits, details = model.apply({"params": params}, images, return_details=True)
+        return jnp.square(logits).sum(), (logits, details.warped)
+
+    grads, (logits, warped) = jax.grad(loss, has_aux=True)(variables["params"])
+    assert logits.shape == (3, 3)
+    assert warped.shape == ((3, 2, 3, 8) if variant == "stn-c3" else images.shape)
+    # At the start residual branches are zero, and their last convolutions learn first.
+    for i in (1, 2, 3):
+        block = grads[f"blocks_{i}"]
+        assert np.abs(block["conv_1"]["kernel"]).max() > 0
+        assert np.abs(block["conv_0"]["kernel"]).max() == 0
+    if variant != "cnn":
+        assert np.abs(grads["transformer"]["theta"]["bias"]).max() > 0
+
+
+def test_a_residual_block_starts_as_its_shortcut():
+    block = ResidualBlock(3, pool=True)
+    x = jnp.maximum(IMAGES - 0.5, 0)
+    variables = block.init(jax.random.key(0), x)
+    np.testing.assert_allclose(block.apply(variables, x), nn.max_pool(x, (2, 2), (2, 2)), atol=1e-6)
+    params = variables["params"]
+    assert set(params) == {"conv_0", "conv_1"}  # no shortcut layer for as many channels
+    params["conv_1"]["kernel"] = params["conv_0"]["kernel"]
+    y = nn.Conv(3, (3, 3)).apply({"params": params["conv_0"]}, x)
+    y = nn.Conv(3, (3, 3)).apply({"params": params["conv_1"]}, nn.relu(y))
+    expected = nn.max_pool(nn.relu(x + y), (2, 2), (2, 2))
+    np.testing.assert_allclose(block.apply(variables, x), expected, atol=1e-5)
+
+
+def test_the_residual_classifier_has_as_many_parameters_for_any_size():
+    model = stn_jax.create_model("plain", "cnn", classifier="residual")
+    for side in (8, 50):
+        variables = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, side, side, 1)))
+        assert sum(x.size for x in jax.tree.leaves(variables)) == 307_402
+    with pytest.raises(ValueError, match="a map of 1x2 is too small for pooling by 2"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 7, 8, 1)))
+
+
+@pytest.mark.parametrize("classifier", ["small", "residual"])
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((2, 12, 14, 3), r"images.mean\(-1, keepdims=True\)"),
+        ((2, 1, 12, 14), "the channels must be the last axis"),
+        ((2, 12, 14, 2), "takes 1\n"),
+    ],
+)
+def test_images_with_other_channels_are_refused(classifier, shape, hint):
+    model = stn_jax.create_model("plain", "stn-sl1", classifier=classifier, width=1 / 16)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 12, 14, 1)))
+    text = (
+        rf"shape \({', '.join(map(str, shape))}\), with {shape[-1]} channels; this network .*{hint}"
+    )
+    with pytest.raises(ValueError, match=text):
+        jax.eval_shape(model.apply, variables, jnp.ones(shape))
+
+
+def test_named_rotations_of_oblong_images_keep_their_angles():
+    named = stn_jax.create_model("plain", "stn-c0", transform="rotation", aspect=1.5)
+    assert named.transformer.family() == transforms.Rotation(aspect=1.5)
+    assert stn_jax.create_model("plain", "stn-c0", aspect=1.5).transformer.transform == "affine"
+    config = Config(task="affine", variant="stn-c0", transform="similarity", align_corners=False)
+    options = model_options(config, 3, (20, 30, 1))
+    model = stn_jax.create_model("affine", "stn-c0", **options)
+    assert model.transformer.family() == transforms.Similarity(aspect=1.5)
+    corners = dataclasses.replace(config, align_corners=True)
+    assert model_options(corners, 3, (21, 31, 1))["aspect"] == 1.5
+    assert "aspect" not in model_options(config, 3, (20, 20, 1))
+    affine = dataclasses.replace(config, transform="affine")
+    assert "aspect" not in model_options(affine, 3, (20, 30, 1))

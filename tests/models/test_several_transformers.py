@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stn_jax import create_model
+from stn_jax.analysis.network_equivariance import network_features
 from stn_jax.models import DenseLocalization, Variant
 from stn_jax.models.submodules import call_sequence
 from stn_jax.models.transformer_network import is_transformer
@@ -81,6 +82,7 @@ def test_a_further_transformer_that_rests_changes_nothing():
     assert details.warped.shape == (2, 30, 30, 1)  # the first one halves, the second does not
 
 
+@pytest.mark.slow
 def test_all_of_them_learn():
     model = create_model("rotated_mnist", "stn-sl1+c1", width=1 / 16)
     params = moved(model.init(jax.random.key(0), images())["params"])
@@ -99,6 +101,7 @@ def test_a_given_localization_network_has_parameters_in_each():
     assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip", "variant"), [(0.0, "stn-c0+c1"), (1.0, "stn-c0+c1"), (1.0, "stn-c0x2")]
 )
@@ -187,3 +190,14 @@ def test_networks_that_cannot_be(options, message):
     model = create_model("rotated_mnist", "stn-c0x2", width=1 / 16).clone(**options)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), images())
+
+
+def test_feature_maps_of_transformers_in_parallel_are_those_at_rest():
+    model = create_model("rotated_mnist", "stn-c0x2+c1x2", width=1 / 16)
+    variables = model.init(jax.random.key(0), images())
+    maps = network_features(model, variables)(images())
+    details = model.apply(variables, images(), return_details=True)[1]
+    np.testing.assert_allclose(maps["0"], details.warped, atol=1e-5)
+    np.testing.assert_allclose(maps["1"], details.further[1][1], atol=1e-4)
+    with pytest.raises(ValueError, match="with 3 channels; this network takes 1"):
+        model.apply(variables, jnp.repeat(images(), 3, -1))

@@ -79,6 +79,7 @@ def assert_outputs_agree(
         assert_close(ours[name], theirs[name], np.abs(theirs[name]).max(), name, tolerance)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case.name)
 def test_recorded_networks_are_met_within_1e_5_in_float32(case):
     theirs = {

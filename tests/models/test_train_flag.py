@@ -84,7 +84,7 @@ class TestFlags:
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
-    @pytest.mark.thin
+    @pytest.mark.slow
     @pytest.mark.parametrize("depth", [None, 0, 1])
     @pytest.mark.parametrize("lift", ["remat", "jit"])
     def test_lifted_networks(self, lift, depth):

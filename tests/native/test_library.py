@@ -141,6 +141,7 @@ def re_all(text, *parts):
     return all(part in text for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not native.available(), reason=native.status())
 def test_it_can_be_turned_off_and_an_instruction_set_be_forced():
     assert warp_elsewhere(STN_JAX_NATIVE="0") == (0, "plain JAX: STN_JAX_NATIVE is 0")

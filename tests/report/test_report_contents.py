@@ -18,7 +18,7 @@ from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import predict
 
 
-@pytest.mark.thin("translated_mnist")
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["translated_mnist", "scaled_mnist"])
 def test_other_tasks_run_through_their_own_distortion(tiny_config, task):
     run = assemble(Config(**tiny_config | {"task": task, "variant": "stn-c0"}))
@@ -134,6 +134,7 @@ def test_texts_cannot_become_markup():
     )
     angles = np.arange(3.0)
     report = page.Report(
+        warnings=[hostile],
         title=hostile,
         about=hostile,
         tiles=[page.Tile(hostile, hostile, hostile)],
@@ -152,9 +153,9 @@ def test_texts_cannot_become_markup():
     reader = Reader(text)
     assert "b" not in reader.tags[reader.tags.index("section") :]
     assert reader.tags.count("script") == 2
-    # As texts they are whole: 3 above, 3 in a tile, 2 of the slider, 1 of a curve, 2 in the matrix,
-    # 2 of an image, 3 of the configuration, 2 below.
-    assert "\n".join(reader.text).count(hostile) == 18
+    # As texts they are whole: 3 above, a warning, 3 in a tile, 2 of the slider, 1 of a curve, 2 in
+    # the matrix, 2 of an image, 3 of the configuration, 2 below.
+    assert "\n".join(reader.text).count(hostile) == 19
     # As attributes too: of the thumbnail, the slider, a cell, and the pictures of two charts.
     labels = [value for name, value in reader.attributes if name in ("aria-label", "title")]
     assert [value for value in labels if hostile in value] == [

@@ -136,6 +136,7 @@ def test_the_slider_shows_the_networks_predictions(made):
         np.testing.assert_allclose(said, probability.max(-1), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_network_without_a_transformer_has_no_aligned_pictures(tiny_config, tmp_path, browser):
     run = assemble(Config(**tiny_config | {"variant": "cnn", "test_passes": 3}))
     few = sources.Split(run.test.images[:3], run.test.labels[:3])

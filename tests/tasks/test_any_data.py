@@ -99,6 +99,7 @@ def test_channels_that_never_change_are_divided_by_1(images):
     assert make_task("plain").statistics("own", flat, stored)[1].tolist() == [0.5, 0.5, 1]
 
 
+@pytest.mark.slow
 def test_crops_of_oblong_images(images):
     keys = example_keys(jax.random.key(0), jnp.arange(500))
     task = make_task("plain").cropped(8)

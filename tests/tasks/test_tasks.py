@@ -196,7 +196,7 @@ def test_recipes_differ_only_in_the_clutter_of_scaled_digits():
         assert (make_task(name, "legacy") == task) == (name != "scaled_mnist")
 
 
-@pytest.mark.thin("published")
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["published", "legacy"])
 def test_scaled_mnist_has_the_published_statistics(digits, recipe):
     # Digits alone have a mean of 0.031: a quarter of the ink is clutter.
@@ -207,6 +207,7 @@ def test_scaled_mnist_has_the_published_statistics(digits, recipe):
     assert float(deviation[0]) == pytest.approx(task.mnist_statistics[1], abs=0.004)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.distorts])
 def test_an_example_does_not_depend_on_its_batch(digits, name):
     distort = jax.jit(TASKS[name].distort)

@@ -23,7 +23,7 @@ from stn_jax.training import Config, ConfigError
         ({"epochs": -1}, "epochs is -1; expected 1 or more"),
         ({"batch_size": 0}, "batch_size is 0; expected 1 or more"),
         ({"holdout": -5}, "holdout is -5; expected 0 or more"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected more than 0"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1; expected 0 or more"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; expected a finite number"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 or more and less than 1"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0; expected 0 or more and less than 1"),

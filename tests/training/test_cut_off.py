@@ -34,6 +34,7 @@ def fail():
     raise ZeroDivisionError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "error"),
     [
@@ -95,7 +96,7 @@ def points(folder: Path, name: str) -> dict[int, float]:
     return dict(found)
 
 
-@pytest.mark.thin("from-a-checkpoint")
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_every", [1, 0], ids=["from-a-checkpoint", "from-the-start"])
 def test_curves_do_not_overlap_after_a_restart(config, tmp_path, monkeypatch, checkpoint_every):
     values = {"tensorboard": True, "log_every": 1, "checkpoint_every": checkpoint_every}

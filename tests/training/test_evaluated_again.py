@@ -133,6 +133,7 @@ def test_a_result_from_the_middle_of_a_training_does_not_outlive_its_settings(ru
     assert folder.result() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", "{}", '{"step": "4", "config": {}}', "\udcff"]
 )

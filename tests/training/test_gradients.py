@@ -57,7 +57,7 @@ class TestClipping:
         params["theta"]["kernel"] = 0.1 * jax.random.normal(jax.random.key(2), (8, 6))
         return module, params
 
-    @pytest.mark.thin("0.0-1", "0.5-2")
+    @pytest.mark.slow
     @pytest.mark.parametrize("iterations", [1, 2])
     @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 100.0])
     def test_in_parts_and_at_once(self, ratio, iterations):
@@ -78,6 +78,7 @@ class TestClipping:
         moved = float(jnp.abs(expected["theta"]["bias"] - plain[1]["theta"]["bias"]).max())
         assert (moved > 1e-3) == (0 < ratio <= 1)
 
+    @pytest.mark.slow
     def test_each_images_gradient_is_clipped(self):
         module, params = self.module(1)
         loss_fn = self.loss(module)

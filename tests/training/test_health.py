@@ -60,6 +60,7 @@ def run(tiny_cache) -> Run:
     return assemble(Config(cache_dir=str(tiny_cache), width=1 / 16, batch_size=64))
 
 
+@pytest.mark.slow
 def test_the_norm_of_the_localization_networks_gradient(run):
     """Against the gradient of the same loss, differentiated here for its parameters alone."""
     state = run.init_state()
@@ -111,9 +112,11 @@ def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeyp
     # Without any rate it is the user's wish.
     monkeypatch.setattr(health, "GRACE_STEPS", 2)
     values = {"localization_rate": rate, "log_every": 1, "test_passes": 1}
-    train(Config(**{**tiny_config, **values}), tmp_path)
+    result = train(Config(**{**tiny_config, **values}), tmp_path)
     errors = capsys.readouterr().err
-    assert errors.count("the transforms are the same for all images") == warned
+    assert errors.count("the transforms are the same for all images: the localization") == warned
+    assert ("same_transforms" in result["warnings"]) == warned
+    assert errors.count("try --config.localization_rate=4e-09") == warned
     assert all(line["theta_variation"][0] < MIN_VARIATION for line in logged(tmp_path))
 
 
@@ -121,7 +124,9 @@ def test_constant_transforms_are_reported(tiny_config, tmp_path, capsys, monkeyp
 @pytest.mark.parametrize(("rate", "warned"), [(0.4, 1), (0.05, 0)])
 def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, rate, warned):
     values = {"variant": "cnn", "width": 0.25, "learning_rate": rate, "warmup": 0.9, "epochs": 12}
-    train(Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1}), tmp_path)
+    config = Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1})
+    found = set(train(config, tmp_path)["warnings"])
+    assert found == ({"at_chance", "dead_relus"} if warned else set())
     assert capsys.readouterr().err.count("the training has collapsed") == warned
     errors = [line["train_error_percent"][0] for line in logged(tmp_path)]
     assert (errors[-1] > min(errors) + 30) == warned
@@ -130,9 +135,11 @@ def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, ra
 @pytest.mark.slow
 def test_a_healthy_run_is_not_warned_of(tiny_config, tmp_path, capsys):
     # At a higher rate, so narrow a network may lose all of its ReLUs.
-    train(Config(**{**tiny_config, "learning_rate": 0.02, "test_passes": 1}), tmp_path)
+    values = {"width": 0.25, "learning_rate": 0.05, "epochs": 12, "batch_size": 64}
+    result = train(Config(**{**tiny_config, **values, "test_passes": 1}), tmp_path)
+    assert result["warnings"] == {}
     assert "warning" not in capsys.readouterr().err
-    for line in logged(tmp_path):
+    for line in logged(tmp_path)[2:]:  # at first all thetas are the identity
         assert line["theta_variation"][0] > MIN_VARIATION
         assert line["runaway_theta_percent"] == [0.0]
         assert 0 < line["localization_gradient_norm"][0] < line["gradient_norm"][0]

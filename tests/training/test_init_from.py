@@ -28,6 +28,7 @@ def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_in_a_new_folder(trained, fields, tmp_path, capsys):
     config = Config(**fields | {"seeds": (5, 7), "init_from": str(trained), "epochs": 2})
     state = initial_state(assemble(config))

@@ -66,6 +66,7 @@ def test_a_run_is_loaded_where_its_data_set_is_not(alone, trained):
     jax.tree.map(np.testing.assert_array_equal, first, expected)
 
 
+@pytest.mark.slow
 def test_the_commands_need_no_data_set_either(alone, digit_file, capsys):
     assert main(["export", "--workdir=run", "out"]) == 0
     assert main(["--workdir=run", "--image", str(digit_file)]) == 0
@@ -73,6 +74,7 @@ def test_the_commands_need_no_data_set_either(alone, digit_file, capsys):
     assert "2000 examples" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_older_runs_are_read_by_their_data_set(trained, alone, tmp_path):
     whole = tmp_path / "older"
     shutil.copytree(trained, whole)

@@ -45,6 +45,7 @@ def test_errors_are_logged_and_the_best_state_is_kept(watched, tmp_path):
     assert found[best] == pytest.approx(100 * wrong.mean((1, 2)), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_evaluations_do_not_change_the_training(watched, tmp_path):
     train(watched, tmp_path / "watched")
     plain = Config(**watched.to_dict() | {"eval_every": 0, "keep_best": False})
@@ -53,6 +54,7 @@ def test_evaluations_do_not_change_the_training(watched, tmp_path):
     assert not (tmp_path / "plain" / "best").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_has_the_same_evaluations_and_best_state(watched, tmp_path):
     class Cut(Hooks):
         def after_checkpoint(self, step):
@@ -75,6 +77,7 @@ def test_as_many_checkpoints_are_kept_as_the_configuration_says(watched, tmp_pat
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4, 8, 12]
 
 
+@pytest.mark.slow
 def test_the_best_state_is_evaluated_from_the_command_line(watched, tmp_path, capsys):
     train(watched, tmp_path)
     before = (tmp_path / "result.json").read_bytes()
@@ -88,6 +91,7 @@ def test_the_best_state_is_evaluated_from_the_command_line(watched, tmp_path, ca
     assert "has no best state; train with keep_best" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_steps_that_are_named_are_traced(tiny_config, tmp_path, capsys):
     config = Config(**tiny_config | {"epochs": 1, "profile": "1:3", "test_passes": 1})
     train(config, tmp_path)

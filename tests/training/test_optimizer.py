@@ -1,5 +1,7 @@
 """The optimizer: its schedule, and which parameters get what."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,16 @@ import numpy as np
 import optax
 import pytest
 
+from stn_jax.experiments.tables import TABLES
 from stn_jax.training import Config
-from stn_jax.training.optimizer import make_adam_schedule, make_optimizer, make_schedule
+from stn_jax.training.assemble import assemble
+from stn_jax.training.config_files import named_config
+from stn_jax.training.optimizer import (
+    default_learning_rate,
+    make_adam_schedule,
+    make_optimizer,
+    make_schedule,
+)
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
@@ -20,6 +30,55 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert rates[100] == pytest.approx(0.2 / 10_000)
     assert (np.diff(rates[:31]) > 0).all()
     assert (np.diff(rates[30:]) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "steps", "rate"),
+    [
+        (256, 936, 0.2),  # the quickstart
+        (256, 600, 0.2),
+        (512, 10_000, 0.2),
+        (32, 10_000, 0.025),
+        (256, 150, 0.1),
+        (128, 150, 0.05),
+        (32, 1, 0.00102),
+    ],
+)
+def test_the_rate_is_chosen_for_batch_and_steps(batch_size, steps, rate):
+    assert default_learning_rate(batch_size, steps) == pytest.approx(rate)
+
+
+def test_a_run_holds_the_rate_that_is_chosen(tiny_cache):
+    values = {"cache_dir": str(tiny_cache), "width": 1 / 16, "batch_size": 64, "epochs": 2}
+    run = assemble(Config(**values))
+    assert run.total_steps == 16
+    assert run.config == dataclasses.replace(
+        Config(**values), learning_rate=default_learning_rate(64, 16)
+    )
+    peak = max(float(run.schedule(step)) for step in range(17))
+    assert peak == pytest.approx(run.config.learning_rate)
+    given = Config(**values, learning_rate=0.03)
+    assert assemble(given).config == given
+
+
+def test_tables_and_published_trainings_have_rates_of_their_own():
+    rates = {
+        name: named_config(name)["learning_rate"]
+        for name in ("rotated_mnist", "translated_mnist", "scaled_mnist", "svhn", "svhn_cropped")
+    }
+    assert rates == {
+        "rotated_mnist": 0.2,
+        "translated_mnist": 0.2,
+        "scaled_mnist": 0.05,
+        "svhn": 0.03,
+        "svhn_cropped": 0.03,
+    }
+    for name in ("svhn_published", "paper_schedule"):
+        assert named_config(name)["learning_rate"] == 0.01
+    for table in TABLES.values():
+        assert all(row.config().learning_rate > 0 for row in table.rows)
+    # As stored configurations without the field were trained.
+    assert Config.from_stored({}).learning_rate == 0.2
 
 
 def test_the_papers_schedule_falls_to_a_tenth_after_each_third():

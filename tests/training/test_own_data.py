@@ -111,6 +111,7 @@ def test_the_start_says_what_was_done(fields, tmp_path, capsys):
     assert "network input 12 x 16 x 3" in out
 
 
+@pytest.mark.slow
 def test_other_data_must_have_the_same_classes(trained, folder, tmp_path):
     found = evaluate_workdir_on(trained, {"dataset": f"folder:{folder}"})
     assert found["test_examples"] == 12
@@ -199,6 +200,7 @@ def test_arrays_train_and_blocks_are_stored(tmp_path, fields):
     np.testing.assert_allclose(model.apply(variables, seen), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "title", "values"),
     [

@@ -38,7 +38,7 @@ def empty_metrics(run: Run, seeds=(0,)) -> Metrics:
     return Metrics.empty(run.model, len(seeds))
 
 
-@pytest.mark.thin("seeds0")
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(0,), (0, 3)])
 def test_however_steps_are_divided_into_dispatches_the_bits_are_the_same(run, seeds):
     config = Config(**{**run.config.to_dict(), "seeds": seeds})
@@ -54,6 +54,7 @@ def test_however_steps_are_divided_into_dispatches_the_bits_are_the_same(run, se
     assert int(ends[0][0]["step"]) == 6
 
 
+@pytest.mark.slow
 def test_a_program_is_compiled_once_for_dispatches_of_all_lengths(run):
     steps = stepper(run)
     state, sums = run.init_state(), empty_metrics(run)

@@ -115,6 +115,7 @@ def test_a_step_adds_up_five_cross_entropies_and_counts_whole_numbers():
     np.testing.assert_allclose(state["params"]["logits"][0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_confidence_is_the_probability_of_the_whole_number(svhn_cache):
     run = assemble(config_of(svhn_cache, crop=54))
     params = run.init_state()["params"]
@@ -132,7 +133,7 @@ def test_confidence_is_the_probability_of_the_whole_number(svhn_cache):
 VARIANTS = ("cnn", "stn-c0", "stn-c3", "stn-c6", "stn-c8", "stn-sl3", "stn-sl6", "stn-sl8")
 
 
-@pytest.mark.thin
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["svhn", "svhn_cropped"])
 @pytest.mark.parametrize("variant", [*VARIANTS, "stn-dl3"])
 def test_all_networks_can_take_a_step(svhn_cache, task, variant):
@@ -240,6 +241,7 @@ def test_data_that_does_not_fit_the_task(svhn_cache, values, message):
         assemble(config_of(svhn_cache, **values))
 
 
+@pytest.mark.slow
 def test_training_needs_none_of_the_packages_that_prepared_the_data(svhn_cache):
     code = """
         import sys
@@ -336,6 +338,7 @@ def test_a_photograph_is_read_as_the_task_shows_it(trained, tmp_path):
         classify_files(trained, [tmp_path / "house.png"] * 2, (20, 10, 60, 50))
 
 
+@pytest.mark.slow
 def test_a_network_is_tested_on_other_data_as_it_was_trained(svhn_cache, trained, tmp_path):
     images, labels = made(5, 64, seed=9)
     splits = {"train": (3, [made(3, 64, 8)]), "test": (5, [(images // 2, labels)])}

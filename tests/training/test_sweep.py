@@ -1,6 +1,7 @@
 """Sweeps: all combinations of values, one table."""
 
 import json
+import re
 
 import pytest
 
@@ -23,23 +24,26 @@ def test_all_combinations_in_order():
 
 def test_each_is_trained_once_over_all_seeds(tiny_config, tmp_path, capsys):
     fields = tiny_config | {"epochs": 1, "test_passes": 1, "variant": "cnn", "seeds": "0,1"}
+    del fields["learning_rate"]
     arguments = [f"--workdir={tmp_path}", *(f"--config.{k}={v}" for k, v in fields.items())]
     sweep = ["--sweep", "learning_rate=0.01,0.02"]
     assert main([*arguments, *sweep]) == 0
     table = capsys.readouterr().out.splitlines()[-3:]
-    assert table[0].split() == ["learning_rate", "test", "error", "(%)", "workdir"]
+    header = ["learning_rate", "test error (%)", "warnings", "workdir"]
+    assert re.split(" {2,}", table[0]) == header
     for line, rate in zip(table[1:], (0.01, 0.02), strict=True):
         folder = tmp_path / f"learning_rate={rate}"
         result = json.loads((folder / "result.json").read_text())
         assert result["config"]["learning_rate"] == rate
         assert result["seeds"] == [0, 1]
-        assert line.split() == [
+        assert re.split(" {2,}", line) == [
             str(rate),
-            f"{result['mean']:.2f}",
-            "\N{PLUS-MINUS SIGN}",
-            f"{result['ci95']:.2f}",
+            f"{result['mean']:.2f} \N{PLUS-MINUS SIGN} {result['ci95']:.2f}",
+            ", ".join(result["warnings"]).replace("_", " ") or "-",
             str(folder),
         ]
+    results = [json.loads(each) for each in (tmp_path / "sweep.jsonl").read_text().splitlines()]
+    assert results[1] == {"sweep": {"learning_rate": "0.02"}, **result}
     assert (tmp_path / "sweep.txt").read_text().splitlines() == table
     before = (folder / "metrics.jsonl").stat().st_mtime_ns
     assert main([*arguments, *sweep]) == 0
@@ -63,8 +67,8 @@ def test_a_training_that_fails_does_not_stop_the_others(tmp_path, capsys):
         train_all(combined, rest, "quickstart", train)
     assert trained == ["width=1", "width=2"]
     table = (tmp_path / "sweep.txt").read_text().splitlines()
-    assert table[1].split() == ["1", "failed", str(tmp_path / "width=1")]
-    assert table[2].split() == ["2", "3.50", str(tmp_path / "width=2")]
+    assert table[1].split() == ["1", "failed", "-", str(tmp_path / "width=1")]
+    assert table[2].split() == ["2", "3.50", "-", str(tmp_path / "width=2")]
 
 
 @pytest.mark.parametrize(

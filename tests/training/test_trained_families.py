@@ -40,6 +40,7 @@ def test_a_network_of_splines_is_trained_evaluated_and_shown(tiny_config, tmp_pa
     assert picture_path(tmp_path).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", REPEATS)
 def test_a_familys_transforms_are_drawn_and_read_correctly(tiny_config, transform):
     run = assemble(Config(**{**tiny_config, "variant": "stn-c1", "transform": transform}))
@@ -79,6 +80,7 @@ def test_a_pose_is_in_the_images_coordinates_whatever_map_was_warped(
     np.testing.assert_allclose(poses[2], affine.scaling(0.5), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_report_of_translated_digits(tiny_config):
     values = {"task": "translated_mnist", "variant": "stn-c1", "test_passes": 2}
     run = assemble(Config(**{**tiny_config, **values}))

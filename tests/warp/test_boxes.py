@@ -32,7 +32,7 @@ def test_boxes_are_slices_where_nothing_is_resized():
     assert_close(part[0], volume[1:3, 2:4, 1:4])
 
 
-@pytest.mark.thin
+@pytest.mark.thin("reflection-bilinear-linear", "zeros-bicubic-cubic")
 @pytest.mark.parametrize(("mode", "method"), [("bilinear", "linear"), ("bicubic", "cubic")])
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
 def test_an_antialiased_whole_image_is_resized(mode, method, padding):
@@ -135,6 +135,7 @@ def test_roi_align_is_torchvisions(ratio, aligned, scale):
     assert_close(found[:, inside], recorded[:, inside], 1e-10)
 
 
+@pytest.mark.slow
 def test_one_image_serves_many_sets_of_boxes():
     image, boxes = f32(IMAGE[0], BOXES)
     for ratio in (-1, 2):

@@ -57,6 +57,7 @@ for rank, modes in ((2, ("nearest", "bilinear", "bicubic")), (3, ("nearest", "bi
 """
 
 
+@pytest.mark.slow
 def test_the_fence_that_positions_stand_behind_outlives_the_compiler():
     """A compiler that sees through its condition would round positions twice, here and there."""
     run_optimized(FENCES)

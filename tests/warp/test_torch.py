@@ -81,6 +81,7 @@ def assert_agree(ours, theirs, tolerance):
         assert error.max() <= tolerance, f"{name} is off by {error.max():.1e}"
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(
     ("each_implementation", "name", "index", "setting"), CASES, indirect=["each_implementation"]
 )

@@ -158,6 +158,7 @@ def test_thetas_are_the_matrices_of_the_table():
     close(jitted(Projective(), "theta")(delta), np.eye(3) + np.append(delta, 0).reshape(3, 3))
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("align_corners", [False, True])
 @each_of(AFFINE)
 def test_affine_families_have_pytorchs_grids(family, align_corners):

@@ -48,6 +48,7 @@ __all__ = [
     "Similarity",
     "ThinPlateSpline",
     "Transform",
+    "of_aspect",
     "resolve",
 ]
 
@@ -59,6 +60,19 @@ FAMILIES: dict[str, type[Transform]] = {
     "projective": Projective,
     "tps": ThinPlateSpline,
 }
+
+
+def of_aspect(transform: Transform | str, aspect: float) -> Transform | str:
+    """A family for oblong images: "rotation" and "similarity" with an aspect, others unchanged.
+
+    Args:
+      transform: as of :func:`resolve`.
+      aspect: width / height of the images, see :mod:`stn_jax.warp.affine`.
+    """
+    family = FAMILIES.get(transform) if isinstance(transform, str) else None
+    if aspect == 1 or family not in (Rotation, Similarity):
+        return transform
+    return family(aspect=aspect)
 
 
 def resolve(transform: Transform | str, num_spatial_dims: int = 2) -> Transform:
