@@ -89,5 +89,5 @@ def _sorted_sums(values: jax.Array, index: jax.Array, size: Any) -> jax.Array:
     wanted = jnp.arange(size, dtype=jnp.int32)
     last = jax.vmap(lambda index: jnp.searchsorted(index, wanted, side="right"))(index) - 1
     last = jnp.maximum(last, 0).astype(jnp.int32)
-    exists = jnp.take_along_axis(index, last, 1) == wanted
+    exists = jnp.take_along_axis(index, last, 1) == wanted[None]
     return jnp.where(exists[..., None], _gather(totals, last), 0)

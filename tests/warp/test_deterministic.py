@@ -162,3 +162,21 @@ def test_a_number_of_samples_that_is_not_known():
     )
     with pytest.raises(ValueError, match="deterministic=True needs to know the number of samples"):
         jax.export.export(jax.jit(program), platforms=["cuda"])(*args)
+
+
+def test_strict_promotion_and_wide_types():
+    args = [np.float64(x) for x in (IMAGE, GRID, random_image(2, 4, 5, 3, seed=3))]
+    strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
+    with jax.enable_x64(True), strict[0], strict[1]:
+        one, other = (
+            on_accelerator(
+                adjoint(
+                    Sample(Sampling(2, None, "bilinear", "zeros", False, None, ordered)),
+                    (True, False),
+                ),
+                *args,
+            )[0]
+            for ordered in (True, False)
+        )
+    assert one.dtype == np.float64
+    np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
