@@ -88,21 +88,56 @@ def pixel_matrices(torch: Any) -> list[Row]:
     ]
 
 
+def flows(torch: Any) -> list[Row]:
+    """flow_warp and the occlusion check of two flows."""
+    rng = np.random.default_rng(4)
+    image = rng.uniform(0, 1, (8, 256, 256, 3)).astype(np.float32)
+    flow, back = (rng.normal(0, 3, (8, 256, 256, 2)).astype(np.float32) for _ in range(2))
+    rivals, exact = {}, None
+    if torch is not None:
+
+        def reference(dtype: Any) -> Callable[[], Any]:
+            first, moved = torch.tensor(_first(image), dtype=dtype), torch.tensor(flow, dtype=dtype)
+            y, x = torch.meshgrid(*[torch.arange(256, dtype=dtype)] * 2, indexing="ij")
+            pixels = torch.stack([x, y], -1)
+            return lambda: torch.nn.functional.grid_sample(
+                first, (2 * (pixels + moved) + 1) / 256 - 1, align_corners=False
+            )
+
+        rivals["torch"] = reference(torch.float32)
+        exact = lambda: np.moveaxis(reference(torch.float64)().numpy(), 1, -1)  # noqa: E731
+    # A mask has no gradient, so its weighted sum stands in for it.
+    occluded = lambda *flows: stn_jax.occlusion_mask(*flows).astype(np.float32)  # noqa: E731
+    return [
+        Row("flow_warp, 8x256x256x3", stn_jax.flow_warp, (image, flow), rivals, exact),
+        Row("occlusion_mask, 8x256x256", occluded, (flow, back), {}),
+    ]
+
+
 def boxes(torch: Any) -> list[Row]:
     """roi_align by sampling and by products, and antialiased resizing."""
     rng = np.random.default_rng(1)
     maps = rng.normal(size=(50, 68, 256)).astype(np.float32)
     low = rng.uniform(0, 40, (100, 2))
     corners = np.concatenate([low, low + rng.uniform(4, 28, (100, 2))], -1).astype(np.float32)
-    rows = [
-        Row(
-            f"roi_align, 100 boxes of 50x68x256, sampling_ratio={ratio}",
-            functools.partial(stn_jax.roi_align, shape=(7, 7), sampling_ratio=ratio),
-            (maps, corners),
-            {},
+    vision = None if torch is None else _optional("torchvision")
+    rows = []
+    for ratio in (2, -1):
+        rival: dict[str, Callable[[], Any]] = {}
+        if vision is not None:
+            theirs = functools.partial(
+                vision.ops.roi_align, output_size=(7, 7), sampling_ratio=ratio, aligned=True
+            )
+            one = torch.tensor(_first(maps[None])), [torch.tensor(corners)]
+            rival["torchvision"] = functools.partial(theirs, *one)
+        rows.append(
+            Row(
+                f"roi_align, 100 boxes of 50x68x256, sampling_ratio={ratio}",
+                functools.partial(stn_jax.roi_align, shape=(7, 7), sampling_ratio=ratio),
+                (maps, corners),
+                rival,
+            )
         )
-        for ratio in (2, -1)
-    ]
     image = rng.uniform(0, 1, (8, 256, 256, 3)).astype(np.float32)
     whole = np.array([[0, 0, 256, 256]], np.float32)
     rivals: dict[str, Callable[[], Any]] = {}
@@ -221,6 +256,12 @@ def measure(report: Report, row: Row, rounds: int, budget: float) -> None:
     )
 
 
+def rows(torch: Any) -> list[Row]:
+    """All rows; ``torch`` is None if it is not installed."""
+    makers = (pixel_matrices, flows, boxes, lambda _: splines(), attention)
+    return [row for make in makers for row in make(torch)]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = flags(__doc__, rounds=30, budget=0.5)
     parser.add_argument("--only", default="", help="only rows whose name contains this text")
@@ -229,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = Report(
         "operations", {"rounds": options.rounds, "budget": options.budget}, options.folder
     )
-    for row in (*pixel_matrices(torch), *boxes(torch), *splines(), *attention(torch)):
+    for row in rows(torch):
         if options.only in row.name:
             measure(report, row, options.rounds, options.budget)
 

@@ -32,6 +32,7 @@ SMALLER = {
     "stn_jax.experiments figure": [*TRAINED, "--cache_dir=CACHE"],
     "stn_jax.experiments pretrained": [*TRAINED, "--cache_dir=CACHE", "--folder=weights"],
     "benchmarks.warp": [*TIMED, "--only=10x10"],
+    "benchmarks.gather": [*TIMED, "--only=28x28"],
     "benchmarks.step": [*TIMED, "--batch=2", "--steps=1", "--variants=cnn"],
     "benchmarks.scaling": [*TIMED, "--only=seeds", "--variant=cnn"],
     "benchmarks.profile": ["--folder=timed", "--rounds=1", "--batch=8", "--variants=cnn"],

@@ -41,6 +41,7 @@ SPEED = "--folder=OUT/results/performance"
 STEPS = {
     "speed": [
         f"-m benchmarks.warp {SPEED}",
+        f"-m benchmarks.gather {SPEED}",
         f"-m benchmarks.step {SPEED} --seeds=5 --dtype=bfloat16",
         f"-m benchmarks.step {SPEED} --task=translated_mnist --seeds=5 --dtype=bfloat16",
         f"-m benchmarks.step {SPEED} --task=svhn --batch=128 --dtype=bfloat16",
@@ -62,6 +63,7 @@ SMALLER = {
     "stn_jax.experiments": "--config.width=0.0625 --config.test_passes=1 --config.batch_size=128 "
     "--seeds=0,1 --epochs=1 --seeds_per_program=2",
     "benchmarks.warp": "--rounds=1 --budget=0.01 --only=10x10",
+    "benchmarks.gather": "--rounds=1 --budget=0.01 --only=28x28",
     "benchmarks.step": "--rounds=1 --budget=0.01 --batch=2 --steps=1 --variants=cnn --seeds=2",
     "pytest": "-k test_identity",
 }

@@ -51,6 +51,8 @@ def panels(image: np.ndarray) -> list[tuple[str, np.ndarray, augment.Targets | N
     box = jnp.asarray(BOX)
     crop: Callable[..., jax.Array] = stn_jax.crop_and_resize
     elastic = augment.random_elastic(jax.random.key(1), targets, magnitude=3.0, smoothness=9.0)[0]
+    seen = augment.random_perspective(jax.random.key(2), targets, distortion=0.5)[0]
+    cut = augment.random_resized_crop(jax.random.key(4), targets, (SIZE, SIZE), scale=(0.3, 0.5))[0]
     bent = augment.random_thin_plate(jax.random.key(5), targets, magnitude=0.25)[0]
     moved = augment.random_affine(jax.random.key(3), targets, angle=30, scale=(0.7, 0.9))[0]
     shown: list[tuple[str, jax.Array | np.ndarray, augment.Targets | None]] = [
@@ -65,17 +67,42 @@ def panels(image: np.ndarray) -> list[tuple[str, np.ndarray, augment.Targets | N
             stn_jax.affine_transform(image, turned, small, antialias=True),
             None,
         ),
-        ("augment.random_affine", moved.image, moved),
-        ("augment.random_elastic", elastic.image, elastic),
-        ("augment.random_thin_plate", bent.image, bent),
+        ("occlusion_mask", occluded(image), None),
+        ("map_coordinates, order 1", enlarged(image, 1), None),
+        ("the same, order 3", enlarged(image, 3), None),
+        ("random_affine", moved.image, moved),
+        ("random_elastic", elastic.image, elastic),
+        ("random_thin_plate", bent.image, bent),
+        ("random_perspective", seen.image, seen),
+        ("random_resized_crop", cut.image, cut),
     ]
     return [(title, np.asarray(picture), places) for title, picture, places in shown]
+
+
+def enlarged(image: np.ndarray, order: int) -> jax.Array:
+    """A part of the image, interpolated by splines."""
+    where = jnp.meshgrid(jnp.linspace(12, 36, SIZE), jnp.linspace(62, 86, SIZE), indexing="ij")
+    return jax.vmap(
+        lambda channel: stn_jax.map_coordinates(channel, where, order, mode="mirror"), -1, -1
+    )(jnp.asarray(image))
+
+
+def occluded(image: np.ndarray) -> jax.Array:
+    """The image; in red what its left half hides when it moves to the right by eight pixels."""
+    x = jnp.arange(SIZE)
+    before, after = ((x < edge) * 8.0 for edge in (SIZE / 2, SIZE / 2 + 8))
+    flow, back = (
+        jnp.stack([jnp.broadcast_to(dx, (SIZE, SIZE)), jnp.zeros((SIZE, SIZE))], -1)
+        for dx in (before, -after)
+    )
+    mask = stn_jax.occlusion_mask(flow, back)
+    return jnp.where(mask[..., None], jnp.array([0.9, 0.2, 0.2]), image)
 
 
 def draw(output: str) -> None:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 5, figsize=(10, 4.4), dpi=100)
+    figure, axes = pyplot.subplots(3, 5, figsize=(10, 6.5), dpi=100)
     for axis, (title, picture, places) in zip(axes.flat, panels(card()), strict=True):
         axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
         axis.set_title(title, fontsize=9)
@@ -84,6 +111,7 @@ def draw(output: str) -> None:
             continue
         x0, y0, x1, y1 = np.asarray(places.boxes[0]) - 0.5  # matplotlib's 0 is a pixel's center
         axis.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="tab:orange", linewidth=1.5)
+        axis.autoscale(enable=False)
         axis.plot(*np.asarray(places.keypoints).T, "+", color="black", markersize=7)
     figure.tight_layout()
     figure.savefig(output)

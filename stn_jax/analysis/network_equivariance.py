@@ -18,6 +18,9 @@ _KNOWN = (ConvBlock, ResidualBlock)
 def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], dict[str, jax.Array]]:
     """The feature maps after each of a network's blocks, without a transformer.
 
+    Blocks that read the outputs of several transformers in parallel are given as many copies of
+    the map.
+
     Args:
       model: a network of convolutional blocks, so that images can have any size.
       variables: as ``model.apply`` takes them, ``{"params": ...}``.
@@ -30,7 +33,8 @@ def network_features(model: Network, variables: Any) -> Callable[[ArrayLike], di
     def maps(network: Network, images: jax.Array) -> dict[str, jax.Array]:
         out = {"0": images}
         for depth, block in enumerate(network.blocks, 1):
-            out[str(depth)] = block(out[str(depth - 1)], train=False)
+            x = jnp.tile(out[str(depth - 1)], network.copies(depth - 1))
+            out[str(depth)] = block(x, train=False)
         return out
 
     return jax.jit(lambda images: model.apply(variables, jnp.asarray(images), method=maps))

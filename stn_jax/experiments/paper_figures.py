@@ -90,9 +90,12 @@ def figure2(trained: Networks, path: Path) -> None:
         strips: list[figures.Strip] = []
         for variant, (run, params) in zip(NETWORKS, opened, strict=True):
             images = first_of_each_class(run.test.labels, run.test.images)[CLASSES]
-            pair = render_samples(run, jax.tree.map(lambda x: x[0], params), images, REPEATS)
+            own = jax.tree.map(lambda x: x[0], params)
+            inputs, views = render_samples(run, own, images, REPEATS)
             # [REPEATS, classes, ...] to a row with a digit's distortions side by side.
-            before, after = (x.swapaxes(0, 1).reshape(-1, *x.shape[2:]) for x in pair)
+            before, after = (
+                x.swapaxes(0, 1).reshape(-1, *x.shape[2:]) for x in (inputs, *views.values())
+            )
             strips = strips or [figures.Strip("input", before)]
             strips.append(figures.Strip(variant.upper(), after))
         blocks.append((title, strips))

@@ -157,6 +157,13 @@ TABLES = {
             *_rows("translation", {"stn-c0+c1": None}),
         ),
     ),
+    "several_svhn": Table(
+        "Several transformers, SVHN, whole house numbers",
+        "The multi-layer network of Jaderberg et al. 2015, Section 4.2, transforms the input and "
+        "deeper maps in sequence.",
+        _svhn_rows("svhn", "svhn", {"stn-c0+c2+c4": None}),
+        "svhn_numbers",
+    ),
     "deeper": Table(
         "Localization networks without shared layers",
         "STN-DL1's localization network is as deep as STN-SL1's, but shares no layers with the "

@@ -9,8 +9,13 @@ import jax.numpy as jnp
 from stn_jax.warp.axes import warn_of_axes
 
 
-def check_images(images: jax.Array, variables: Mapping[str, Any]) -> None:
+def check_images(images: jax.Array, variables: Mapping[str, Any], *, copies: int = 1) -> None:
     """Checks images ``[B, H, W, C]`` for a network with these variables; none before its init.
+
+    Args:
+      images: the network's input.
+      variables: as ``apply`` takes them.
+      copies: how many images the first block sees, stacked along the channels.
 
     Raises:
       TypeError: the images are not floating point.
@@ -25,7 +30,7 @@ def check_images(images: jax.Array, variables: Mapping[str, Any]) -> None:
             f"images has type {images.dtype}; expected floating point: normalize it first"
         )
     warn_of_axes(images.shape, 2)
-    found, expected = images.shape[-1], _channels(variables)
+    found, expected = images.shape[-1], _channels(variables, copies)
     if expected not in (None, found):
         raise ValueError(
             f"images has shape {images.shape}, with {found} channels; this network takes "
@@ -46,8 +51,8 @@ def channels_hint(shape: tuple[int, ...], channels: int) -> str:
     return ""
 
 
-def _channels(variables: Mapping[str, Any]) -> int | None:
+def _channels(variables: Mapping[str, Any], copies: int) -> int | None:
     """The input channels of a first convolution of this package; None for other blocks."""
     block = variables.get("params", {}).get("blocks_0", {})
     kernel = block.get("conv", block.get("conv_0", {})).get("kernel")
-    return None if kernel is None or kernel.ndim != 4 else kernel.shape[2]
+    return None if kernel is None or kernel.ndim != 4 else kernel.shape[2] // copies

@@ -1,136 +1,17 @@
-"""Networks: classifiers with a spatial transformer, and the study's networks by name."""
+"""The study's networks by name, and spatial transformers placed in any classifier."""
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 from flax import linen as nn
 
 from stn_jax.models.classifiers import Classifier
-from stn_jax.models.images import check_images
 from stn_jax.models.recipes import ANY_DATA, SETTINGS, classifier_of
-from stn_jax.models.submodules import call, call_sequence
 from stn_jax.models.transformer import SpatialTransformer
+from stn_jax.models.transformer_network import Network, Stack
 from stn_jax.models.variants import Variant
 from stn_jax.warp import transforms
 from stn_jax.warp.transforms import Transform
-
-
-class Intermediates(NamedTuple):
-    """Intermediate results of a network's forward pass."""
-
-    # [B, 2, 3], maps output to input coordinates; other shapes for other families of transforms
-    # (projective: [B, 3, 3]; tps: [B, K, K, 2]); None without a transformer
-    theta: jax.Array | None
-    warped: jax.Array  # [B, H', W', C]: the transformer's output; without one, the input
-    # Theta and output of each further transformer, in their order.
-    further: tuple[tuple[jax.Array, jax.Array], ...] = ()
-
-
-class Stack(nn.Module):
-    """Blocks in sequence, followed by a last module."""
-
-    blocks: Sequence[nn.Module]
-    last: nn.Module
-
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return call(self.last, call_sequence(self.blocks, x, train), train)
-
-
-class Network(nn.Module):
-    """A classifier, optionally with spatial transformers.
-
-    The transformer warps the map after ``warp_depth`` blocks (0: the input). The localization
-    network reads the map after ``localization_depth`` blocks, computed by the classifier's own
-    layers, which are thereby shared: STN-CX is (X, X), STN-SLX is (0, X). Further transformers
-    follow at the same depth or deeper ones (ST-CNN Multi of Jaderberg et al. 2015, Section 4.2).
-
-    Attributes:
-      blocks: modules from map to map, called as ``block(x, train=...)``, or ``block(x)`` if they
-        take no such argument.
-      head: module called in the same way, from the last map to logits.
-      transformer: None for a plain classifier.
-      warp_depth, localization_depth: see above.
-      further_transformers: transformers that follow the first one.
-      further_depths: warp_depth and localization_depth of each of them, with warp depths in
-        ascending order.
-    """
-
-    blocks: Sequence[nn.Module]
-    head: nn.Module
-    transformer: SpatialTransformer | None = None
-    warp_depth: int = 0
-    localization_depth: int = 0
-    further_transformers: Sequence[SpatialTransformer] = ()
-    further_depths: Sequence[tuple[int, int]] = ()
-
-    # With positional flags, so that nn.remat can be told that they are static.
-    def __call__(
-        self, images: jax.Array, train: bool = False, return_details: bool = False
-    ) -> jax.Array | tuple[jax.Array, Intermediates]:
-        """Classifies a batch.
-
-        ``nn.remat`` and ``nn.jit`` take static arguments by position, where ``self`` is 0: modules
-        of ``nn.remat(Network, static_argnums=(2, 3))`` are called with both flags, as
-        ``network(images, True, False)``.
-
-        Args:
-          images: ``[B, H, W, C]``, normalized.
-          train: whether dropout is on (it then needs ``rngs={"dropout": key}``).
-          return_details: whether to return the intermediate results too.
-
-        Returns:
-          Logits ``[B, classes]`` (``[B, positions, classes]`` for house numbers) in float32; with
-          return_details, logits and :class:`Intermediates`.
-
-        Raises:
-          TypeError: the images are not floating point.
-          ValueError: they do not have four axes or have another number of channels than the
-            network, or a depth is out of range.
-        """
-        check_images(images, self.variables)
-        x, depth = images, 0
-        steps: list[Any] = []  # theta and output of each transformer
-        for transformer, warp_depth, localization_depth in self._placements():
-            x = call_sequence(self.blocks[depth:warp_depth], x, train)
-            depth = warp_depth
-            theta = None
-            if transformer is not None:
-                shared = self.blocks[warp_depth:localization_depth]
-                x, theta = transformer(
-                    x,
-                    features=functools.partial(call_sequence, shared, train=train),
-                    return_theta=True,
-                    train=train,
-                )
-            steps.append((theta, x))
-        logits = call(self.head, call_sequence(self.blocks[depth:], x, train), train)
-        (theta, warped), *further = steps
-        details = Intermediates(theta, warped, tuple(further))
-        return (logits, details) if return_details else logits
-
-    def _placements(self) -> list[tuple[SpatialTransformer | None, int, int]]:
-        """The transformers, with the depths of what they warp and of what they read."""
-        first = (self.transformer, self.warp_depth, self.localization_depth)
-        pairs = zip(self.further_transformers, self.further_depths, strict=True)
-        placements = [first, *((transformer, *depths) for transformer, depths in pairs)]
-        least = 0
-        for _, warp_depth, localization_depth in placements:
-            if not least <= warp_depth <= localization_depth <= len(self.blocks):
-                raise ValueError(
-                    f"warp_depth is {warp_depth} and localization_depth {localization_depth}; "
-                    f"expected {least} <= warp_depth <= localization_depth <= {len(self.blocks)}, "
-                    "the number of blocks"
-                )
-            least = warp_depth
-        return placements
-
-
-def is_transformer(name: str) -> bool:
-    """Whether a network's parameters of this name are a transformer's."""
-    return name == "transformer" or name.startswith("further_transformers_")
-
 
 RECIPES = tuple(SETTINGS)
 
@@ -165,7 +46,8 @@ def create_model(
         "affine", whose networks are the same.
       variant: "cnn", "stn-cX", "stn-slX" or "stn-dlX" for any depth X up to the number of blocks
         (2 for MNIST, 8 for SVHN); several transformers are joined by "+", in the order of what
-        they warp: "stn-c0+c1", "stn-sl1+c1". :func:`create_network` takes any blocks.
+        they warp: "stn-c0+c1", "stn-sl1+c1"; "stn-c0x2" has two in parallel, whose outputs are
+        stacked along the channels. :func:`create_network` takes any blocks.
       recipe: "published", the networks of the authors' code; or "legacy", those of earlier versions
         of this package: on scaled_mnist the warped array had half the input's sides and the
         localization network at depth 0 did not halve its input; on svhn and svhn_cropped the one at
@@ -258,7 +140,8 @@ def create_network(
       classifier: blocks and a head: Linen modules from map to map, and from the last map to logits,
         called as ``block(x)``, or ``block(x, train=...)`` if they take that argument.
       variant: the placement, by the study's names: "cnn" (no transformer), "stn-cX", "stn-slX" or
-        "stn-dlX", where the map at depth X is the one after X blocks; several are joined by "+".
+        "stn-dlX", where the map at depth X is the one after X blocks; several are joined by "+",
+        and "stn-cXx2" has two in parallel.
       localization: the localization network, from ``[B, H, W, C]`` to ``[B, n]``; None: two
         convolutions and dense layers at depth 0, dense layers deeper.
       downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform: as in
@@ -309,31 +192,31 @@ def _placed(
 ) -> Network:
     """A classifier with the transformers of a variant; ``localization`` is given their depths."""
     blocks = tuple(classifier.blocks)
-    # The first transformer sets the size, the others keep it.
+    # The first transformers set the size, the others keep it.
     size: dict[str, Any] = {"downsample": downsample, "crop_fraction": crop_fraction}
     transformers: list[SpatialTransformer] = []
     depths: list[tuple[int, int]] = []
-    for part in Variant.parse_all(variant):
-        kind, depth = part.kind, part.depth
-        if kind is None:
-            continue
-        if depth > len(blocks):
+    parts = Variant.parse_all(variant)
+    for part in parts:
+        if part.kind is None:
+            return Network(blocks, classifier.head)
+        if part.depth > len(blocks):
             raise ValueError(
                 f"variant is {variant!r}, but the classifier has {len(blocks)} blocks; expected a "
                 f"depth from 0 to {len(blocks)}"
             )
-        network = localization(depth)
-        if isinstance(network, nn.Module):  # one that is given may serve several transformers
-            network = network.clone()
-        if kind == "dl" and depth:
-            # Separate layers are equivalent to a deeper localization network.
-            network = Stack(tuple(block.clone() for block in blocks[:depth]), network)
-        transformers.append(SpatialTransformer(network, **size, **options))
+        for _ in range(part.count):  # each with a localization network of its own
+            network = localization(part.depth)
+            if isinstance(network, nn.Module):  # one that is given may serve several transformers
+                network = network.clone()
+            if part.kind == "dl" and part.depth:
+                # Separate layers are equivalent to a deeper localization network.
+                network = Stack(tuple(block.clone() for block in blocks[: part.depth]), network)
+            transformers.append(SpatialTransformer(network, **size, **options))
+            transformers[-1].family()  # raises errors about incompatible options early
+            depths.append((part.warp_depth, part.localization_depth))
         size = {}
-        transformers[-1].family()  # raises errors about incompatible options early
-        depths.append((part.warp_depth, part.localization_depth))
-    if not transformers:
-        return Network(blocks, classifier.head)
+    counts = tuple(part.count for part in parts)
     return Network(
         blocks,
         classifier.head,
@@ -341,4 +224,5 @@ def _placed(
         *depths[0],
         further_transformers=tuple(transformers[1:]),
         further_depths=tuple(depths[1:]),
+        parallel=counts if max(counts) > 1 else (),
     )

@@ -167,6 +167,16 @@ class SpatialTransformer(nn.Module):
     def __call__(
         self,
         image: jax.Array,
+        features: Callable[[jax.Array], jax.Array] | None,
+        return_theta: Literal[True],
+        train: bool = False,
+        **localization_options: Any,
+    ) -> tuple[jax.Array, jax.Array]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: jax.Array,
         features: Callable[[jax.Array], jax.Array] | None = None,
         *,
         return_theta: Literal[True],

@@ -32,17 +32,21 @@ class Angles(NamedTuple):
     labels: np.ndarray  # [N], classes, for the within-class RMS
 
 
-def gallery(images: np.ndarray, aligned: np.ndarray, path: Path, title: str) -> None:
+def gallery(
+    images: np.ndarray, aligned: np.ndarray | Mapping[str, np.ndarray], path: Path, title: str
+) -> None:
     """Draws rows of input images, each above a row of the transformer's outputs.
 
     Args:
-      images, aligned: ``[rows, columns, H, W, C]`` in [0, 1]; one or three channels.
+      images: ``[rows, columns, H, W, C]`` in [0, 1]; one or three channels.
+      aligned: the same of the outputs; of several transformers, by name.
       path: the PNG to write.
       title: the figure's title.
     """
-    rows = []
-    for before, after in zip(images, aligned, strict=True):
-        rows += [Strip("input", before), Strip("aligned", after)]
+    named = aligned if isinstance(aligned, Mapping) else {"aligned": aligned}
+    pictures = {"input": images, **named}
+    by_row = zip(*pictures.values(), strict=True)
+    rows = [Strip(*each) for row in by_row for each in zip(pictures, row, strict=True)]
     strips([(title, rows)], path)
 
 

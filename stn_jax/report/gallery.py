@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stn_jax.data.distortions import example_keys
+from stn_jax.models import Intermediates
 from stn_jax.training.evaluation import TEST_KEY, Predictions, angles_of
 from stn_jax.training.hooks import Hooks
 from stn_jax.training.run import Run
@@ -31,8 +32,15 @@ class DrawFigures(Hooks):
         title = _title(run)
         figures.gallery(*gallery(run, own), workdir.figures / "gallery.png", title)
         if run.task.aligns == "angle":
-            panel = figures.Angles(title, *angles_of(predictions, 0, run.input_shape()[:2]))
-            figures.angle_plot([panel], workdir.figures / "angles.png")
+            names, shape = run.transformer_names, run.input_shape()[:2]
+            panels = [
+                figures.Angles(
+                    title if len(names) == 1 else f"{title}: {name}",
+                    *angles_of(predictions, 0, shape, i),
+                )
+                for i, name in enumerate(names)
+            ]
+            figures.angle_plot(panels, workdir.figures / "angles.png")
 
 
 def _title(run: Run) -> str:
@@ -41,8 +49,8 @@ def _title(run: Run) -> str:
     return f"{config.variant}{family} on {config.task} ({config.dataset})"
 
 
-def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Test images as network inputs, and the transformer's outputs.
+def gallery(run: Run, params: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Test images as network inputs, and the transformers' outputs.
 
     If the task distorts images: one of each class with several distortions; otherwise many
     different images.
@@ -52,7 +60,8 @@ def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
       params: parameters of one seed.
 
     Returns:
-      Two arrays ``[rows, columns, H, W, C]`` in [0, 1].
+      The inputs ``[rows, columns, H, W, C]`` in [0, 1], and the outputs, see
+      :func:`render_samples`.
     """
     if run.task.distorts:
         return render_samples(run, params, first_of_each_class(run.test.labels, run.test.images))
@@ -61,8 +70,10 @@ def gallery(run: Run, params: Any) -> tuple[np.ndarray, np.ndarray]:
         for i in range(0, 40, 10)
     ]
     rows = [row for row in rows if row[0].shape[1] == 10] or rows[:1]
-    before, after = (np.concatenate(each) for each in zip(*rows, strict=True))
-    return before, after
+    before, after = zip(*rows, strict=True)
+    return np.concatenate(before), {
+        name: np.concatenate([views[name] for views in after]) for name in after[0]
+    }
 
 
 def first_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 10) -> np.ndarray:
@@ -71,7 +82,9 @@ def first_of_each_class(labels: np.ndarray, images: np.ndarray, columns: int = 1
     return images[[int(np.flatnonzero(labels == c)[0]) for c in classes]]
 
 
-def render_samples(run: Run, params: Any, images: np.ndarray, repeats: int = 4) -> tuple[Any, Any]:
+def render_samples(
+    run: Run, params: Any, images: np.ndarray, repeats: int = 4
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Distorts each image several times, the same for all networks, and aligns the results.
 
     Args:
@@ -81,7 +94,8 @@ def render_samples(run: Run, params: Any, images: np.ndarray, repeats: int = 4) 
       repeats: number of distortions of each image.
 
     Returns:
-      Distorted and aligned images, two arrays ``[repeats, N, H', W', C]`` in [0, 1].
+      Distorted images, ``[repeats, N, H, W, C]`` in [0, 1]; and the transformers' outputs,
+      ``[repeats, N, H', W', C]`` by name, see :func:`aligned_views`.
     """
     count = len(images)
     keys = example_keys(jax.random.key(TEST_KEY + 1), jnp.arange(repeats * count))
@@ -89,6 +103,28 @@ def render_samples(run: Run, params: Any, images: np.ndarray, repeats: int = 4) 
     distort = functools.partial(distorted_batch, run.task, train=False)
     inputs, _ = jax.jit(distort)(run.data, keys, tiled)
     _, details = run.apply(params, inputs)
-    pair = run.denormalize(inputs), run.aligned(inputs, details)
-    before, after = (x.reshape(repeats, count, *x.shape[1:]) for x in pair)
-    return before, after
+    before, views = run.denormalize(inputs), aligned_views(run, inputs, details)
+    return before.reshape(repeats, count, *before.shape[1:]), {
+        name: view.reshape(repeats, count, *view.shape[1:]) for name, view in views.items()
+    }
+
+
+def aligned_views(run: Run, inputs: jax.Array, details: Intermediates) -> dict[str, np.ndarray]:
+    """:meth:`Run.views`, where the only view of a single transformer is named "aligned"."""
+    views = run.views(inputs, details)
+    return dict(zip(["aligned"], views.values(), strict=True)) if len(views) == 1 else views
+
+
+def side_by_side(views: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Views ``[B, H', W', C]`` in one array, from left to right; None without any.
+
+    Those that are lower are enlarged by whole factors, and the rest is padded with black.
+    """
+    if not views:
+        return None
+    tall = max(view.shape[1] for view in views.values())
+    columns = []
+    for view in views.values():
+        view = view.repeat(tall // view.shape[1], 1).repeat(tall // view.shape[1], 2)
+        columns.append(np.pad(view, ((0, 0), (0, tall - view.shape[1]), (0, 0), (0, 0))))
+    return np.concatenate(columns, 2)

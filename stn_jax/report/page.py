@@ -66,6 +66,7 @@ class Angles(NamedTuple):
     applied: np.ndarray
     predicted: np.ndarray
     labels: np.ndarray
+    title: str = ""  # which of several transformers
 
 
 class Report(NamedTuple):
@@ -76,8 +77,9 @@ class Report(NamedTuple):
     tiles: Sequence[Tile]  # the first is drawn large
     sweep: Sweep
     curves: Sequence[Curve]
-    gallery: tuple[np.ndarray, np.ndarray] | None  # [rows, columns, H, W, C]: input, aligned
-    angles: Angles | None
+    # [rows, columns, H, W, C]: inputs, and aligned by name
+    gallery: tuple[np.ndarray, Mapping[str, np.ndarray]] | None
+    angles: Sequence[Angles]
     confusion: np.ndarray  # [classes, classes]: rows true, columns predicted
     hardest: Sequence[Hard]
     config: Mapping[str, Any]
@@ -104,7 +106,7 @@ def render(report: Report) -> str:
                 sweep.values, extent, sweep.ideal, label=sweep.chart, decimals=sweep.decimals
             ),
             gallery=_gallery(report.gallery),
-            angles=_angles(report.angles),
+            angles=[_angles(each) for each in report.angles],
             curves=[
                 (name, lines(series, label=name, log=log)) for name, series, log in report.curves
             ],
@@ -170,18 +172,21 @@ def _rounded(values: np.ndarray, digits: int) -> list[float | None]:
     return [round(float(x), digits) if np.isfinite(x) else None for x in values]
 
 
-def _gallery(pair: tuple[np.ndarray, np.ndarray] | None) -> list[tuple[str, int, str]]:
+def _gallery(
+    pair: tuple[np.ndarray, Mapping[str, np.ndarray]] | None,
+) -> list[tuple[str, int, str]]:
     """For each row: its name, the number of images, and a PNG of them side by side."""
+    if pair is None:
+        return []
+    pictures = {"input": pair[0], **pair[1]}
     return [
-        (name, len(pictures), png(np.concatenate(list(pictures), axis=1)))
-        for rows in zip(*(pair or ()), strict=True)
-        for name, pictures in zip(("input", "aligned"), rows, strict=True)
+        (name, len(images), png(np.concatenate(list(images), axis=1)))
+        for rows in zip(*pictures.values(), strict=True)
+        for name, images in zip(pictures, rows, strict=True)
     ]
 
 
-def _angles(angles: Angles | None) -> dict[str, Any] | None:
-    if angles is None:
-        return None
+def _angles(angles: Angles) -> dict[str, Any]:
     slope, intercept = orthogonal_regression(angles.applied, angles.predicted)
     chart = density(
         angles.applied,
@@ -191,7 +196,8 @@ def _angles(angles: Angles | None) -> dict[str, Any] | None:
         labels=("applied angle (degrees)", "predicted angle (degrees)"),
         label="predicted against applied angle",
     )
-    return {"slope": slope, "rms": within_class_rms(*angles), "chart": chart}
+    rms = within_class_rms(*angles[:3])
+    return {"title": angles.title, "slope": slope, "rms": rms, "chart": chart}
 
 
 def _confusion(counts: np.ndarray, names: Sequence[str]) -> list[list[dict[str, Any] | None]]:

@@ -12,7 +12,7 @@ from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data import house_numbers
 from stn_jax.files import atomic_write
 from stn_jax.report import page
-from stn_jax.report.gallery import gallery
+from stn_jax.report.gallery import gallery, side_by_side
 from stn_jax.report.sweep import sweep
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.diagnosis import diagnose
@@ -100,9 +100,7 @@ def report(
         curves=_curves(lines),
         gallery=gallery(run, own) if has_transformer else None,
         angles=(
-            page.Angles(*angles_of(predictions, 0, run.input_shape()[:2]))
-            if has_transformer and run.task.aligns == "angle"
-            else None
+            _angles(run, predictions) if has_transformer and run.task.aligns == "angle" else ()
         ),
         confusion=mistakes.confusion(labels.ravel(), predicted, classes),
         hardest=_hardest(run, own, predictions),
@@ -130,25 +128,7 @@ def _tiles(
     if seeds > 1:
         each = ", ".join(f"{error:.2f}" for error in summary["test_error_percent"])
         tiles.append(page.Tile("By seed", f"{each} %"))
-    if run.task.aligns:
-        component = POSE_COMPONENTS[run.task.aligns]
-        mean = "mean of seeds; " if seeds > 1 else ""
-        thing = "image" if run.config.any_data else "digit"
-        within_class, within_example = component.rms_keys
-        distance = f"{{:.{component.decimals}f}}{component.symbol}"
-        for name, keys, form, note in (
-            (
-                f"Slope of {component.name}s",
-                component.slope_keys,
-                "{:.2f}",
-                "a perfect aligner: -1",
-            ),
-            ("Within-class RMS", (within_class,), distance, f"of the poses of aligned {thing}s"),
-            (f"Within-{thing} RMS", (within_example,), distance, "a perfect aligner: 0"),
-        ):
-            if all(key in summary for key in keys):
-                value = ", ".join(form.format(np.mean(summary[key])) for key in keys)
-                tiles.append(page.Tile(name, value, mean + note))
+    tiles += _pose_tiles(run, summary)
     if dead := summary.get("dead_relu_percent"):
         value = ", ".join(f"{np.mean(percent):.1f}\N{NO-BREAK SPACE}%" for percent in dead.values())
         tiles.append(page.Tile("Dead ReLUs", value, f"{' and '.join(dead)}: 0 for every image"))
@@ -158,6 +138,40 @@ def _tiles(
     epochs = f"{run.config.epochs} epoch{'s' if run.config.epochs > 1 else ''}"
     all_seeds = f", {seeds} seeds in one program" if seeds > 1 else ""
     tiles.append(page.Tile("Training", seconds, f"{epochs}{all_seeds}"))
+    return tiles
+
+
+def _angles(run: Run, predictions: Predictions) -> list[page.Angles]:
+    """The angles of each transformer."""
+    names, shape = run.transformer_names, run.input_shape()[:2]
+    return [
+        page.Angles(*angles_of(predictions, 0, shape, i), name if len(names) > 1 else "")
+        for i, name in enumerate(names)
+    ]
+
+
+def _pose_tiles(run: Run, summary: dict[str, Any]) -> list[page.Tile]:
+    """How well each transformer undoes the task's distortion."""
+    if not run.task.aligns:
+        return []
+    component = POSE_COMPONENTS[run.task.aligns]
+    mean = "mean of seeds; " if len(run.config.seeds) > 1 else ""
+    thing = "image" if run.config.any_data else "digit"
+    within_class, within_example = component.rms_keys
+    distance = f"{{:.{component.decimals}f}}{component.symbol}"
+    kinds = (
+        (f"Slope of {component.name}s", component.slope_keys, "{:.2f}", "a perfect aligner: -1"),
+        ("Within-class RMS", (within_class,), distance, f"of the poses of aligned {thing}s"),
+        (f"Within-{thing} RMS", (within_example,), distance, "a perfect aligner: 0"),
+    )
+    further = summary.get("further_poses", {})
+    first = f", {run.transformer_names[0]}" if further else ""
+    tiles = []
+    for suffix, numbers in {first: summary, **{f", {k}": v for k, v in further.items()}}.items():
+        for name, keys, form, note in kinds:
+            if all(key in numbers for key in keys):
+                value = ", ".join(form.format(np.mean(numbers[key])) for key in keys)
+                tiles.append(page.Tile(name + suffix, value, mean + note))
     return tiles
 
 
@@ -205,7 +219,7 @@ def _hardest(run: Run, params: Any, predictions: Predictions) -> list[page.Hard]
         return inputs, run.apply(params, inputs)[1]
 
     inputs, details = distort_and_align(jnp.asarray(run.test.images[which]))
-    after = run.aligned(inputs, details) if predictions.theta is not None else None
+    after = side_by_side(run.views(inputs, details))
     before = run.denormalize(inputs)
     cases = []
     for i, (index, at) in enumerate(zip(which, passes, strict=True)):

@@ -12,7 +12,7 @@ import numpy as np
 from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data.distortions import AffineRanges, example_keys
 from stn_jax.report import page
-from stn_jax.report.gallery import first_of_each_class
+from stn_jax.report.gallery import first_of_each_class, side_by_side
 from stn_jax.training.evaluation import TEST_KEY, predict_classes
 from stn_jax.training.run import Run
 from stn_jax.warp import affine, affine_transform
@@ -164,7 +164,7 @@ def sweep(run: Run, params: Any) -> page.Sweep:
     columns: list[list[Any]] = []
     for digit in digits:
         images, details, *rest = frames(jnp.asarray(digit))
-        after = None if rest[0] is None else run.aligned(images, details)
+        after = side_by_side(run.views(images, details))
         columns.append([run.denormalize(images), after, *rest])
     inputs, after, read, classes, confidence = (
         None if each[0] is None else np.stack(each) for each in zip(*columns, strict=True)
@@ -175,8 +175,8 @@ def sweep(run: Run, params: Any) -> page.Sweep:
     return page.Sweep(
         distortion.title,
         distortion.applied,
-        distortion.undone,
-        distortion.chart,
+        _of_first(run, distortion.undone),
+        _of_first(run, distortion.chart),
         distortion.unit,
         values,
         [run.task.format_label(label) for label in labels],
@@ -189,6 +189,12 @@ def sweep(run: Run, params: Any) -> page.Sweep:
         distortion.decimals,
         distortion.signed,
     )
+
+
+def _of_first(run: Run, text: str) -> str:
+    """A text about a network's pose; of several transformers, it names the first."""
+    names = run.transformer_names
+    return text if len(names) < 2 else text.replace("he network", f"he transformer {names[0]}", 1)
 
 
 def _examples(run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stn_jax.models.networks import is_transformer
+from stn_jax.models.transformer_network import is_transformer
 from stn_jax.training.config import Config
 from stn_jax.training.health import at_chance, chance_error
 from stn_jax.training.run import Run
@@ -157,14 +157,17 @@ def constant_loss(labels: np.ndarray, smoothing: float) -> float:
 
 
 def _variation_pixels(run: Run, predictions: "Predictions") -> np.ndarray | None:
-    """How far transforms move an image's corner, as standard deviation over images: ``[seeds]``."""
-    if predictions.theta is None:
+    """How far transforms move an image's corner, as standard deviation over images: ``[seeds]``.
+
+    Of several transformers, it is the one that varies least.
+    """
+    if predictions.poses is None:
         return None
     height, width = run.input_shape()[:2]
     corners = np.array([[x, y, 1] for x in (-1, 1) for y in (-1, 1)], np.float32)
-    moved = np.einsum("spnij,cj->spnci", predictions.theta, corners)
+    moved = np.einsum("spntij,cj->spntci", predictions.poses, corners)
     moved = moved * np.array([width / 2, height / 2], np.float32)
-    return np.sqrt(moved.var((1, 2)).sum(-1)).max(-1)
+    return np.sqrt(moved.var((1, 2)).sum(-1)).max(-1).min(-1)
 
 
 def _in_localization(layer: str) -> bool:

@@ -31,12 +31,17 @@ class Predictions(NamedTuple):
     # [seeds, passes, N], the predicted class; house numbers: [seeds, passes, N, positions]
     classes: np.ndarray
     confidence: np.ndarray  # [seeds, passes, N], its probability; jointly over all positions
-    # [seeds, passes, N, 2, 3], predicted by the transformer, see Run.pose; None without one
-    theta: np.ndarray | None
+    # [seeds, passes, N, T, 2, 3], predicted by T transformers, see Run.poses; None without any
+    poses: np.ndarray | None
     applied: np.ndarray  # [passes, N, 2, 3]: the theta of the distortion
     labels: np.ndarray  # [N] or [N, positions]
     # By layer, [seeds, units] bools: the ReLUs that are above 0 for any image
     active: Mapping[str, np.ndarray] = {}
+
+    @property
+    def theta(self) -> np.ndarray | None:
+        """``[seeds, passes, N, 2, 3]``: the first transformer's poses; None without one."""
+        return None if self.poses is None else self.poses[..., 0, :, :]
 
     @property
     def wrong(self) -> np.ndarray:
@@ -64,7 +69,7 @@ def predict_step(run: Run) -> PredictStep:
         keys = example_keys(key, indices)
         images, applied = distorted_batch(run.task, data, keys, images, train=False)
         logits, details, active = run.apply_and_observe(params, images)
-        return (*predict_classes(logits), run.pose(details), applied), active
+        return (*predict_classes(logits), run.poses(details), applied), active
 
     return step
 
@@ -125,10 +130,10 @@ def predict(
             joined = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
             by_seed.append(jax.tree.map(lambda x: x.reshape(passes, total, *x.shape[1:]), joined))
             active_by_seed.append(jax.tree.map(lambda *x: np.any(x, axis=0), *observed))
-    classes, confidence, theta, applied = jax.tree.map(lambda *x: np.stack(x), *by_seed)
+    classes, confidence, poses, applied = jax.tree.map(lambda *x: np.stack(x), *by_seed)
     active = jax.tree.map(lambda *x: np.stack(x), *active_by_seed)
     labels = np.asarray(run.test.labels)
-    return Predictions(classes, confidence, theta, applied[0], labels, active)
+    return Predictions(classes, confidence, poses, applied[0], labels, active)
 
 
 def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
@@ -137,7 +142,8 @@ def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
     An image with several labels is correct only if all of them are; ``position_error_percent`` is
     the percentage of wrong labels. ``window_share`` is the side of the sampled region as a fraction
     of the image's (median). A slope and one or two RMS errors measure how well the transformer
-    undoes the task's distortion (:data:`stn_jax.analysis.pose.POSE_COMPONENTS`).
+    undoes the task's distortion (:data:`stn_jax.analysis.pose.POSE_COMPONENTS`). They are those of
+    the first transformer; those of any others are in ``further_poses``, by name.
     """
     by_seed = _percent(predictions.wrong.mean((1, 2)))
     mean, interval = mean_and_interval(by_seed)
@@ -151,15 +157,26 @@ def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
     if predictions.labels.ndim > 1:
         positions = predictions.classes != predictions.labels
         summary["position_error_percent"] = _percent(positions.mean((1, 2, 3)))
-    if predictions.theta is not None:
-        scales = np.asarray(affine.scale(predictions.theta)).reshape(len(by_seed), -1)
-        summary["window_share"] = [float(each) for each in np.median(scales, 1)]
-        if run.task.aligns:
-            component = pose.POSE_COMPONENTS[run.task.aligns]
-            shape = run.input_shape()[:2]
-            poses = [poses_of(predictions, seed, component, shape) for seed in range(len(by_seed))]
-            summary |= _alignment(component, poses, passes=predictions.classes.shape[1])
+    if predictions.poses is not None:
+        summary |= _pose_summary(run, predictions, 0)
+        if further := run.transformer_names[1:]:
+            summary["further_poses"] = {
+                name: _pose_summary(run, predictions, i) for i, name in enumerate(further, 1)
+            }
     return summary
+
+
+def _pose_summary(run: Run, predictions: Predictions, transformer: int) -> dict[str, list[float]]:
+    """The numbers about one transformer, by seed."""
+    assert predictions.poses is not None
+    scales = affine.scale(predictions.poses[..., transformer, :, :])
+    found = {"window_share": [float(np.median(each)) for each in np.asarray(scales)]}
+    if run.task.aligns:
+        component = pose.POSE_COMPONENTS[run.task.aligns]
+        shape, seeds = run.input_shape()[:2], range(len(predictions.poses))
+        poses = [poses_of(predictions, seed, component, shape, transformer) for seed in seeds]
+        found |= _alignment(component, poses, passes=predictions.classes.shape[1])
+    return found
 
 
 def _alignment(
@@ -187,7 +204,11 @@ def _percent(fractions: np.ndarray) -> list[float]:
 
 
 def poses_of(
-    predictions: Predictions, seed: int, component: pose.PoseComponent, shape: Sequence[int]
+    predictions: Predictions,
+    seed: int,
+    component: pose.PoseComponent,
+    shape: Sequence[int],
+    transformer: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A component of the applied and of the predicted poses, and the labels, over all passes.
 
@@ -196,6 +217,7 @@ def poses_of(
       seed: index of the seed.
       component: see :data:`stn_jax.analysis.pose.POSE_COMPONENTS`.
       shape: spatial shape (H, W) of the network's input.
+      transformer: index of the transformer.
 
     Returns:
       Two arrays ``[passes * N]`` (translations: ``[passes * N, 2]``), and labels ``[passes * N]``.
@@ -203,9 +225,9 @@ def poses_of(
     Raises:
       ValueError: the network has no transformer.
     """
-    if predictions.theta is None:
+    if predictions.poses is None:
         raise ValueError(f"this network has no transformer, and so predicts no {component.name}")
-    applied, predicted = predictions.applied, predictions.theta[seed]
+    applied, predicted = predictions.applied, predictions.poses[seed, ..., transformer, :, :]
     passes, count = applied.shape[:2]
     applied, predicted = (x.reshape(passes * count, 2, 3) for x in (applied, predicted))
     return (
@@ -216,10 +238,10 @@ def poses_of(
 
 
 def angles_of(
-    predictions: Predictions, seed: int, shape: Sequence[int]
+    predictions: Predictions, seed: int, shape: Sequence[int], transformer: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`poses_of` for angles: applied, predicted ``[passes * N]`` in degrees, and labels."""
-    return poses_of(predictions, seed, pose.POSE_COMPONENTS["angle"], shape)
+    return poses_of(predictions, seed, pose.POSE_COMPONENTS["angle"], shape, transformer)
 
 
 # Fields of a result that describe the machine and the code.

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from stn_jax.models.networks import is_transformer
+from stn_jax.models.transformer_network import is_transformer
 from stn_jax.training.config import Config
 
 # The classifier's peak rate where batches have so many examples or more, and runs so many steps.

@@ -11,19 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from stn_jax.analysis.geometry import conjugate, map_to_image
-from stn_jax.analysis.network_equivariance import network_features, network_geometry
+from stn_jax.analysis.frames import transformer_frames
+from stn_jax.analysis.geometry import conjugate
 from stn_jax.data import sources
 from stn_jax.data.tasks import Task
 from stn_jax.models import Intermediates, Network
 from stn_jax.models.activity import apply_and_observe
 from stn_jax.models.classifiers import fitting
+from stn_jax.models.variants import transformer_names
 from stn_jax.training import microbatch
 from stn_jax.training.config import Config
 from stn_jax.training.optimizer import make_optimizer, make_schedule
 from stn_jax.training.placement import Placement
 from stn_jax.training.step import Data, Metrics, State, init_state, make_train_steps
-from stn_jax.warp import affine, grid_sample
+from stn_jax.warp import affine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,53 +144,67 @@ class Run:
         result, active = apply_and_observe(self.model, variables, images, return_details=True)
         return *result, active
 
-    def pose(self, details: Intermediates) -> jax.Array | None:
-        """The transformer's transforms as affine matrices ``[B, 2, 3]``; None without one.
+    def poses(self, details: Intermediates) -> jax.Array | None:
+        """The transformers' transforms as affine matrices ``[B, T, 2, 3]``; None without any.
 
-        They are in the image's coordinates (``align_corners=False``), whichever array was warped.
+        They are in the image's coordinates (``align_corners=False``), whichever array was warped;
+        of transformers in sequence, in those of the image as its predecessors have aligned it.
         Transforms that are not affine are approximated, see
         :meth:`stn_jax.warp.transforms.Transform.as_affine`.
         """
         if details.theta is None or self.model.transformer is None:
             return None
-        theta = self.model.transformer.family().as_affine(details.theta)
-        return conjugate(theta, affine.invert(self._map_to_image))
+        family = self.model.transformer.family()
+        pairs = zip(details.thetas, self._frames, strict=True)
+        return jnp.stack(
+            [conjugate(family.as_affine(theta), affine.invert(frame)) for theta, frame in pairs], 1
+        )
+
+    def pose(self, details: Intermediates) -> jax.Array | None:
+        """The first transformer's :meth:`poses`, ``[B, 2, 3]``."""
+        poses = self.poses(details)
+        return None if poses is None else poses[:, 0]
 
     @functools.cached_property
-    def _map_to_image(self) -> np.ndarray:
-        """Affine matrix ``[2, 3]`` from the warped array's coordinates to the image's."""
-        depth, shape = self.model.warp_depth, self.input_shape()
-        image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    def _frames(self) -> list[np.ndarray]:
+        return transformer_frames(self.model, self.input_shape())
 
-        def warped(image: jax.Array) -> jax.Array:
-            variables = self.model.init(jax.random.key(0), image)
-            return network_features(self.model, variables)(image)[str(depth)]
-
-        height, width = jax.eval_shape(warped, image).shape[1:3]
-        theta = map_to_image(network_geometry(self.model)[str(depth)], shape[:2], (height, width))
-        if self.config.align_corners:
-            theta[:, :2] *= (width - 1) / width, (height - 1) / height
-        return theta
+    @property
+    def transformer_names(self) -> list[str]:
+        """The transformers' names, in their order: "c0", ..."""
+        return transformer_names(self.config.variant)
 
     def denormalize(self, images: jax.Array) -> np.ndarray:
         """Inverts the normalization of network inputs: ``[B, H, W, C]`` in [0, 1]."""
         return np.clip(np.asarray(images * self.data.deviation + self.data.mean), 0, 1)
 
     def aligned(self, inputs: jax.Array, details: Intermediates) -> np.ndarray:
-        """The input warped by the transformer, for display: ``[B, H', W', C]`` in [0, 1].
+        """The first of the :meth:`views`; without a transformer, the input itself."""
+        return next(iter(self.views(inputs, details).values()), self.denormalize(inputs))
 
-        If the transformer warps a feature map, its transform is applied to the input.
+    def views(self, inputs: jax.Array, details: Intermediates) -> dict[str, np.ndarray]:
+        """The input warped by each transformer, for display: ``[B, H', W', C]`` in [0, 1], by name.
+
+        If a transformer warps a feature map, its transform is applied to the input, as its
+        predecessors have warped it. What follows transformers in parallel continues each of their
+        views ("c1 of c0, 1 of 2").
         """
-        warped, transformer = details.warped, self.model.transformer
-        if self.model.warp_depth and transformer is not None and details.theta is not None:
-            align_corners = transformer.align_corners
-            grid = transformer.family().grid_of(
-                details.theta, inputs.shape[1:3], align_corners=align_corners
-            )
-            warped = grid_sample(
-                inputs, grid, padding_mode=transformer.padding_mode, align_corners=align_corners
-            )
-        return self.denormalize(warped)
+        names, thetas = iter(self.transformer_names), iter(details.thetas)
+        found: dict[str, jax.Array] = {}
+        sources = {"": inputs}
+        for group in self.model.placements():
+            views = {}
+            for transformer, warp_depth, _ in group:
+                alignment = transformer.alignment()
+                if warp_depth:
+                    alignment = dataclasses.replace(alignment, shape=None, downsample=1)
+                name, theta = next(names), next(thetas)
+                for source, image in sources.items():
+                    of = f"{name} of {source}" if len(sources) > 1 else name
+                    views[of] = alignment.warp(image, theta)
+            found |= views
+            sources = views
+        return {name: self.denormalize(view) for name, view in found.items()}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

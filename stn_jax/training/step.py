@@ -1,7 +1,7 @@
 """Training steps: several per dispatch, for one or more seeds, as one jit-compiled program."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from stn_jax.data.distortions import example_keys
 from stn_jax.data.tasks import Task
 from stn_jax.models import Network
 from stn_jax.models.dropout import numbered
-from stn_jax.models.networks import is_transformer
+from stn_jax.models.transformer_network import is_transformer
 from stn_jax.training.gradients import Loss, value_and_grad
 from stn_jax.training.health import runaway, variation
 from stn_jax.training.placement import Placement
@@ -140,7 +140,7 @@ def make_train_steps(
     def one_step(params, optimizer_state, key, step, order, data: Data):
         start = step % (len(data.images) // batch_size) * batch_size
         chosen = jax.lax.dynamic_slice(order, (start,), (batch_size,))
-        (value, errors, gradients), theta = value_and_grad(
+        (value, errors, gradients), thetas = value_and_grad(
             loss.of_part(data, jax.random.fold_in(key, step), batch_size),
             params,
             (chosen, jnp.arange(batch_size)),
@@ -151,7 +151,7 @@ def make_train_steps(
         params = optax.apply_updates(params, updates)
         norm = optax.tree.norm(gradients)
         bad = jnp.where(jnp.isfinite(value) & jnp.isfinite(norm), -1, step)
-        health = _transform_metrics(model, theta, gradients)
+        health = _transform_metrics(model, thetas, gradients)
         return params, optimizer_state, Metrics(value, errors, norm, *health, bad)
 
     def steps_of_one_seed(params, optimizer_state, metrics, key, first, data: Data, count):
@@ -226,19 +226,23 @@ class _Loss(NamedTuple):
             )
             wrong = logits.argmax(-1) != labels
             mean = losses.reshape(len(labels), -1).sum(-1).mean()
-            return mean, (wrong.reshape(len(labels), -1).any(-1).mean(), details.theta)
+            return mean, (wrong.reshape(len(labels), -1).any(-1).mean(), details.thetas)
 
         return loss
 
 
 def _transform_metrics(
-    model: Network, theta: jax.Array | None, gradients: Any
+    model: Network, thetas: Sequence[jax.Array], gradients: Any
 ) -> _TransformMetrics:
-    if model.transformer is None or theta is None:
+    """Metrics of the transforms; of several transformers, those of the worst."""
+    if model.transformer is None:
         return None, None, None
-    theta = model.transformer.family().as_affine(theta)
+    family = model.transformer.family()
     norm = optax.tree.norm({k: g for k, g in gradients.items() if is_transformer(k)})
-    return norm, runaway(theta).mean(), variation(theta)
+    affines = [family.as_affine(theta) for theta in thetas]
+    away = [runaway(theta).mean() for theta in affines]
+    varied = [variation(theta) for theta in affines]
+    return norm, functools.reduce(jnp.maximum, away), functools.reduce(jnp.minimum, varied)
 
 
 def _over_seeds(

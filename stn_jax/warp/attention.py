@@ -13,7 +13,11 @@ from stn_jax.warp.sample import grid_sample
 
 @compiled("values", "locations", "weights")
 def multi_scale_deformable_attention(
-    values: Sequence[ArrayLike], locations: ArrayLike, weights: ArrayLike
+    values: Sequence[ArrayLike],
+    locations: ArrayLike,
+    weights: ArrayLike,
+    *,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Samples feature maps of several levels at each query's points; returns weighted sums.
 
@@ -28,6 +32,7 @@ def multi_scale_deformable_attention(
       values: L arrays ``[B, H_l, W_l, heads, C]``, one per level, of the same floating-point type.
       locations: ``[B, Q, heads, L, P, 2]``, floating point: P points on each level.
       weights: ``[B, Q, heads, L, P]``, floating point; usually a softmax over L * P.
+      deterministic: as in :func:`stn_jax.grid_sample`.
 
     Returns:
       ``[B, Q, heads * C]`` in the values' type, summed in float32 or wider.
@@ -51,7 +56,9 @@ def multi_scale_deformable_attention(
     weights = jnp.moveaxis(weights.astype(dtype), 2, 1)[..., None]  # [B, heads, Q, L, P, 1]
     total = jnp.zeros((batch, heads, queries, channels), dtype)
     for level, value in enumerate(maps):
-        samples = grid_sample(jnp.moveaxis(value, 3, 1), grid[..., level, :, :])
+        samples = grid_sample(
+            jnp.moveaxis(value, 3, 1), grid[..., level, :, :], deterministic=deterministic
+        )
         total = total + (samples.astype(dtype) * weights[..., level, :, :]).sum(-2)
     found = jnp.moveaxis(total, 1, 2).reshape(batch, queries, heads * channels)
     return found.astype(maps[0].dtype)

@@ -30,6 +30,7 @@ def crop_and_resize(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     antialias: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Crops boxes from an image and resizes them.
 
@@ -48,6 +49,7 @@ def crop_and_resize(
       antialias: whether to average over details too fine for the result where a box is shrunk, see
         :mod:`stn_jax.warp.antialiasing`. The box of the whole image then gives the same as
         ``jax.image.resize(antialias=True)``. A NaN spreads along its row and column.
+      deterministic: as in :func:`stn_jax.grid_sample`.
 
     Returns:
       ``[..., K, *shape, C]`` in the image's type.
@@ -96,7 +98,13 @@ def crop_and_resize(
         for k in range(dims)
     ]
     return affine_transform(
-        image, jnp.stack(rows, -2), shape, mode=mode, padding_mode=padding_mode, fill=fill
+        image,
+        jnp.stack(rows, -2),
+        shape,
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        deterministic=deterministic,
     )
 
 
@@ -109,6 +117,7 @@ def roi_align(
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = True,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Averages a feature map over the bins of regions of interest.
 
@@ -134,6 +143,7 @@ def roi_align(
         rounded up; since this differs between boxes, each box then takes products with the whole
         map. For many boxes a fixed number such as 2 is much faster.
       aligned: see the convention.
+      deterministic: as in :func:`stn_jax.grid_sample`.
 
     Returns:
       ``[..., K, *shape, C]`` in the image's type.
@@ -157,7 +167,9 @@ def roi_align(
     if sampling_ratio == -1:
         return _adaptive_roi_align(image, boxes, (height, width))
     fine = (height * sampling_ratio, width * sampling_ratio)
-    samples = crop_and_resize(image, boxes, fine, padding_mode="border")
+    samples = crop_and_resize(
+        image, boxes, fine, padding_mode="border", deterministic=deterministic
+    )
     inside = [
         _near(_points(boxes[..., k], boxes[..., k + 2], fine[1 - k]), image.shape[-2 - k])
         for k in range(2)

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from stn_jax.warp.gathering import ordered_sums, rows
 from stn_jax.warp.grid import affine_coordinates, normalized_to_pixel
 from stn_jax.warp.sampling import Layout, Sampling
 
@@ -62,9 +63,9 @@ def sample(image: jax.Array, where: jax.Array, sampling: Sampling, *, cpu: bool)
     """Samples ``[*L, *O, C]``."""
     layout = Layout.of(image, where, sampling)
     taps = _taps(where, layout, sampling, cpu)
-    pixels = layout.pixels(image)
+    pixels, ordered = layout.pixels(image), _is_ordered(sampling, cpu)
     terms = [
-        jnp.where(inside[..., None], _rows(pixels, index), 0) * weight[..., None]
+        jnp.where(inside[..., None], rows(pixels, index, ordered=ordered), 0) * weight[..., None]
         for index, inside, weight in taps.each()
     ]
     return layout.unflatten(_total(terms))
@@ -82,6 +83,7 @@ def adjoint(
     """The wanted gradients, to the image and to where."""
     layout = Layout.of(image, where, sampling)
     values = layout.flatten(cotangent, channels=True)
+    ordered = _is_ordered(sampling, cpu)
 
     def weights_of(where: jax.Array) -> tuple[list[jax.Array], Any]:
         taps = _taps(where, layout, sampling, cpu, gradient=True)
@@ -91,11 +93,12 @@ def adjoint(
     gradients = []
     if wanted[0]:
         taps = Taps(index, inside, weights)
-        gradients.append(_to_pixels(values, taps, layout, cpu).reshape(image.shape))
+        to_pixels = _ordered_to_pixels if ordered else functools.partial(_to_pixels, cpu=cpu)
+        gradients.append(to_pixels(values, taps, layout).reshape(image.shape))
     if wanted[1]:
         pixels = layout.pixels(image)
         to_weights = [
-            jnp.where(within, (_rows(pixels, i) * values).sum(-1), 0)
+            jnp.where(within, (rows(pixels, i, ordered=ordered) * values).sum(-1), 0)
             for i, within in zip(index, inside, strict=True)
         ]
         gradients.append(pull_back(to_weights)[0])
@@ -244,6 +247,19 @@ def _to_pixels(values: jax.Array, taps: Taps, layout: Layout, cpu: bool) -> jax.
     return total
 
 
+def _ordered_to_pixels(values: jax.Array, taps: Taps, layout: Layout) -> jax.Array:
+    """As :func:`_to_pixels`, without a scatter."""
+    size = math.prod(layout.sizes)
+    index = [jnp.where(inside, index, size) for index, inside, _ in taps.each()]
+    weighted = [values * weight[..., None] for weight in taps.weights]
+    return ordered_sums(jnp.concatenate(weighted, 1), jnp.concatenate(index, 1), size)
+
+
+def _is_ordered(sampling: Sampling, cpu: bool) -> bool:
+    """Whether sums need an order of their own; on a CPU a scatter has one."""
+    return sampling.deterministic and not cpu
+
+
 def _dense(values: jax.Array, taps: Taps, size: int) -> jax.Array:
     position = jnp.arange(size, dtype=jnp.int32)[None, :, None]
     matrix = [
@@ -255,17 +271,6 @@ def _dense(values: jax.Array, taps: Taps, size: int) -> jax.Array:
         values,
         (((2,), (1,)), ((0,), (0,))),
         precision=lax.Precision.HIGHEST,  # TF32 would be off by 1e-3
-    )
-
-
-def _rows(x: jax.Array, index: jax.Array) -> jax.Array:
-    """x[b, index[b, n]]."""
-    return lax.gather(
-        x,
-        index[..., None],
-        lax.GatherDimensionNumbers((2,), (1,), (1,), (0,), (0,)),
-        (1, 1, x.shape[2]),
-        mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
     )
 
 

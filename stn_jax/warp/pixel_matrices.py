@@ -118,6 +118,7 @@ def warp_affine(
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
     antialias: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Warps an image by an affine matrix in pixels.
 
@@ -133,7 +134,8 @@ def warp_affine(
       matrix: ``[..., 2, 3]`` or ``[..., 3, 4]``; leading axes broadcast against the image's.
       shape: the output's spatial shape.
       inverse: see the convention.
-      mode, padding_mode, fill, antialias: as in :func:`stn_jax.affine_transform`.
+      mode, padding_mode, fill, antialias, deterministic: as in
+        :func:`stn_jax.affine_transform`.
       align_corners: whether "reflection" mirrors at the first and last pixel's centers (True) or
         outer edges (False); nothing else depends on it.
 
@@ -165,6 +167,7 @@ def warp_affine(
         fill=fill,
         align_corners=corners,
         antialias=antialias,
+        deterministic=deterministic,
     )
 
 
@@ -179,6 +182,7 @@ def warp_perspective(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Warps an image by a homography in pixels.
 
@@ -196,7 +200,7 @@ def warp_perspective(
       matrix: ``[..., 3, 3]``; leading axes broadcast against the image's.
       shape: the output's ``(H, W)``.
       inverse: see the convention.
-      mode, padding_mode, fill: as in :func:`stn_jax.grid_sample`.
+      mode, padding_mode, fill, deterministic: as in :func:`stn_jax.grid_sample`.
       align_corners: as in :func:`warp_affine`.
 
     Returns:
@@ -214,7 +218,13 @@ def warp_perspective(
     horizon = jnp.abs(w) <= jnp.finfo(w.dtype).eps * scale
     grid = jnp.where(horizon, Projective.NOWHERE, uv / jnp.where(horizon, 1, w))
     return grid_sample(
-        image, grid, mode=mode, padding_mode=padding_mode, fill=fill, align_corners=corners
+        image,
+        grid,
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        align_corners=corners,
+        deterministic=deterministic,
     )
 
 

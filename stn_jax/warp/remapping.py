@@ -25,6 +25,7 @@ def remap(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Samples an image at positions in pixels.
 
@@ -39,7 +40,7 @@ def remap(
       image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
       positions: ``[..., H_out, W_out, 2]`` of (x, y), or ``[..., D_out, H_out, W_out, 3]`` of
         (x, y, z), floating point; leading axes broadcast against the image's.
-      mode, padding_mode, fill: as in :func:`stn_jax.grid_sample`.
+      mode, padding_mode, fill, deterministic: as in :func:`stn_jax.grid_sample`.
       align_corners: whether "reflection" mirrors at the first and last pixel's centers (True) or
         outer edges (False); nothing else depends on it.
 
@@ -72,6 +73,7 @@ def remap(
         padding_mode=padding_mode,
         fill=fill,
         align_corners=corners,
+        deterministic=deterministic,
     )
 
 
@@ -84,6 +86,7 @@ def flow_warp(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Warps an image by an optical flow: the result at p is the image at p + flow(p).
 
@@ -94,7 +97,7 @@ def flow_warp(
       image: ``[..., H, W, C]`` or ``[..., D, H, W, C]``, floating point.
       flow: ``[..., H_out, W_out, 2]`` of (dx, dy), or ``[..., D_out, H_out, W_out, 3]`` of
         (dx, dy, dz), in pixels, floating point; leading axes broadcast against the image's.
-      mode, padding_mode, fill, align_corners: as in :func:`remap`.
+      mode, padding_mode, fill, align_corners, deterministic: as in :func:`remap`.
 
     Returns:
       ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type.
@@ -117,6 +120,7 @@ def flow_warp(
         padding_mode=padding_mode,
         fill=fill,
         align_corners=align_corners,
+        deterministic=deterministic,
     )
 
 

@@ -26,6 +26,7 @@ def affine_transform(
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
     antialias: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Warps an image by an affine transform: :func:`affine_grid`, then :func:`grid_sample`.
 
@@ -42,6 +43,7 @@ def affine_transform(
       antialias: whether to average over details too fine for the output where the warp shrinks the
         image ("bilinear" and "bicubic" only), see :mod:`stn_jax.warp.antialiasing`. A pure scaling
         then gives the same as ``jax.image.resize(antialias=True)``.
+      deterministic: as in :func:`grid_sample`.
 
     Returns:
       The warped image ``[..., *shape, C]`` in the image's type.
@@ -63,7 +65,9 @@ def affine_transform(
     warn_of_axes(image.shape, dims, theta.shape[:-2])
     shape = image.shape[-1 - dims : -1] if shape is None else shape
     shape = validation.spatial_shape(shape, dims)
-    sampling = Sampling(dims, shape, mode, padding_mode, bool(align_corners))
+    sampling = Sampling(
+        dims, shape, mode, padding_mode, bool(align_corners), deterministic=bool(deterministic)
+    )
     warp = _sample_shrunk if antialias else _sample
     return warp(image, theta, sampling, fill)
 
@@ -77,6 +81,7 @@ def grid_sample(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     align_corners: bool = False,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Samples an image at the positions of a grid.
 
@@ -105,6 +110,9 @@ def grid_sample(
         finite, and should be of the pixels' magnitude: it is subtracted before and added after
         sampling, so a large fill costs precision.
       align_corners: see the convention.
+      deterministic: whether gradients to images have the same bits every time on a GPU too, where
+        they are otherwise sums in no fixed order. They then take a sort, and more time and memory.
+        On a CPU they are the same every time in any case.
 
     Returns:
       ``[..., H_out, W_out, C]`` or ``[..., D_out, H_out, W_out, C]`` in the image's type. NaN
@@ -121,7 +129,9 @@ def grid_sample(
     dims = grid.shape[-1]
     image = validation.image(image, dims)
     warn_of_axes(image.shape, dims, grid.shape[: -dims - 1])
-    sampling = Sampling(dims, None, mode, padding_mode, bool(align_corners))
+    sampling = Sampling(
+        dims, None, mode, padding_mode, bool(align_corners), deterministic=bool(deterministic)
+    )
     return _sample(image, grid, sampling, fill)
 
 
@@ -138,7 +148,7 @@ def _sample_shrunk(
     outside = validation.fill(fill, image, sampling.padding_mode)
     smooth, residual = antialiasing.prefilter(image, theta, sampling, outside)
     # All positions are inside the smoothed image.
-    inner = Sampling(sampling.num_spatial_dims, sampling.shape, "bilinear", "border", False)
+    inner = sampling._replace(mode="bilinear", padding_mode="border", align_corners=False)
     return _sample(smooth, residual, inner, 0.0).astype(image.dtype)
 
 

@@ -15,6 +15,7 @@ class Sampling(NamedTuple):
       shape: the output's spatial shape if positions come from a theta; None: from a grid.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
       implementation: None (the fastest for the platform), "xla" or "native".
+      deterministic: whether gradients are summed in a fixed order on every platform.
     """
 
     num_spatial_dims: int
@@ -23,6 +24,7 @@ class Sampling(NamedTuple):
     padding_mode: str
     align_corners: bool
     implementation: str | None = None
+    deterministic: bool = False
 
     def out_shape(self, where: Any) -> tuple[Any, ...]:
         """The output's spatial shape O."""

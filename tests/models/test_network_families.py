@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from stn_jax import SpatialTransformer, create_model, grid_sample
 from stn_jax.models import DenseLocalization, Head, Network, Variant
-from stn_jax.models.networks import Stack
+from stn_jax.models.transformer_network import Stack
 from stn_jax.warp import transforms
 from stn_jax.warp.transforms import FAMILIES, Projective, Rotation, ThinPlateSpline
 

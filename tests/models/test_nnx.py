@@ -250,3 +250,23 @@ def test_a_network_of_the_study_works_and_learns_through_the_bridge():
         jax.tree.map(lambda p, g: p - 1e-3 * g, nnx.state(model, nnx.Param), gradients),
     )
     assert float(loss(model)) < float(before)
+
+
+def test_rematerialized_gradients_are_the_same():
+    images = random_images(3, 12, 10, 2)
+
+    @nnx.remat
+    def aligned(module, images):
+        return module(images)
+
+    def loss_of(align):
+        return lambda module: (align(module, images) ** 2).sum()
+
+    gradients = [
+        nnx.jit(nnx.grad(loss_of(align)))(transformer())
+        for align in (aligned, lambda module, images: module(images))
+    ]
+    one, other = (jax.tree.leaves(each) for each in gradients)
+    assert len(one) == len(other) > 0
+    for found, expected in zip(one, other, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

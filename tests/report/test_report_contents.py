@@ -140,8 +140,8 @@ def test_texts_cannot_become_markup():
         tiles=[page.Tile(hostile, hostile, hostile)],
         sweep=sweep,
         curves=[page.Curve(hostile, [[(0, 1.0), (1, 2.0)]])],
-        gallery=(digits, digits),
-        angles=page.Angles(angles, -angles, angles.astype(int)),
+        gallery=(digits, {"aligned": digits}),
+        angles=[page.Angles(angles, -angles, angles.astype(int))],
         confusion=np.ones((1, 1), int),
         hardest=[page.Hard(hostile, hostile, digits[0, 0], None)],
         config={hostile: hostile, "list": [hostile]},
@@ -177,7 +177,7 @@ def test_numbers_that_are_not_finite_stand_on_the_page_as_such():
         None,
     )
     report = page.Report(
-        "t", "a", [], sweep, [], None, None, np.ones((1, 1), int), [], {}, {}, {}, ["0"]
+        "t", "a", [], sweep, [], None, [], np.ones((1, 1), int), [], {}, {}, {}, ["0"]
     )
     text = page.render(report)
     assert '"pose": [null, null, 1.0]' in text

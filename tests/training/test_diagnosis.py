@@ -109,7 +109,7 @@ def predictions(run, **changes) -> Predictions:
     healthy = Predictions(
         classes=np.broadcast_to(labels, (2, 1, count)).copy(),
         confidence=np.ones((2, 1, count)),
-        theta=np.broadcast_to(applied, (2, 1, count, 2, 3)).copy(),
+        poses=np.broadcast_to(applied[..., None, :, :], (2, 1, count, 1, 2, 3)).copy(),
         applied=applied,
         labels=labels,
         active=active,
@@ -179,14 +179,21 @@ def test_a_layer_whose_relus_are_all_dead_is_named(run, layer, advice):
 
 
 def test_transforms_that_are_the_same_for_all_images(run):
-    theta = np.broadcast_to(affine.rotation(20.0), predictions(run).theta.shape)
-    found = diagnose(run, predictions(run, theta=theta), LINES)
+    poses = np.broadcast_to(affine.rotation(20.0), predictions(run).poses.shape)
+    found = diagnose(run, predictions(run, poses=poses), LINES)
     assert found.numbers["theta_variation_pixels"] == pytest.approx([0, 0], abs=1e-4)
     text = found.warnings["same_transforms"]
     assert "has not begun to learn: try --config.localization_rate=0.06" in text
     ended = [LINES[0], LINES[1] | {"theta_variation": [0.0, 0.0]}]
-    text = diagnose(run, predictions(run, theta=theta), ended).warnings["same_transforms"]
+    text = diagnose(run, predictions(run, poses=poses), ended).warnings["same_transforms"]
     assert "no longer depends on the image: try --config.localization_rate=0.0037" in text
     # Not trained at all, it is the user's wish.
     still = dataclasses.replace(run, config=dataclasses.replace(run.config, localization_rate=0.0))
-    assert diagnose(still, predictions(run, theta=theta), LINES).warnings == {}
+    assert diagnose(still, predictions(run, poses=poses), LINES).warnings == {}
+
+
+def test_one_of_several_transformers_is_the_same_for_all_images(run):
+    poses = predictions(run).poses
+    resting = np.broadcast_to(affine.identity(), poses.shape)
+    both = predictions(run, poses=np.concatenate([poses, resting], 3))
+    assert list(diagnose(run, both, LINES).warnings) == ["same_transforms"]
