@@ -50,7 +50,7 @@ def families(*params):
     """All families: their theta, its composition with itself, its nearest affine, its grid."""
     found = []
     for name, some in zip(transforms.FAMILIES, params, strict=True):
-        family = transforms.resolve(name)
+        family = transforms.resolve(transforms.of_aspect(name, 1.5))
         theta = family.theta(some)
         composed = family.compose(theta, theta) if family.composable else family.compose(theta)
         found.append((composed, family.as_affine(theta), family.grid(some, (3, 4))))
@@ -155,7 +155,11 @@ def subjects() -> dict[str, Subject]:
         "families": Subject(
             families,
             tuple(of_families),
-            ("warp.transforms.resolve", *(f"warp.transforms.{t.__name__}" for t in FAMILIES)),
+            (
+                "warp.transforms.resolve",
+                "warp.transforms.of_aspect",
+                *(f"warp.transforms.{t.__name__}" for t in FAMILIES),
+            ),
             stacks_constants=True,
         ),
         "coordinates": Subject(
