@@ -70,6 +70,13 @@ def empty_if_too_large(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """The programs of one file are of no use to the next, and gigabytes of them make all slower."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compile_each_program_once():
     """Most of the tests' time is XLA's: what has once been compiled is taken from a folder.
