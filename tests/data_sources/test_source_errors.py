@@ -202,6 +202,7 @@ def test_no_network(tmp_path):
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_files_that_are_not_the_originals(tmp_path):
     for file in FILES:

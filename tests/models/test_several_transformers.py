@@ -70,6 +70,7 @@ def test_each_warps_what_the_one_before_it_gave():
     assert float(jnp.abs(details.further[0][0] - details.theta).max()) > 0.01
 
 
+@pytest.mark.slow
 def test_a_further_transformer_that_rests_changes_nothing():
     one = create_model("translated_mnist", "stn-c0", width=1 / 16)
     two = create_model("translated_mnist", "stn-c0+c1", width=1 / 16)

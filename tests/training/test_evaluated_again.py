@@ -155,6 +155,7 @@ def test_training_resumes_from_checkpoints_even_if_it_writes_none(run, capsys):
     assert evaluate_workdir(path)["step"] == 8
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("fields", [{"microbatch": 32}, {"mesh": "batch=1"}, {"mesh": "seeds"}])
 def test_runs_of_any_division_are_tested_on_other_data(run, fields):
     path, config = run

@@ -97,6 +97,7 @@ def logged(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_transforms_that_run_away_are_reported_with_advice(tiny_config, tmp_path, capsys):
     values = {"localization_rate": 1000.0, "clip_norm": 0.5, "test_passes": 1}
     train(Config(**{**tiny_config, **values}), tmp_path)

@@ -42,6 +42,7 @@ def test_a_finished_run_goes_on_in_a_new_folder(trained, fields, tmp_path, capsy
     assert result["config"]["init_from"] == str(trained)
 
 
+@pytest.mark.slow
 def test_a_new_head_where_classes_differ(trained, fields, tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (200, 28, 28, 1), dtype=np.uint8)

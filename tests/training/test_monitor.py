@@ -99,6 +99,7 @@ def test_the_steps_that_are_named_are_traced(tiny_config, tmp_path, capsys):
     assert f"trace written to {tmp_path}/profile" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_shows_an_overview_once(tiny_config, tmp_path, capsys):
     fields = tiny_config | {"epochs": 1}
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
