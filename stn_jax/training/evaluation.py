@@ -143,7 +143,7 @@ def summarize(run: Run, predictions: Predictions) -> dict[str, Any]:
     the percentage of wrong labels. ``window_share`` is the side of the sampled region as a fraction
     of the image's (median). A slope and one or two RMS errors measure how well the transformer
     undoes the task's distortion (:data:`stn_jax.analysis.pose.POSE_COMPONENTS`). They are those of
-    the first transformer; those of any others are in ``further_poses``, by name.
+    the first transformer; those of any others, each by itself, are in ``further_poses``, by name.
     """
     by_seed = _percent(predictions.wrong.mean((1, 2)))
     mean, interval = mean_and_interval(by_seed)
