@@ -6,12 +6,17 @@ and have no scatter: rows are sorted by their index, and summed in a tree that d
 indices alone.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import linear_call
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, mlir
+
+from stn_jax.warp import jax_rules
 
 
 def rows(x: jax.Array, index: jax.Array, *, ordered: bool = False) -> jax.Array:
@@ -27,13 +32,7 @@ def rows(x: jax.Array, index: jax.Array, *, ordered: bool = False) -> jax.Array:
     """
     if not ordered:
         return _gather(x, index)
-    size = x.shape[1]
-    return linear_call(
-        lambda index, x: _gather(x, index),
-        lambda index, cotangent: ordered_sums(cotangent, index, size),
-        index,
-        x,
-    )
+    return _ordered_p.bind(x, index, size=None)
 
 
 def ordered_sums(values: jax.Array, index: jax.Array, size: Any) -> jax.Array:
@@ -55,13 +54,41 @@ def ordered_sums(values: jax.Array, index: jax.Array, size: Any) -> jax.Array:
             f"deterministic=True needs to know the number of samples; found {values.shape[1]}"
         )
 
-    def transpose(index: jax.Array, cotangent: jax.Array) -> jax.Array:
-        found = rows(cotangent, jnp.minimum(index, size - 1), ordered=True)
-        return jnp.where((index < size)[..., None], found, 0)
+    return _ordered_p.bind(values, index, size=size)
 
-    return linear_call(
-        lambda index, values: _sorted_sums(values, index, size), transpose, index, values
-    )
+
+# Both are one primitive, linear in its first operand: size is None for rows.
+_ordered_p = Primitive("ordered_gather")
+_ordered_p.def_impl(functools.partial(jax_rules.run, _ordered_p))
+
+
+@_ordered_p.def_abstract_eval
+def _abstract(x, index, *, size):
+    return ShapedArray((x.shape[0], index.shape[1] if size is None else size, x.shape[2]), x.dtype)
+
+
+def _transpose(cotangent, x, index, *, size):
+    if type(cotangent) is ad.Zero:
+        return [ad.Zero(x.aval), None]
+    if size is None:
+        return [ordered_sums(cotangent, index, x.aval.shape[1]), None]
+    found = rows(cotangent, jnp.minimum(index, size - 1), ordered=True)
+    return [jnp.where((index < size)[..., None], found, 0), None]
+
+
+def _compute(x: jax.Array, index: jax.Array, *, size: Any) -> list[jax.Array]:
+    return [_gather(x, index) if size is None else _sorted_sums(x, index, size)]
+
+
+def _lower(ctx, *args, size):
+    return jax_rules.lower(ctx, functools.partial(_compute, size=size), *args)
+
+
+ad.defjvp(
+    _ordered_p, lambda tangent, _, index, **size: _ordered_p.bind(tangent, index, **size), None
+)
+ad.primitive_transposes[_ordered_p] = _transpose
+mlir.register_lowering(_ordered_p, _lower)
 
 
 def _gather(x: jax.Array, index: jax.Array) -> jax.Array:
