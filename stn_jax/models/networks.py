@@ -81,8 +81,8 @@ def create_model(
       A :class:`Network`; ``model.apply(variables, images)`` returns logits.
 
     Raises:
-      ValueError: task, variant, recipe or transform is unknown, width or dropout is out of range,
-        the depth is greater than the number of blocks, or the transform cannot be iterated.
+      ValueError: task, variant, recipe or transform is unknown, width, dropout or classes is out of
+        range, the depth is greater than the number of blocks, or the transform cannot be iterated.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -101,6 +101,8 @@ def create_model(
     transforms.resolve(transform)
     if not 0 < width <= 100:
         raise ValueError(f"width is {width}; expected a factor of more than 0 and at most 100")
+    if classes is not None and classes < 1:
+        raise ValueError(f"classes is {classes}; expected 1 or more")
     if not 0 <= dropout < 2:
         raise ValueError(f"dropout is {dropout}; expected a factor from 0 to less than 2")
     settings = SETTINGS[recipe][task]

@@ -272,6 +272,12 @@ def test_dropout_is_scaled_in_all_layers(dropout):
         create_model("svhn", "cnn", dropout=2)
 
 
+@pytest.mark.parametrize("classes", [0, -3])
+def test_numbers_of_classes_that_cannot_be(classes):
+    with pytest.raises(ValueError, match=f"classes is {classes}; expected 1 or more"):
+        create_model("svhn", "cnn", classes=classes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.5, 0.0])
 def test_dropout_changes_logits_unless_it_is_scaled_to_nothing(dropout):
