@@ -109,6 +109,7 @@ def test_all_sides_of_a_step_compute_the_same(tmp_path, monkeypatch, narrow):
         rounds=1,
         budget=0,
         compile=False,
+        without_flax=False,
     )
     step.measure(Report("step", {}, tmp_path), "stn-c0", options, torch)
     plain, distorted = read_lines(tmp_path)

@@ -122,6 +122,7 @@ def test_training_in_parts_is_training_at_once(tiny_cache):
         batch_size=48,
         epochs=2,
         seeds=(0, 3),
+        learning_rate=0.2,
         localization_optimizer="sgd",  # Adam makes whole steps of what rounding leaves of 0
     )
     model = Network(
