@@ -9,12 +9,13 @@ a transposed left operand (the gradients of kernels), which run in the backgroun
 """
 
 import collections
+import contextlib
 import gzip
 import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,25 @@ def by_layer(events: Sequence[Mapping[str, Any]], program: str) -> dict[str, flo
     return dict(sorted(seconds.items()))
 
 
+@contextlib.contextmanager
+def _own_names() -> Iterator[None]:
+    """A program from a persistent cache is one with the same names of operations."""
+    name = "jax_compilation_cache_include_metadata_in_key"
+    before = getattr(jax.config, name)
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
 def measure(report: Report, task: str, variant: str, batch: int, steps: int) -> None:
     """A row: milliseconds per step, by layer."""
     model = create_model(task, variant)
     inputs = network_inputs(task, raw_batch(task, batch))
     side = JaxSide(model, initial(model, inputs[0], 1), inputs, steps=steps)
-    program = side.program.as_text()
+    with _own_names():
+        program = side.program.as_text()
     jax.block_until_ready(side())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -21,6 +21,7 @@ TITLES = {
     "warp": "Warps",
     "operations": "Operations",
     "augment": "Augmentation",
+    "eager": "Operations outside jax.jit",
     "gather": "Forms for accelerators",
     "layers": "Layers",
     "step": "Training steps",
@@ -47,6 +48,7 @@ rival's time divided by ours: above 1 we are faster. All rows are shown, whether
     python -m benchmarks.operations  # pixel matrices, crops, splines, attention
     python -m benchmarks.augment     # augmentation of a batch, in images per second
     python -m benchmarks.gather      # plain JAX forms of the bilinear warp, for accelerators
+    python -m benchmarks.eager       # operations called outside jax.jit
     python -m benchmarks.layers      # single convolutions and poolings
     python -m benchmarks.step        # a training step; --task, --variants, --seeds, --dtype
     python -m benchmarks.training_rate  # images per second of Table 1's rows, on one core

@@ -13,6 +13,7 @@ import pytest
 import stn_jax
 from benchmarks import augment as augmenting
 from benchmarks import (
+    eager,
     gather,
     harness,
     layers,
@@ -262,6 +263,13 @@ def test_the_rate_without_native_kernels_is_of_the_same_training(narrow):
     assert "stn_jax" in ours.lowered.as_text()
     assert "stn_jax" not in plain.lowered.as_text()
     np.testing.assert_allclose(ours(), plain(), rtol=1e-5)
+
+
+def test_operations_by_themselves(tmp_path):
+    eager.main(["--rounds=1", "--budget=0", "--only=crop_and", f"--folder={tmp_path}"])
+    (found,) = read_lines(tmp_path)
+    assert list(found["times"]) == ["stn_jax", "operation by operation"]
+    assert all(hasattr(call.func, "__wrapped__") for call in eager.calls().values())
 
 
 @pytest.mark.slow

@@ -60,6 +60,7 @@ def test_on_two_devices(names):
 
 
 def test_nothing_public_is_left_out():
+    assert set(SUBJECTS) >= {ALL_THROUGH, *LARGE}
     names = set(stn_jax.__all__)
     names |= {f"warp.{name}" for name in warp.__all__ if not inspect.ismodule(getattr(warp, name))}
     for module in (affine, transforms):
