@@ -28,7 +28,7 @@ def calls() -> dict[str, functools.partial[Any]]:
     where = jnp.linspace(0.0, 30.0, 50)
     key, targets = jax.random.key(0), stn_jax.augment.Targets(image)
     part = functools.partial
-    found = {
+    return {
         "affine_transform": part(stn_jax.affine_transform, image, jnp.eye(2, 3)),
         "affine_transform, antialias": part(
             stn_jax.affine_transform, image, jnp.eye(2, 3), (20, 20), antialias=True
@@ -42,7 +42,6 @@ def calls() -> dict[str, functools.partial[Any]]:
         ),
         "random_affine": part(stn_jax.augment.random_affine, key, targets, angle=20.0),
     }
-    return found
 
 
 def first(call: Callable[[], Any]) -> float:
@@ -61,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, call in calls().items():
         if options.only not in name:
             continue
-        plain: Any = functools.partial(call.func.__wrapped__, *call.args, **call.keywords)
+        function: Any = call.func
+        plain = functools.partial(function.__wrapped__, *call.args, **call.keywords)
         sides = {"stn_jax": call, "operation by operation": plain}
         values = {f"first call, {side} (s)": first(fn) for side, fn in sides.items()}
         times = compare(sides, options.rounds, budget=options.budget)

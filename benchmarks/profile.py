@@ -31,7 +31,8 @@ _OPERATION = re.compile(r"%([\w.-]+) = .*op_name=\"([^\"]*)\"")
 
 def layer_of(path: str) -> str:
     """The layer and the pass of an operation, from its name in the program."""
-    found = re.search(r"Network\)\)?/(transformer/)?(\w+)(/\w+)?", path)
+    modules = re.sub(r"/\w+\.\w+(?=/)", "", path)  # without the names of methods
+    found = re.search(r"Network\)\)?/(transformer/|further_transformers_\d/)?(\w+)(/\w+)?", modules)
     if not found:
         return "optimizer and loss"
     layer, inner = found[2], found[3] or ""

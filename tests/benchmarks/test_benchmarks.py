@@ -148,7 +148,8 @@ def test_a_step_is_profiled_by_layer(tmp_path, narrow):
     values = found["values"]
     parts = {name: ms for name, ms in values.items() if name != "step (ms)"}
     assert sum(parts.values()) == pytest.approx(values["step (ms)"])
-    for layer in ("blocks_0 convolution", "blocks_0 convolution (for localization)", "warp"):
+    shared = "blocks_0 convolution (for localization)"
+    for layer in ("blocks_0 convolution", shared, "localization", "warp"):
         assert parts[f"{layer}, forward"] > 0
     assert values["step (ms)"] > max(parts.values()) > 0
 
@@ -163,6 +164,15 @@ def test_a_step_is_profiled_by_layer(tmp_path, narrow):
         ),
         ("jit(f)/transpose(jvp(Network))/transformer/theta/dot", "localization, backward"),
         ("jit(f)/jvp(Network)/transformer/cond", "warp, forward"),
+        ("jit(f)/jvp(Network)/Network._transform/transformer/stn_jax_warp", "warp, forward"),
+        (
+            "jit(f)/jvp(Network)/Network._transform/transformer/blocks_0/conv/add",
+            "blocks_0 convolution (for localization), forward",
+        ),
+        (
+            "jit(f)/jvp(Network)/Network._transform/transformer/transformer.parameters/theta/add",
+            "localization, forward",
+        ),
         ("jit(f)/jvp(Network)/head/logits/dot", "head, forward"),
         ("jit(f)/while/body/sub", "optimizer and loss"),
     ],
