@@ -16,12 +16,12 @@ SLEEPS = (
 
 def test_a_step_stops_its_command_when_the_time_is_over(tmp_path, monkeypatch, capsys):
     commands = ["-c \"print('first')\"", SLEEPS, "-c \"print('third')\""]
-    monkeypatch.setitem(accelerator.STEPS, "speed", commands)
+    monkeypatch.setitem(accelerator.STEPS, "warps", commands)
     monkeypatch.setattr(accelerator, "GRACE", 2.0)
     begun = time.monotonic()
-    assert accelerator.main(["speed", f"--out={tmp_path}", "--minutes=0.1"]) == 0
+    assert accelerator.main(["warps", f"--out={tmp_path}", "--minutes=0.1"]) == 0
     assert time.monotonic() - begun < 50
-    log = (tmp_path / "speed.log").read_text()
+    log = (tmp_path / "warps.log").read_text()
     assert "\nfirst\n" in log
     assert "\nsleeps\nasked\n" in log
     assert "third" not in log
@@ -30,10 +30,10 @@ def test_a_step_stops_its_command_when_the_time_is_over(tmp_path, monkeypatch, c
 
 def test_a_failing_command_is_told_and_the_next_one_runs(tmp_path, monkeypatch, capsys):
     commands = ['-c "raise SystemExit(3)"', "-c \"print('second')\""]
-    monkeypatch.setitem(accelerator.STEPS, "speed", commands)
-    assert accelerator.main(["speed", f"--out={tmp_path}"]) == 1
+    monkeypatch.setitem(accelerator.STEPS, "warps", commands)
+    assert accelerator.main(["warps", f"--out={tmp_path}"]) == 1
     assert "status 3" in capsys.readouterr().out
-    assert "\nsecond\n" in (tmp_path / "speed.log").read_text()
+    assert "\nsecond\n" in (tmp_path / "warps.log").read_text()
 
 
 def workdir(root, name, *, finished):
@@ -46,19 +46,32 @@ def workdir(root, name, *, finished):
         (folder / "result.json").write_text("{}")
 
 
-def test_the_newest_checkpoints_of_unfinished_runs_are_kept_and_restored(tmp_path, monkeypatch):
-    monkeypatch.setitem(accelerator.STEPS, "speed", [])
-    runs = tmp_path / "one" / "runs"
-    workdir(runs, "done", finished=True)
-    workdir(runs, "begun", finished=False)
-    state = tmp_path / "state.tar"
-    accelerator.save_state(runs, state)
-    with tarfile.open(state) as archive:
+def test_results_and_the_newest_checkpoints_of_unfinished_runs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(accelerator.STEPS, "warps", [])
+    one, two = tmp_path / "one", tmp_path / "two"
+    workdir(one / "runs", "done", finished=True)
+    workdir(one / "runs", "begun", finished=False)
+    lines = one / "results" / "performance" / "warp.jsonl"
+    lines.parent.mkdir(parents=True)
+    lines.write_text("{}\n")
+    assert accelerator.run_steps(["warps"], one, minutes=1.0, state=None, small=True) == 0
+    with tarfile.open(one / "state.tar") as archive:
         names = sorted(archive.getnames())
-    assert names == ["table1/begun/checkpoints/10.safetensors", "table1/begun/config.json"]
-    out = tmp_path / "two"
-    assert accelerator.step("speed", out, minutes=1.0, state=state, small=True) == 0
-    assert (out / "runs/table1/begun/checkpoints/10.safetensors").read_bytes() == b"x" * 10
+    begun = "runs/table1/begun"
+    expected = [f"{begun}/checkpoints/10.safetensors", f"{begun}/config.json"]
+    assert names == ["results/performance/warp.jsonl", *expected]
+    state = one / "state.tar"
+    assert accelerator.run_steps(["warps"], two, minutes=1.0, state=state, small=True) == 0
+    assert (two / begun / "checkpoints/10.safetensors").read_bytes() == b"x" * 10
+    assert (two / "results/performance/warp.jsonl").read_text() == "{}\n"
+
+
+def test_several_steps_share_the_time(tmp_path, monkeypatch):
+    for name in ("warps", "steps"):
+        monkeypatch.setitem(accelerator.STEPS, name, [f"-c \"print('of {name}')\""])
+    assert accelerator.main(["warps,steps", f"--out={tmp_path}"]) == 0
+    for name in ("warps", "steps"):
+        assert f"\nof {name}\n" in (tmp_path / f"{name}.log").read_text()
 
 
 def test_lines_are_merged_once(tmp_path):
@@ -77,7 +90,11 @@ def test_lines_are_merged_once(tmp_path):
 
 
 def test_what_is_missing_is_said(capsys):
-    for argv, message in ((["speed"], "speed needs --out"), (["merge"], "merge needs the folders")):
+    for argv, message in (
+        (["warps"], "warps needs --out"),
+        (["merge"], "merge needs the folders"),
+        (["warp"], "'warp' is no step"),
+    ):
         with pytest.raises(SystemExit):
             accelerator.main(argv)
         assert message in capsys.readouterr().err

@@ -1,14 +1,15 @@
 """Measures the study and the benchmarks on an accelerator, in steps that each fit a short lease.
 
-    python -m tools.accelerator STEP --out=FOLDER [--minutes=9] [--state=FILE] [--small]
+    python -m tools.accelerator STEP[,STEP ...] --out=FOLDER [--minutes=9] [--state=FILE] [--small]
     python -m tools.accelerator merge FOLDER [FOLDER ...]
 
-STEP: speed, numbers, table1, variants, table2 or schedule; --list prints their commands. A step
-runs its commands one after the other until its time is over, then asks the one that runs to stop
-(SIGTERM; training writes a checkpoint and ends) and kills it a minute later. FOLDER then holds
+STEP: warps, steps, numbers, table1, variants, table2 or schedule; --list prints their commands. The
+commands run one after the other until the time is over; then the one that runs is asked to stop
+(SIGTERM; training writes a checkpoint and ends) and killed a minute later. FOLDER then holds
 
     results/*.jsonl     lines of the experiments, and of the benchmarks in results/performance
-    state.tar           checkpoints of unfinished runs; --state=FILE continues from such a file
+    state.tar           these lines, and checkpoints of unfinished runs; --state=FILE continues
+                        from such a file: finished runs are skipped
     STEP.log            what the commands printed
 
 ``merge`` appends the lines that are new to the ``results`` of the checkout. --small makes every
@@ -39,12 +40,11 @@ SCHEDULE = (
 )
 SPEED = "--folder=OUT/results/performance"
 STEPS = {
-    "speed": [
-        f"-m benchmarks.warp {SPEED}",
-        f"-m benchmarks.gather {SPEED}",
-        f"-m benchmarks.step {SPEED} --seeds=5 --dtype=bfloat16",
-        f"-m benchmarks.step {SPEED} --task=translated_mnist --seeds=5 --dtype=bfloat16",
-        f"-m benchmarks.step {SPEED} --task=svhn --batch=128 --dtype=bfloat16",
+    "warps": [f"-m benchmarks.warp {SPEED}", f"-m benchmarks.gather {SPEED}"],
+    "steps": [
+        f"-m benchmarks.step {SPEED} --budget=2 --seeds=5 --dtype=bfloat16",
+        f"-m benchmarks.step {SPEED} --budget=2 --task=translated_mnist --seeds=5 --dtype=bfloat16",
+        f"-m benchmarks.step {SPEED} --budget=2 --task=svhn --batch=128 --dtype=bfloat16",
     ],
     "numbers": ["-m pytest -n 4 tests/warp tests/models tests/tasks"],
     "table1": [TRAIN.format(table="table1")],
@@ -115,15 +115,21 @@ def run(arguments: Sequence[str], lease: Lease, log: Path) -> int | None:
     return None
 
 
-def save_state(runs: Path, file: Path) -> None:
-    """Packs the workdirs of runs that have not finished, the newest first, up to a limit."""
-    if not runs.exists():
-        return
-    configs = [path.parent for path in runs.rglob("config.json")]
+def save_state(out: Path, file: Path) -> None:
+    """Packs the lines of results, and workdirs of unfinished runs, the newest first, up to a limit.
+
+    Args:
+      out: the folder of a step.
+      file: the archive, whose names are relative to ``out``.
+    """
+    configs = [path.parent for path in (out / "runs").rglob("config.json")]
     unfinished = [folder for folder in configs if not (folder / "result.json").exists()]
     unfinished.sort(key=lambda folder: -folder.stat().st_mtime)
     size = 0
     with tarfile.open(file, "w") as archive:
+        for path in sorted((out / "results").rglob("*.jsonl")):
+            size += path.stat().st_size
+            archive.add(path, path.relative_to(out))
         for folder in unfinished:
             newest = sorted(
                 (folder / "checkpoints").glob("*.safetensors"), key=lambda p: p.stat().st_mtime
@@ -135,27 +141,30 @@ def save_state(runs: Path, file: Path) -> None:
                 print(f"state: no room for {folder.name} and what is older", flush=True)
                 break
             for path in files:
-                archive.add(path, path.relative_to(runs))
+                archive.add(path, path.relative_to(out))
 
 
-def step(name: str, out: Path, minutes: float, state: Path | None, small: bool) -> int:
-    """Runs the commands of a step; the number of those that failed."""
+def run_steps(
+    names: Sequence[str], out: Path, minutes: float, state: Path | None, small: bool
+) -> int:
+    """Runs the commands of steps; the number of those that failed."""
     lease = Lease(time.monotonic() + 60 * minutes - GRACE)
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if state is not None and state.exists():
         with tarfile.open(state) as archive:
-            archive.extractall(out / "runs", filter="data")
-    log, failed = out / f"{name}.log", 0
-    for command in STEPS[name]:
+            archive.extractall(out, filter="data")
+    failed = 0
+    commands = [(name, command) for name in names for command in STEPS[name]]
+    for step, command in commands:
         begun = time.monotonic()
-        status = run(words(command, out, small), lease, log)
+        status = run(words(command, out, small), lease, out / f"{step}.log")
         said = "stopped: no time left" if status is None else f"status {status}"
         print(f"  {said}, after {time.monotonic() - begun:.0f} s", flush=True)
         failed += status not in (0, None)
         if status is None:
             break
-    save_state(out / "runs", out / "state.tar")
+    save_state(out, out / "state.tar")
     return failed
 
 
@@ -178,7 +187,7 @@ def merge(folders: Sequence[Path], into: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a step, or merges what steps brought; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("command", choices=[*STEPS, "merge"], metavar="STEP|merge")
+    parser.add_argument("command", metavar="STEP[,STEP ...]|merge", help=", ".join(STEPS))
     parser.add_argument("folders", nargs="*", type=Path, help="of merge: what steps wrote")
     parser.add_argument("--out", type=Path, help="where a step writes")
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit of a step")
@@ -191,12 +200,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("merge needs the folders that steps wrote")
         merge(flags.folders, ROOT / "results")
         return 0
+    steps = flags.command.split(",")
+    if unknown := [name for name in steps if name not in STEPS]:
+        parser.error(f"{unknown[0]!r} is no step; expected {', '.join(STEPS)}, or merge")
     if flags.list:
-        print(*(f"python {command}" for command in STEPS[flags.command]), sep="\n")
+        print(*(f"python {command}" for name in steps for command in STEPS[name]), sep="\n")
         return 0
     if flags.out is None:
         parser.error(f"{flags.command} needs --out=FOLDER")
-    return int(step(flags.command, flags.out, flags.minutes, flags.state, flags.small) > 0)
+    return int(run_steps(steps, flags.out, flags.minutes, flags.state, flags.small) > 0)
 
 
 if __name__ == "__main__":
