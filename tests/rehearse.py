@@ -20,6 +20,9 @@ from pathlib import Path
 import made_mnist
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from tools.accelerator import with_flags  # noqa: E402 (found only with the checkout on the path)
+
 PAGE = ROOT / "docs" / "accelerators.md"
 NETWORKS = ["--config.width=0.0625", "--config.test_passes=1", "--config.batch_size=128"]
 TRAINED = [*NETWORKS, "--seeds=0,1", "--epochs=1"]
@@ -64,9 +67,7 @@ def smaller(words: list[str]) -> list[str]:
         kind += " --render" if "--render" in rest else f" {command}"
         kind = kind if kind in SMALLER else "stn_jax.experiments table"
     fewer = [word.replace("--seeds=5", "--seeds=2") for word in rest]
-    replaced = {word.partition("=")[0] for word in SMALLER[kind]}
-    kept = [word for word in fewer if word.partition("=")[0] not in replaced]
-    return [module, *kept, *SMALLER[kind]]
+    return [module, *with_flags(fewer, SMALLER[kind])]
 
 
 def main() -> int:

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from stn_jax.cli import experiments
+from stn_jax.experiments.tables import TABLES
 from tools import accelerator
 
 SLEEPS = (
@@ -87,6 +89,18 @@ def test_lines_are_merged_once(tmp_path):
     assert accelerator.merge([tmp_path / "out"], into) == 0
     assert (into / "table1.jsonl").read_text() == f"{old}\n{new}\n"
     assert (into / "performance" / "warp.jsonl").read_text() == f"{new}\n"
+
+
+@pytest.mark.parametrize("step", ["table1", "variants", "table2", "schedule"])
+@pytest.mark.parametrize("small", [False, True])
+def test_the_commands_of_a_step_are_accepted(step, small, tmp_path, capsys):
+    for command in accelerator.STEPS[step]:
+        module, *argv = accelerator.words(command, tmp_path, small)[1:]
+        assert module == "stn_jax.experiments"
+        assert experiments.main([*argv, "--dry-run"]) == 0
+        rows = 4 if step == "schedule" else len(TABLES[argv[0]].rows)
+        seeds = 2 if small or step == "table2" else 5
+        assert f"0 of {rows * seeds} runs are done" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_said(capsys):

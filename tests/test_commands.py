@@ -260,6 +260,25 @@ def test_help_lists_the_fields(tmp_path, here, capsys):
     assert "localization_rate" in capsys.readouterr().out
 
 
+def test_a_reader_of_the_output_may_leave(tmp_path):
+    code = """
+import itertools
+from stn_jax.cli.flags import exit_code
+raise SystemExit(exit_code(lambda: [print(i, flush=True) for i in itertools.count()]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"0\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
 def test_importing_the_warps_loads_only_jax(tmp_path):
     code = """
 import sys, stn_jax

@@ -58,13 +58,13 @@ STEPS = {
         + RUNS.format(table="schedule")
     ],
 }
-# What makes a command small, by words that it contains; later flags prevail over earlier ones.
+# What makes a command small, by words that it contains: flags in place of its own.
 SMALLER = {
     "stn_jax.experiments": "--config.width=0.0625 --config.test_passes=1 --config.batch_size=128 "
     "--seeds=0,1 --epochs=1 --seeds_per_program=2",
     "benchmarks.warp": "--rounds=1 --budget=0.01 --only=10x10",
     "benchmarks.gather": "--rounds=1 --budget=0.01 --only=28x28",
-    "benchmarks.step": "--rounds=1 --budget=0.01 --batch=2 --steps=1 --variants=cnn --seeds=2",
+    "benchmarks.step": "--rounds=1 --budget=0.01 --batch=2 --steps=1 --variants=cnn --without_flax",
     "pytest": "-k test_identity",
 }
 
@@ -80,11 +80,19 @@ class Lease:
         return self.end - time.monotonic()
 
 
+def with_flags(command: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """A command with flags (``--name=value``) added or in place of its own of the same names."""
+    names = {flag.partition("=")[0] for flag in flags}
+    return [word for word in command if word.partition("=")[0] not in names] + list(flags)
+
+
 def words(command: str, out: Path, small: bool) -> list[str]:
     """The arguments of the Python interpreter for a command."""
-    if small:
-        command += "".join(f" {flags}" for name, flags in SMALLER.items() if name in command)
-    return [word.replace("OUT", str(out)) for word in shlex.split(command)]
+    found = shlex.split(command)
+    for name, flags in SMALLER.items() if small else ():
+        if name in found:
+            found = with_flags(found, shlex.split(flags))
+    return [word.replace("OUT", str(out)) for word in found]
 
 
 def run(arguments: Sequence[str], lease: Lease, log: Path) -> int | None:

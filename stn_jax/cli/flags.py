@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -38,7 +39,7 @@ def exit_code(command: Callable[[], object]) -> int:
 
     Returns:
       0 for success; 2 for an invalid flag, configuration, folder or file; 1 if training failed; 130
-      after Ctrl-C.
+      after Ctrl-C; 141 if the reader of the output has gone, as after ``| head``.
     """
     from stn_jax.pretrained import PretrainedError
     from stn_jax.training.metrics_log import TrainingError
@@ -60,6 +61,10 @@ def exit_code(command: Callable[[], object]) -> int:
         message = "stopped; run the same command again to resume from the last checkpoint"
         print(message, file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Otherwise the interpreter reports the same error when it flushes the stream at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 
