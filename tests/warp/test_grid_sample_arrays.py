@@ -1,7 +1,6 @@
-"""Sampling as a function of arrays: types, axes, infinities, empties, derivatives, bad input."""
+"""Sampling as a function of arrays: types, axes, infinities, empties, derivatives."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -363,82 +362,3 @@ def test_at_the_identity_the_gradient_to_theta_is_the_slope_towards_the_next_pix
             ahead[row, rank] += step
             difference = (loss(ahead)[0] - value) / step
             np.testing.assert_allclose(gradient[row, rank], difference, rtol=1e-9)
-
-
-# Bad input
-
-IMAGE, GRID, THETA = np.zeros((4, 8, 3)), np.zeros((4, 8, 2)), np.eye(2, 3)
-
-
-@pytest.mark.parametrize(
-    ("image", "grid", "kind", "message"),
-    [
-        (np.zeros((4, 8, 3), np.uint8), GRID, TypeError, "image has type uint8; expected a float"),
-        (np.zeros((4, 8, 3), bool), GRID, TypeError, "image has type bool; expected a floating"),
-        (IMAGE, np.zeros((4, 8, 2), int), TypeError, "grid has type int32; expected a floating"),
-        (IMAGE, np.float32(0), ValueError, "grid has shape (); expected [..., H_out, W_out, 2]"),
-        (IMAGE, np.zeros((4, 8, 4)), ValueError, "grid has shape (4, 8, 4); expected [..., H_out"),
-        (IMAGE, np.zeros((8, 2)), ValueError, "grid has shape (8, 2); expected [..., H_out, W_out"),
-        (IMAGE, np.zeros((4, 8, 3)), ValueError, "grid has shape (4, 8, 3); expected"),
-        (IMAGE[0], GRID, ValueError, "image has shape (8, 3); expected [..., H, W, C] (channels"),
-        (
-            IMAGE,
-            np.zeros((2, 4, 8, 3)),
-            ValueError,
-            "image has shape (4, 8, 3); expected [..., D, H, W, C] (channels last)",
-        ),
-        (
-            np.zeros((5, 4, 8, 3)),
-            np.zeros((7, 4, 8, 2)),
-            ValueError,
-            "do not broadcast: (5,) against (7,)",
-        ),
-        (
-            np.zeros((0, 8, 3)),
-            GRID,
-            ValueError,
-            "image has shape (0, 8, 3); there is no pixel to sample from",
-        ),
-    ],
-)
-def test_arrays_that_do_not_fit_are_named(image, grid, kind, message):
-    with pytest.raises(kind, match=re.escape(message)):
-        grid_sample(image, grid)
-
-
-@pytest.mark.parametrize("fn", [grid_sample, affine_transform])
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"mode": "linear"}, "mode is 'linear'; expected one of nearest, bilinear, bicubic"),
-        ({"mode": None}, "mode is None; expected one of nearest, bilinear, bicubic"),
-        (
-            {"padding_mode": "constant"},
-            "padding_mode is 'constant'; expected one of zeros, border, reflection",
-        ),
-    ],
-)
-def test_unknown_modes_are_named_with_the_known_ones(fn, bad, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        fn(IMAGE, GRID if fn is grid_sample else THETA, **bad)
-
-
-def test_volumes_have_no_bicubic():
-    with pytest.raises(ValueError, match="mode is 'bicubic', which does not support volumes"):
-        affine_transform(np.zeros((3, 4, 8, 1)), np.eye(3, 4), mode="bicubic")
-
-
-@pytest.mark.parametrize(
-    ("image", "theta", "shape", "kind", "message"),
-    [
-        (IMAGE, np.eye(2, 3, dtype=int), None, TypeError, "theta has type int32; expected a float"),
-        (IMAGE, np.eye(3), (4, 8), ValueError, "theta has shape (3, 3); expected [..., 2, 3] for"),
-        (IMAGE, np.zeros(6), None, ValueError, "theta has shape (6,); expected [..., 2, 3] for"),
-        (IMAGE[0], THETA, None, ValueError, "image has shape (8, 3); expected [..., H, W, C]"),
-        (IMAGE, THETA, (4,), ValueError, "shape is (4,); expected the output's spatial shape"),
-        (np.zeros((2, 0, 3)), THETA, (4, 8), ValueError, "there is no pixel to sample from"),
-    ],
-)
-def test_affine_transform_names_the_wrong_argument(image, theta, shape, kind, message):
-    with pytest.raises(kind, match=re.escape(message)):
-        affine_transform(image, theta, shape)
