@@ -33,7 +33,7 @@ def alignment(result: dict) -> str:
     text = ""
     thing = "an image" if result.get("task") in RANDOM else "a digit"
     for component in POSE_COMPONENTS.values():
-        if component.slope_keys[0] not in result:
+        if component.rms_keys[0] not in result:
             continue
         slope = " and ".join(f"{np.mean(result[name]):.2f}" for name in component.slope_keys)
         rms = (np.mean(result.get(name, [np.nan])) for name in component.rms_keys)
@@ -42,9 +42,8 @@ def alignment(result: dict) -> str:
         detail = (
             "" if np.isnan(within_example) else f" ({within_example:.{digits}f} within {thing})"
         )
-        text = (
-            f", slope {slope}, within-class RMS {within_class:.{digits}f} {component.unit}{detail}"
-        )
+        text = f", slope {slope}" if slope else ""
+        text += f", within-class RMS {within_class:.{digits}f} {component.unit}{detail}"
     if "window_share" in result:
         text += f", window {np.mean(result['window_share']):.2f}"
     return text

@@ -25,6 +25,7 @@ import numpy as np
 import tqdm
 
 from stn_jax.data import cache, house_numbers
+from stn_jax.data.derived import DERIVED
 from stn_jax.data.image_sets import DataError
 from stn_jax.data.options import DataOptions
 from stn_jax.data.pictures import Survey, fitted, kind_of, open_image
@@ -56,7 +57,8 @@ def prepare(
     """Prepares a data set, unless ``data_dir`` has it already, and decodes it into the cache.
 
     Args:
-      name: the data set's name in TFDS, optionally with a configuration.
+      name: the data set's name in TFDS, optionally with a configuration. In place of one that is
+        drawn from another (mnist_rot), that one is prepared.
       data_dir: folder of TFDS's prepared data sets; None for TFDS's default.
       manual_dir: folder with copies of the original files, or None.
       cache_dir: the cache; the data set is stored in its folder ``<name>/<version>``.
@@ -71,6 +73,7 @@ def prepare(
     import tensorflow_datasets as tfds
 
     options = options or DataOptions()
+    name, _ = DERIVED.get(name, (name, None))
     builder = find_builder(name, data_dir)
     numbers = builder.name == HOUSE_NUMBERS
     if not numbers:

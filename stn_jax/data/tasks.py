@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from stn_jax.data import house_numbers
 from stn_jax.data.distortions import (
+    ANGLE_RANGE,
     AffineRanges,
     Distorted,
     Distortion,
@@ -40,8 +41,9 @@ class Task:
         images ``[N, H, W, C]`` uint8 (for clutter) to :class:`Distorted`.
       mnist_statistics: mean and standard deviation of distorted MNIST (paper's code); None for a
         task that is not one of MNIST's.
-      aligns: the pose component that the distortion changes: angle, position or scale (see
-        :data:`stn_jax.analysis.pose.POSE_COMPONENTS`); None if it changes none.
+      aligns: the pose component that the distortion changes: angle, direction (angles on the full
+        circle), position or scale (see :data:`stn_jax.analysis.pose.POSE_COMPONENTS`); None if it
+        changes none.
       positions: number of labels of an image, an axis of the labels; None for a single label.
       eval_transform: replaces ``distort`` in evaluation; None: the same.
       class_names: names of the classes, for :meth:`format_label`; None: their numbers.
@@ -193,7 +195,7 @@ def _crop_after(
 
 # Of the tasks that distort any data, the parameters that are drawn, and the pose component by
 # which alignment is measured.
-RANDOM = {
+RANDOM: dict[str, tuple[tuple[str, ...], str | None]] = {
     "rotated": (("angle",), "angle"),
     "translated": (("translation",), "position"),
     "scaled": (("scale",), "scale"),
@@ -204,9 +206,11 @@ RANDOM = {
 def _with_ranges(name: str, ranges: AffineRanges) -> Task:
     names, aligns = RANDOM[name]
     ranges = ranges.only(*names)
-    turned = aligns != "angle" or ranges.angle > 0
-    distort = random_affine(ranges)
-    return Task(name, distort, None, aligns if turned else None, ranges=ranges)
+    if aligns == "angle" and ranges.angle == 0:
+        aligns = None
+    elif aligns == "angle" and ranges.angle >= 180:
+        aligns = "direction"
+    return Task(name, random_affine(ranges), None, aligns, ranges=ranges)
 
 
 TASKS = {
@@ -229,9 +233,12 @@ def make_task(name: str, recipe: str = "published", ranges: AffineRanges | None 
     Args:
       name: one of TASKS.
       recipe: of the distortion of scaled_mnist, see :func:`stn_jax.create_model`.
-      ranges: of the distortions of the tasks for any data; None: the defaults.
+      ranges: of the distortions of the tasks for any data; None: the defaults. rotated_mnist has
+        their angle.
     """
     task = TASKS[name]
+    if name == "rotated_mnist" and ranges is not None and ranges.angle != ANGLE_RANGE[1]:
+        return dataclasses.replace(_with_ranges("rotated", ranges), name=name)
     if name in RANDOM and ranges not in (None, AffineRanges()):
         return _with_ranges(name, ranges)
     if (name, recipe) == ("scaled_mnist", "legacy"):

@@ -46,6 +46,7 @@ GUESS = {
 TRAIN_IMAGES = {
     "mnist": 60_000,
     "mnist_sample": 10_000,
+    "mnist_rot": 12_000,
     "svhn_numbers": 235_754,
     "svhn_cropped": 73_257,
     "street_numbers": 235_754,

@@ -153,8 +153,9 @@ def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) ->
     if all("window_share" in each for each in lines):
         line["window"] = _mean(each["window_share"] for each in lines)
     for component in POSE_COMPONENTS.values():
-        if all(slope in each for each in lines for slope in component.slope_keys):
-            means = [_mean(each[slope] for each in lines) for slope in component.slope_keys]
+        slopes = component.slope_keys
+        if slopes and all(slope in each for each in lines for slope in slopes):
+            means = [_mean(each[slope] for each in lines) for slope in slopes]
             line["slope"] = ", ".join(means)
         for column, key in zip(_RMS_COLUMNS, component.rms_keys, strict=True):
             if all(key in each for each in lines):

@@ -10,7 +10,7 @@ from stn_jax.training.config_files import named_config
 
 # The fields of Config that assign a run to a row. Runs that differ in others (epochs, learning
 # rate, ...) are separate lines of a row.
-NETWORK = ("task", "variant", "iterations", "transform")
+NETWORK = ("task", "max_angle", "variant", "iterations", "transform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +109,12 @@ _SVHN_PAPER = {
 }
 
 
-def _svhn_rows(name: str, config: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
+def _config_rows(name: str, config: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
     fields = named_config(config)
+    task = Config(**fields).task
     defaults = {key: value for key, value in fields.items() if key not in ("task", "variant")}
     return tuple(
-        Row(f"{name}/{variant}", {"task": fields["task"], "variant": variant}, paper, defaults)
+        Row(f"{name}/{variant}", {"task": task, "variant": variant}, paper, defaults)
         for variant, paper in papers.items()
     )
 
@@ -133,15 +134,23 @@ TABLES = {
         "Table 2: SVHN, whole house numbers",
         "The paper's numbers are from the published training, 400,000 steps of 128 images (arXiv "
         "2001.05858, Table 2). An image is correct only if all of its digits are.",
-        _svhn_rows("svhn", "svhn", _SVHN_PAPER),
+        _config_rows("svhn", "svhn", _SVHN_PAPER),
         "svhn_numbers",
     ),
     "svhn_cropped": Table(
         "SVHN, single digits",
         "The networks of Table 2 on the 32x32 images of TFDS's svhn_cropped, one digit each; "
         "trained on its 73,257 training digits, without the extra ones.",
-        _svhn_rows("digits", "svhn_cropped", dict.fromkeys(_SVHN_PAPER)),
+        _config_rows("digits", "svhn_cropped", dict.fromkeys(_SVHN_PAPER)),
         "svhn_cropped",
+    ),
+    "mnist_rot": Table(
+        "MNIST-rot",
+        "12,000 training digits, each rotated by a new angle of the full circle in every epoch; "
+        "50,000 test digits, each rotated once. Digits and rotations are not those of the "
+        "published files.",
+        _config_rows("mnist_rot", "mnist_rot", dict.fromkeys(("cnn", "stn-c0", "stn-sl1"))),
+        "mnist_rot",
     ),
     "scaled": Table(
         "Scaled MNIST",
@@ -161,7 +170,7 @@ TABLES = {
         "Several transformers, SVHN, whole house numbers",
         "The multi-layer network of Jaderberg et al. 2015, Section 4.2, transforms the input and "
         "deeper maps in sequence.",
-        _svhn_rows("svhn", "svhn", {"stn-c0+c2+c4": None}),
+        _config_rows("svhn", "svhn", {"stn-c0+c2+c4": None}),
         "svhn_numbers",
     ),
     "deeper": Table(

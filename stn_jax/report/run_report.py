@@ -170,7 +170,7 @@ def _pose_tiles(run: Run, summary: dict[str, Any]) -> list[page.Tile]:
     tiles = []
     for suffix, numbers in {first: summary, **{f", {k}": v for k, v in further.items()}}.items():
         for name, keys, form, note in kinds:
-            if all(key in numbers for key in keys):
+            if keys and all(key in numbers for key in keys):
                 value = ", ".join(form.format(np.mean(numbers[key])) for key in keys)
                 tiles.append(page.Tile(name + suffix, value, mean + note + alone))
     return tiles

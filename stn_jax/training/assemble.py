@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from stn_jax.data import sources
-from stn_jax.data.tasks import Task, make_task
+from stn_jax.data.tasks import TASKS, Task, make_task
 from stn_jax.models import Network, create_model
 from stn_jax.training.config import MAX_COUNT, Config, ConfigError
 from stn_jax.training.optimizer import default_learning_rate
@@ -140,7 +140,7 @@ def task_of(config: Config, source: sources.Source) -> Task:
             f"dataset is {config.dataset}, with {words.get(found, f'labels of {found}')}, and task"
             f" {config.task}; expected a data set with {words.get(expected, f'{expected}')}"
         )
-    if source.draw is None and task.mnist_statistics:
+    if source.draw is None and TASKS[task.name].mnist_statistics:
         height, width = source.train.images.shape[1:3]
         if height != width:
             raise ConfigError(

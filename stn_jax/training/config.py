@@ -43,10 +43,10 @@ class Config:
         earlier versions of this package on scaled_mnist and, for stn-c0, on svhn and svhn_cropped:
         see create_model and stn_jax.data.tasks. Stored configurations without a recipe are read
         as legacy. Where the two are identical it is published.
-      dataset: mnist_sample (comes with the package); folder:PATH, with a subfolder of images for
-        each class, or train and test with these; npz:FILE, with arrays images and labels; or the
-        name of a TFDS image-classification data set: mnist, fashion_mnist, kmnist, svhn_cropped,
-        ...; for task svhn svhn_numbers.
+      dataset: mnist_sample (comes with the package); mnist_rot, the splits of MNIST-rot;
+        folder:PATH, with a subfolder of images for each class, or train and test with these;
+        npz:FILE, with arrays images and labels; or the name of a TFDS image-classification data
+        set: mnist, fashion_mnist, kmnist, svhn_cropped, ...; for task svhn svhn_numbers.
       image_size: height and width of the images of a folder or of TFDS, as 48x64 or 64 for both:
         they are resized, with padding. "": their own, or in a folder of several sizes the median.
       channels: of these images: 1 gray, 3 color, 2 and 4 with alpha; 0: as the files are.
@@ -55,8 +55,9 @@ class Config:
       skip_unreadable: whether to leave out image files that cannot be read, instead of an error.
       max_data_gb: bound on the decoded images, in GB; 0: three quarters of the devices' memory, or
         of the machine's on CPU.
-      max_angle, max_translation, min_scale, max_scale, max_shear: of the tasks for any data;
-        degrees, fractions of width and height, factors, pixels along x for each along y.
+      max_angle, max_translation, min_scale, max_scale, max_shear: of the tasks for any data, and
+        max_angle of rotated_mnist; degrees (180: the full circle), fractions of width and height,
+        factors, pixels along x for each along y.
       data_dir: TFDS's folder of prepared data; "" for its default.
       manual_dir: folder with the data set's original files, so that nothing is downloaded.
       cache_dir: folder of the decoded arrays; "" for the default.

@@ -152,7 +152,7 @@ def check_distortion(task: str, ranges: AffineRanges) -> None:
     if low > high:
         raise ConfigError(f"min_scale is {low} and max_scale {high}; expected a range")
     widths = {**dataclasses.asdict(ranges), "scale": high - low}
-    drawn = RANDOM[task][0] if task in RANDOM else ()
+    drawn, _ = RANDOM.get("rotated" if task == "rotated_mnist" else task, ((), None))
     if drawn and not any(widths[name] for name in drawn):
         raise ConfigError(
             f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "

@@ -184,15 +184,21 @@ def _alignment(
 ) -> dict[str, list[float]]:
     """Slopes and RMS errors by seed; ``poses`` holds the result of :func:`poses_of` for each."""
     within_class, within_example = component.rms_keys
-    by_seed = [pose.slopes(applied, predicted) for applied, predicted, _ in poses]
     found = {
-        within_class: [pose.within_class_rms(*each) for each in poses],
-        **dict(zip(component.slope_keys, map(list, zip(*by_seed, strict=True)), strict=True)),
+        within_class: [
+            pose.within_class_rms(applied, predicted, labels, component.period)
+            for applied, predicted, labels in poses
+        ]
     }
+    if component.slope_keys:
+        by_seed = [pose.slopes(applied, predicted) for applied, predicted, _ in poses]
+        found |= zip(component.slope_keys, map(list, zip(*by_seed, strict=True)), strict=True)
     if passes > 1:
         found[within_example] = [
             pose.within_example_rms(
-                *(x.reshape(passes, -1, *x.shape[1:]) for x in (applied, predicted))
+                applied.reshape(passes, -1, *applied.shape[1:]),
+                predicted.reshape(passes, -1, *predicted.shape[1:]),
+                component.period,
             )
             for applied, predicted, _ in poses
         ]

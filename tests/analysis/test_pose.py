@@ -96,6 +96,28 @@ def test_the_inverse_of_a_distortion_has_slope_minus_1_and_an_rms_of_0(task):
     assert np.std(applied) > {"angle": 40, "position": 7, "scale": 0.7}[component.name]
 
 
+def test_on_a_circle_whole_turns_make_no_difference():
+    rng = np.random.default_rng(0)
+    applied, labels = rng.uniform(-180, 180, (4, 500)), rng.integers(0, 3, 500)
+    # Aligned to a pose of each class's own, up to noise, and reported within half a turn of 0.
+    noise = rng.normal(0, 9, (4, 500))
+    settled = np.array([170.0, -40.0, -178.0])[labels] + noise
+    predicted = (settled - applied + 180) % 360 - 180
+    measured = within_class_rms(
+        applied.ravel(), predicted.ravel(), np.tile(labels, 4), POSE_COMPONENTS["direction"].period
+    )
+    means = [noise[:, labels == label].mean() for label in range(3)]
+    assert measured == pytest.approx(np.sqrt(np.mean((noise - np.take(means, labels)) ** 2)), 1e-3)
+    within = within_example_rms(applied, predicted, 360)
+    assert within == pytest.approx(np.sqrt(noise.var(0, ddof=1).mean()), rel=1e-6)
+    # On a line, those that crossed half a turn would count as far apart.
+    assert within_class_rms(applied.ravel(), predicted.ravel(), np.tile(labels, 4)) > 90
+    # What is left as it was distorted is spread over the circle.
+    spread = within_class_rms(applied.ravel(), np.zeros(2000), np.zeros(2000), 360)
+    assert spread == pytest.approx(360 / 12**0.5, rel=0.03)
+    assert POSE_COMPONENTS["direction"].slope_keys == ()
+
+
 def test_poses_by_hand():
     # A window of half the sides, whose middle is 6 pixels right and 3 above that of a 20x24 image.
     theta = affine.from_parameters(scale=0.5, shift=(0.5, -0.3))

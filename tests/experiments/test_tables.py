@@ -55,6 +55,20 @@ def test_the_published_training_of_svhn_is_400_000_steps_of_128():
     assert (config.batch_size, config.weight_decay, config.step_drops) == (128, 5e-4, 4)
 
 
+def test_mnist_rot_is_the_studys_networks_on_the_full_circle():
+    rows = {row.name.partition("/")[2]: row.config() for row in TABLES["mnist_rot"].rows}
+    assert list(rows) == ["cnn", "stn-c0", "stn-sl1"]
+    for variant, config in rows.items():
+        study = TABLES["table1"].select([f"rotation/{variant}"])[0].config()
+        assert set(config.differences(study, ignored=())) == {
+            "dataset: mnist_rot against mnist",
+            "max_angle: 180.0 against 90.0",
+            "epochs: 200 against 20",
+            "checkpoint_every: 5 against 1",
+            "test_passes: 1 against 10",
+        }
+
+
 def test_larger_images_take_lower_rates():
     """So that ReLUs do not die; where the classifier's is as ever, so is the plain CNN's."""
 

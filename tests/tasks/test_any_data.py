@@ -54,6 +54,17 @@ def test_oblong_images_turn_without_shearing(images):
         np.testing.assert_allclose(found[i, ..., 0][inside], expected[inside], atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["rotated", "rotated_mnist"])
+def test_angles_of_the_full_circle(name, images):
+    square = images[:, :, :HEIGHT]
+    _, theta = distorted(name, square, AffineRanges(angle=180.0))
+    angles = np.sort(np.asarray(affine.angle(theta)))
+    # The largest distance to the uniform distribution (Kolmogorov and Smirnov).
+    distance = np.abs(angles / 360 + 0.5 - (np.arange(500) + 0.5) / 500).max()
+    assert distance < 1.63 / 500**0.5
+    np.testing.assert_allclose(affine.scale(theta), 1, rtol=1e-5)
+
+
 def test_translations_are_fractions_of_each_side(images):
     _, theta = distorted("translated", images)
     np.testing.assert_array_equal(theta[:, :, :2], np.tile(np.eye(2), (500, 1, 1)))
@@ -80,11 +91,21 @@ def test_affine_draws_are_those_of_augment(images):
     np.testing.assert_allclose(found[7], expected.image, atol=1e-5)
 
 
+def test_rotated_digits_have_a_range_if_it_is_not_the_studys():
+    assert make_task("rotated_mnist", ranges=AffineRanges()) is TASKS["rotated_mnist"]
+    task = make_task("rotated_mnist", ranges=RANGES)
+    assert (task.name, task.aligns, task.ranges.angle) == ("rotated_mnist", "angle", 30)
+    # The published mean and deviation are those of digits at up to 90 degrees.
+    assert task.distorts
+    assert task.mnist_statistics is None
+
+
 def test_ranges_are_those_of_the_task_alone():
     assert make_task("rotated", ranges=RANGES).ranges == AffineRanges(30.0, 0.0, (1.0, 1.0), 0.0)
     assert make_task("rotated") is TASKS["rotated"]
     assert make_task("rotated", ranges=RANGES).aligns == "angle"
     assert make_task("affine", ranges=AffineRanges(angle=0)).aligns is None
+    assert make_task("affine", ranges=AffineRanges(angle=180)).aligns == "direction"
     assert not TASKS["plain"].distorts
     assert TASKS["affine"].distorts
 

@@ -151,6 +151,7 @@ def test_what_does_not_fit_the_images_is_said(fields, changes, message):
         ({"test_fraction": 1.0}, "test_fraction is 1.0"),
         ({"min_scale": 1.3}, "min_scale is 1.3 and max_scale 1.2"),
         ({"task": "rotated", "max_angle": 0.0}, "the range of its angle is empty"),
+        ({"task": "rotated_mnist", "max_angle": 0.0}, "the range of its angle is empty"),
         ({"task": "scaled", "min_scale": 1.2}, "the range of its scale is empty"),
         ({"blocks": ((3, 4),)}, "blocks is .* expected .kernel size, features"),
         ({"blocks": "3"}, "blocks is '3'"),
