@@ -127,7 +127,9 @@ def test_a_training_that_collapses_is_reported(tiny_config, tmp_path, capsys, ra
     values = {"variant": "cnn", "width": 0.25, "learning_rate": rate, "warmup": 0.9, "epochs": 12}
     config = Config(**{**tiny_config, **values, "batch_size": 64, "test_passes": 1})
     found = set(train(config, tmp_path)["warnings"])
-    assert found == ({"at_chance", "dead_relus"} if warned else set())
+    assert ("at_chance" in found) == warned
+    # How it collapses, with its ReLUs or without, differs between versions of JAX.
+    assert found <= ({"at_chance", "dead_relus"} if warned else set())
     assert capsys.readouterr().err.count("the training has collapsed") == warned
     errors = [line["train_error_percent"][0] for line in logged(tmp_path)]
     assert (errors[-1] > min(errors) + 30) == warned
