@@ -48,7 +48,10 @@ STEPS = {
     ],
     "numbers": ["-m pytest -n 4 tests/warp tests/models tests/tasks"],
     "table1": [TRAIN.format(table="table1")],
-    "variants": [TRAIN.format(table=name) for name in ("deeper", "iterated", "families", "scaled")],
+    "variants": [
+        "-m stn_jax.experiments mnist_rot --seeds=0,1,2,3,4 " + RUNS.format(table="mnist_rot"),
+        *(TRAIN.format(table=name) for name in ("deeper", "iterated", "families", "scaled")),
+    ],
     "table2": [
         "-m stn_jax.experiments table2 --dataset=street_numbers --seeds=0,1 --epochs=85 "
         + RUNS.format(table="table2")

@@ -57,9 +57,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
     table = TABLES[flags.command]
     rows = table.select(flags.rows.split(","))
     if flags.render:
-        path = Path(flags.docs) / "results.md"
-        results_page.write(path, results.read(flags.results), flags.results)
-        print(f"written to {path}")
+        _render(Path(flags.docs), flags.results)
         return
     if not (flags.dry_run or flags.pretrained):  # these run in a single process
         processes.join()
@@ -107,6 +105,17 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         dataset = rows[0].config(settings).dataset
         done = results.read_on_primary(flags.results, quiet=True)
         report(results_page.markdown(table, done, dataset))
+
+
+def _render(docs: Path, folder: str) -> None:
+    """Writes the pages that a folder of results determines, or parts of them."""
+    from stn_jax.experiments import claims, results, results_page
+
+    found = results.read(folder)
+    results_page.write(docs / "results.md", found, folder)
+    print(f"written to {docs / 'results.md'}")
+    if claims.update(docs / "study.md", found):
+        print(f"written to {docs / 'study.md'}")
 
 
 def _from_trained(
@@ -173,14 +182,14 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--results", default="results", metavar="DIR", help="folder of the results"
         )
-        one.add_argument("--docs", default="docs", metavar="DIR", help="folder of results.md")
+        one.add_argument("--docs", default="docs", metavar="DIR", help="folder of pages")
         one.add_argument(
             "--pretrained",
             action="store_true",
             help="do not train; add pose results of the weights that come with the package",
         )
         one.add_argument("--dry-run", action="store_true", help="only list what would be trained")
-        one.add_argument("--render", action="store_true", help="only write results.md")
+        one.add_argument("--render", action="store_true", help="only write the pages of --docs")
     for name, about in (
         ("figure1", "a W and an M, and the equivariance of the networks (equivariance.png)"),
         ("figure2", "digits aligned by STN-C1 and STN-SL1"),

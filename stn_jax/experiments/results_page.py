@@ -1,6 +1,5 @@
 """Results as Markdown. Every number comes from a line of the results; none is typed in."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import numpy as np
 from stn_jax.analysis.intervals import mean_and_interval
 from stn_jax.analysis.pose import POSE_COMPONENTS
 from stn_jax.data.sources import is_synthetic
-from stn_jax.experiments.results import Result, identity
-from stn_jax.experiments.tables import NETWORK, TABLES, Row, Table
+from stn_jax.experiments.grouping import format_settings, grouped, of_row, settings_of
+from stn_jax.experiments.results import Result
+from stn_jax.experiments.tables import TABLES, Row, Table
 from stn_jax.files import atomic_write
-from stn_jax.training.config import Config, ConfigError
+from stn_jax.training.config import ConfigError
 
 HEADER = """\
 # Results
@@ -58,7 +58,7 @@ def write(path: Path, results: Sequence[Result], folder: str | Path) -> None:
         tables = [
             f"## {table.title}\n\n{markdown(table, results, dataset)}"
             for table in TABLES.values()
-            if dataset != table.dataset and any(_of(row, results, dataset) for row in table.rows)
+            if dataset != table.dataset and any(of_row(row, results, dataset) for row in table.rows)
         ]
         if tables:
             parts.append(_OTHER_DATA.format(dataset=dataset, kind=_kind(dataset)))
@@ -80,20 +80,21 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
     A row has a line for each way it was trained (epochs, device, other settings); on the paper's
     data set, a row that was not trained has a line that says so.
     """
-    by_row = {row.name: _of(row, results, dataset) for row in table.rows}
+    by_row = {row.name: of_row(row, results, dataset) for row in table.rows}
     used = [result for found in by_row.values() for result in found]
     # Settings common to all rows go below the table.
-    settings = [_settings(row, r.config) for row in table.rows for r in by_row[row.name]]
+    settings = [settings_of(row, r.config) for row in table.rows for r in by_row[row.name]]
     first = settings[0] if settings else {}
     shared = [(k, v) for k, v in first.items() if all(each.get(k) == v for each in settings)]
     lines: list[dict[str, str]] = []
     for row in table.rows:
-        groups = _grouped(by_row[row.name])
+        groups = grouped(by_row[row.name])
         as_paper = dataset == table.dataset
         for group in groups:
             line = _line(row, group, as_paper, is_synthetic(dataset))
-            own = _settings(row, group[0].config).items()
-            line["network"] += _words([each for each in own if each not in shared], " ({})")
+            settings_here = settings_of(row, group[0].config).items()
+            own = [each for each in settings_here if each not in shared]
+            line["network"] += format_settings(own, " ({})")
             lines.append(line)
         if not groups and as_paper:
             lines.append({"network": row.name, "paper": _percent(row.paper), "ours": "not run"})
@@ -101,7 +102,7 @@ def markdown(table: Table, results: Sequence[Result], dataset: str) -> str:
     text = [columns, ["---"] * len(columns)]
     text += [[line.get(name, "") for name in columns] for line in lines]
     rendered = "".join(f"| {' | '.join(cells)} |\n" for cells in text)
-    common = _words(shared, "All with {}. ")
+    common = format_settings(shared, "All with {}. ")
     return rendered + (f"\n{common}{_provenance(used)}\n" if used else "")
 
 
@@ -111,26 +112,6 @@ _COLUMNS = (
     *("training", "device"),
 )
 _RMS_COLUMNS = ("within-class RMS", "within-digit RMS")
-
-
-def _of(row: Row, results: Iterable[Result], dataset: str) -> list[Result]:
-    wanted = row.config()
-    return [
-        result
-        for result in results
-        if result.config.dataset == dataset
-        and all(getattr(result.config, name) == getattr(wanted, name) for name in NETWORK)
-    ]
-
-
-def _grouped(results: Iterable[Result]) -> list[list[Result]]:
-    """Groups of results that differ only in the seed, those with most epochs first."""
-    groups: dict[object, list[Result]] = {}
-    for result in results:
-        config = dataclasses.replace(result.config, seeds=(0,))
-        examples = result.line["train_examples"], result.line["test_examples"]
-        groups.setdefault((identity(config), result.device, examples), []).append(result)
-    return sorted(groups.values(), key=lambda group: (-group[0].config.epochs, group[0].device))
 
 
 def _line(row: Row, group: Sequence[Result], as_paper: bool, synthetic: bool) -> dict[str, str]:
@@ -175,20 +156,6 @@ def _also(lines: Sequence[dict[str, Any]]) -> str:
         kind = "synthetic" if is_synthetic(name) else "real"
         texts.append(f"{error} % of {counts} {kind} test images ({name})")
     return ", ".join(texts)
-
-
-def _settings(row: Row, config: Config) -> dict[str, Any]:
-    """Fields that differ from the row's configuration and have no column: {"width": 0.5}."""
-    own, columns = row.config().to_dict(), {"seeds", "epochs", "dataset", "test_passes"}
-    values = config.to_dict()
-    hidden = Config.RUNTIME_FIELDS | columns
-    return {n: values[n] for n in own if own[n] != values[n] and n not in hidden}
-
-
-def _words(settings: Sequence[tuple[str, Any]], form: str) -> str:
-    """Formats settings, "width 0.5, dropout 0.0", and inserts them into a form; "" for none."""
-    words = ", ".join(f"{name} {value}" for name, value in settings)
-    return form.format(words) if words else ""
 
 
 def _training(lines: Sequence[dict[str, Any]]) -> str:

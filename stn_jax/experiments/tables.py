@@ -148,7 +148,7 @@ TABLES = {
         "MNIST-rot",
         "12,000 training digits, each rotated by a new angle of the full circle in every epoch; "
         "50,000 test digits, each rotated once. Digits and rotations are not those of the "
-        "published files.",
+        "published files, and [published numbers](study.md#beside-other-numbers) are from these.",
         _config_rows("mnist_rot", "mnist_rot", dict.fromkeys(("cnn", "stn-c0", "stn-sl1"))),
         "mnist_rot",
     ),

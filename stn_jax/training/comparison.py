@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stn_jax.analysis.intervals import mean_and_interval
+from stn_jax.analysis.intervals import Interval, mean_and_interval, weighted_sums
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.evaluation import predict, summarize
 from stn_jax.training.restore import load_without_data, with_data
-
-Interval = tuple[float, float | None]
 
 
 class Compared(NamedTuple):
@@ -84,15 +82,13 @@ def _over_seeds(
     seeds: Sequence[int], wrong: np.ndarray, first_seeds: Sequence[int], first: np.ndarray
 ) -> Interval | None:
     """The same, paired by seed."""
-    common = [seed for seed in seeds if seed in first_seeds]
-    if len(common) < 2:
-        return None
-    return mean_and_interval(
-        [
-            100 * float(wrong[seeds.index(seed)].mean() - first[first_seeds.index(seed)].mean())
-            for seed in common
-        ]
+    percent = 100 * wrong.mean((1, 2)), 100 * first.mean((1, 2))
+    own, others = (
+        dict(zip(each, values.tolist(), strict=True))
+        for each, values in zip((seeds, first_seeds), percent, strict=True)
     )
+    differences = weighted_sums([(1, own), (-1, others)])
+    return mean_and_interval(differences) if len(differences) > 1 else None
 
 
 def different_fields(compared: Sequence[Compared]) -> dict[str, list[Any]]:
