@@ -98,6 +98,8 @@ class Config:
         scaled down to this many times the mean norm over the batch, so that a few images do not
         dominate; 0 turns it off.
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
+      deterministic: whether the gradients of warps have the same bits every time on a GPU, which
+        takes more time, see grid_sample.
       crop: for svhn and svhn_cropped, side of the random crops used in training (54 of 64 in the
         literature); evaluation uses the central crop. 0: whole images.
       classifier: small, mnist, svhn or residual, see create_model; "": the task's own, for any
@@ -168,6 +170,7 @@ class Config:
     theta_clip: float = 0.0
     align_corners: bool = True
     padding_mode: str = ""
+    deterministic: bool = False
     crop: int = 0
     classifier: str = ""
     blocks: tuple[tuple[int, int, int], ...] = ()

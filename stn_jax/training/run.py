@@ -248,6 +248,7 @@ def model_options(
     classifier = config.classifier or (fitting(input_shape) if config.any_data else "")
     return {
         **({"aspect": config.aspect} if config.aspect not in (0, 1) else {}),
+        **({"deterministic": True} if config.deterministic else {}),
         **({"classifier": classifier} if classifier else {}),
         **({"blocks": [list(block) for block in config.blocks]} if config.blocks else {}),
         "recipe": config.recipe,
