@@ -40,6 +40,8 @@ class SpatialTransformer(nnx.Module):
       num_spatial_dims: 2 for images, 3 for volumes.
       param_dtype: type of the last layer's parameters. Poses are computed in float32, or float64 if
         the localization network's output or the parameters are.
+      deterministic: whether gradients through the warp have the same bits every time on a GPU, as
+        in :func:`stn_jax.grid_sample`. (Not about dropout.)
       rngs: as in other NNX modules. No random number is drawn.
 
     Raises:
@@ -78,6 +80,7 @@ class SpatialTransformer(nnx.Module):
         transform: Transform | str = "affine",
         num_spatial_dims: int = 2,
         param_dtype: Any = jnp.float32,
+        deterministic: bool = False,
         rngs: nnx.Rngs,
     ):
         if features < 1:
@@ -93,6 +96,7 @@ class SpatialTransformer(nnx.Module):
             padding_mode=padding_mode,
             align_corners=align_corners,
             transform=transform,
+            deterministic=deterministic,
         )
         self.num_spatial_dims = num_spatial_dims
         self.localization = localization

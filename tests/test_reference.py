@@ -148,6 +148,22 @@ def test_what_the_reference_names_exists_once():
     assert set(stn_jax.__all__) <= {name.removeprefix("stn_jax.") for name in documented()}
 
 
+def test_angles_are_in_degrees():
+    """But for the parameters of two families, which networks predict."""
+    docs = {name: inspect.getdoc(value) or "" for name, value in documented().items()}
+    in_radians = {name for name, doc in docs.items() if "radian" in doc}
+    assert in_radians == {f"stn_jax.warp.transforms.{name}" for name in ("Rotation", "Similarity")}
+    checked = 0
+    for name, value in documented().items():
+        if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
+            continue
+        for argument in inspect.signature(value).parameters:
+            if re.search(r"(^|_)(angle|degrees?|rotation|turn)($|_)", argument):
+                assert "degrees" in docs[name], f"{name} does not say the unit of {argument}"
+                checked += 1
+    assert checked > 4
+
+
 def test_all_pages_are_in_the_contents():
     index = (PAGES[0].parent / "index.rst").read_text()
     listed = set(re.findall(r"^   (\w+)$", index, re.M))

@@ -54,13 +54,22 @@ def panels(image: np.ndarray) -> list[tuple[str, np.ndarray, augment.Targets | N
     seen = augment.random_perspective(jax.random.key(2), targets, distortion=0.5)[0]
     cut = augment.random_resized_crop(jax.random.key(4), targets, (SIZE, SIZE), scale=(0.3, 0.5))[0]
     bent = augment.random_thin_plate(jax.random.key(5), targets, magnitude=0.25)[0]
+    part = augment.random_crop(jax.random.key(6), targets, (64, 64))[0]
+    flipped = augment.random_flip(jax.random.key(7), targets, probability=1.0)[0]
     moved = augment.random_affine(jax.random.key(3), targets, angle=30, scale=(0.7, 0.9))[0]
     shown: list[tuple[str, jax.Array | np.ndarray, augment.Targets | None]] = [
         ("image, box, keypoints", image, targets),
+        (
+            "affine_transform, reflection",
+            stn_jax.affine_transform(image, affine.rotation(30.0), padding_mode="reflection"),
+            None,
+        ),
         ("warp_affine, fill", stn_jax.warp_affine(image, matrix, (SIZE, SIZE), fill=0.6), None),
         ("warp_perspective", stn_jax.warp_perspective(image, homography, (SIZE, SIZE)), None),
         ("flow_warp, border", stn_jax.flow_warp(image, flow, padding_mode="border"), None),
+        ("remap to polar", stn_jax.remap(image, polar()), None),
         ("crop_and_resize", crop(image, box, (SIZE, SIZE))[0], None),
+        ("roi_align, 7x7", stn_jax.roi_align(image, box, (7, 7))[0], None),
         ("shrunk to a third", stn_jax.affine_transform(image, turned, small), None),
         (
             "the same, antialias",
@@ -75,8 +84,17 @@ def panels(image: np.ndarray) -> list[tuple[str, np.ndarray, augment.Targets | N
         ("random_thin_plate", bent.image, bent),
         ("random_perspective", seen.image, seen),
         ("random_resized_crop", cut.image, cut),
+        ("random_crop", part.image, part),
+        ("random_flip", flipped.image, flipped),
     ]
     return [(title, np.asarray(picture), places) for title, picture, places in shown]
+
+
+def polar() -> jax.Array:
+    """Positions (x, y) in pixels: angles from left to right, radii from top to bottom."""
+    angle, radius = jnp.meshgrid(jnp.linspace(0, 2 * jnp.pi, SIZE), jnp.linspace(0, SIZE / 2, SIZE))
+    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    return (SIZE - 1) / 2 + radius[..., None] * circle
 
 
 def enlarged(image: np.ndarray, order: int) -> jax.Array:
@@ -102,7 +120,7 @@ def occluded(image: np.ndarray) -> jax.Array:
 def draw(output: str) -> None:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(3, 5, figsize=(10, 6.5), dpi=100)
+    figure, axes = pyplot.subplots(4, 5, figsize=(10, 8.6), dpi=100)
     for axis, (title, picture, places) in zip(axes.flat, panels(card()), strict=True):
         axis.imshow(np.clip(picture, 0, 1), interpolation="nearest")
         axis.set_title(title, fontsize=9)

@@ -78,6 +78,7 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     mode: str = "bilinear",
     antialias: bool = True,
+    deterministic: bool = False,
 ) -> tuple[Targets, jax.Array]:
     """Crops each image at a random position, size and aspect ratio, and resizes the crop.
 
@@ -88,7 +89,7 @@ def random_resized_crop(
       scale: range of the crop's area as a fraction of the image's, drawn uniformly.
       ratio: range of the crop's width divided by its height, drawn log-uniformly. A crop that would
         be wider or higher than the image is reduced to its size.
-      mode, antialias: as in :func:`stn_jax.crop_and_resize`.
+      mode, antialias, deterministic: as in :func:`stn_jax.crop_and_resize`.
 
     Returns:
       The resized crops, and the crops' boxes ``[..., 4]``: (x0, y0, x1, y1), edges in pixels.
@@ -119,7 +120,7 @@ def random_resized_crop(
     out = jnp.array(shape[::-1], jnp.float32)
 
     def sample(image: jax.Array, nearest: bool) -> jax.Array:
-        options = sampling_options(nearest, mode, "border", 0.0)
+        options = sampling_options(nearest, mode, "border", 0.0, deterministic)
         smooth = antialias and not nearest
         found = crop_and_resize(image, box[..., None, :], shape, antialias=smooth, **options)
         return found.squeeze(-4)

@@ -33,6 +33,7 @@ def random_elastic(
     padding_mode: str = "border",
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
+    deterministic: bool = False,
 ) -> tuple[Targets, jax.Array]:
     """Displaces each pixel by a smooth random field.
 
@@ -43,7 +44,7 @@ def random_elastic(
         third of the smoothness the field folds, and boxes and keypoints become inaccurate.
       smoothness: standard deviation of the Gaussian that smooths the field, in pixels.
       num_spatial_dims: 2 for images, 3 for volumes.
-      mode, padding_mode, fill: for the image, as in :func:`stn_jax.grid_sample`.
+      mode, padding_mode, fill, deterministic: for the image, as in :func:`stn_jax.grid_sample`.
       mask_fill: the mask's value outside with "zeros".
 
     Returns:
@@ -74,7 +75,13 @@ def random_elastic(
         field = jnp.moveaxis(moved, -2, axis - 1 - dims)
     field = magnitude * field
     found = apply_displacement(
-        targets, field, mode=mode, padding_mode=padding_mode, fill=fill, mask_fill=mask_fill
+        targets,
+        field,
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        mask_fill=mask_fill,
+        deterministic=deterministic,
     )
     return found, field
 
@@ -97,6 +104,7 @@ def random_thin_plate(
     padding_mode: str = "border",
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
+    deterministic: bool = False,
 ) -> tuple[Targets, jax.Array]:
     """Bends each image by a thin-plate spline through displaced control points.
 
@@ -107,7 +115,7 @@ def random_thin_plate(
       magnitude: the largest displacement of a control point along x and y, drawn uniformly; in
         normalized coordinates, in which the image's sides are 2. Above about half the distance of
         adjacent control points, 2 / (points - 1), splines fold.
-      mode, padding_mode, fill, mask_fill: as in :func:`random_elastic`.
+      mode, padding_mode, fill, mask_fill, deterministic: as in :func:`random_elastic`.
 
     Returns:
       The augmented targets (for boxes and keypoints see :func:`apply_displacement`), and the
@@ -132,7 +140,13 @@ def random_thin_plate(
     x, y = (normalized_to_pixel(grid[..., k], n) for k, n in enumerate((width, height)))
     field = jnp.stack([x, y], -1) - lead_to(own, grid.ndim)
     found = apply_displacement(
-        targets, field, mode=mode, padding_mode=padding_mode, fill=fill, mask_fill=mask_fill
+        targets,
+        field,
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        mask_fill=mask_fill,
+        deterministic=deterministic,
     )
     return found, params
 
@@ -146,6 +160,7 @@ def apply_displacement(
     padding_mode: str = "border",
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
+    deterministic: bool = False,
 ) -> Targets:
     """Warps targets by given displacement fields.
 
@@ -154,7 +169,7 @@ def apply_displacement(
       field: ``[..., H, W, 2]`` of (dx, dy), or ``[..., D, H, W, 3]`` of (dx, dy, dz), in pixels,
         one field for each example. As in :func:`stn_jax.flow_warp`, the result at p is the image at
         p + field(p).
-      mode, padding_mode, fill: for the image, as in :func:`stn_jax.grid_sample`.
+      mode, padding_mode, fill, deterministic: for the image, as in :func:`stn_jax.grid_sample`.
       mask_fill: the mask's value outside with "zeros".
 
     Returns:
@@ -173,7 +188,8 @@ def apply_displacement(
         raise ValueError(f"field has shape {field.shape}; expected [..., {sizes}, {dims}]")
 
     def sample(image: jax.Array, nearest: bool) -> jax.Array:
-        return flow_warp(image, field, **sampling_options(nearest, mode, padding_mode, fill))
+        options = sampling_options(nearest, mode, padding_mode, fill, deterministic)
+        return flow_warp(image, field, **options)
 
     def forward(points: jax.Array) -> jax.Array:
         points = points.astype(validation.wide(points.dtype))
@@ -181,8 +197,8 @@ def apply_displacement(
 
         def step(_: int, found: jax.Array) -> jax.Array:
             where = jnp.expand_dims(found, between)
-            moved = remap(field, where, padding_mode="border").astype(found.dtype)
-            return points - moved.squeeze(between)
+            moved = remap(field, where, padding_mode="border", deterministic=deterministic)
+            return points - moved.astype(found.dtype).squeeze(between)
 
         return lax.fori_loop(0, _STEPS, step, points)
 

@@ -40,6 +40,7 @@ def random_affine(
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
     antialias: bool = False,
+    deterministic: bool = False,
 ) -> tuple[Targets, jax.Array]:
     """Rotates, scales, shears and shifts each example about its image's center.
 
@@ -55,7 +56,8 @@ def random_affine(
       shear: pixels along x per pixel along y: a range, or a number (images only).
       shift: fraction of the image's size, along each axis: a range, or a number.
       num_spatial_dims: 2 for images, 3 for volumes.
-      mode, padding_mode, fill, antialias: for the image, as in :func:`stn_jax.affine_transform`.
+      mode, padding_mode, fill, antialias, deterministic: for the image, as in
+        :func:`stn_jax.affine_transform`.
       mask_fill: the mask's value outside with "zeros".
 
     Returns:
@@ -85,6 +87,7 @@ def random_affine(
         fill=fill,
         mask_fill=mask_fill,
         antialias=antialias,
+        deterministic=deterministic,
     )
     return found, theta
 
@@ -164,6 +167,7 @@ def random_perspective(
     padding_mode: str = "zeros",
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
+    deterministic: bool = False,
 ) -> tuple[Targets, jax.Array]:
     """Applies a random perspective to each image: its four corners move inwards.
 
@@ -172,7 +176,7 @@ def random_perspective(
       targets: the examples, images only.
       distortion: the largest displacement of a corner, along x and y, as a fraction of half the
         image's size; from 0 to less than 1, as in torchvision's ``RandomPerspective``.
-      mode, padding_mode, fill, mask_fill: as in :func:`random_affine`.
+      mode, padding_mode, fill, mask_fill, deterministic: as in :func:`random_affine`.
 
     Returns:
       The augmented targets, and the homographies ``[..., 3, 3]``, from normalized output to input
@@ -191,7 +195,13 @@ def random_perspective(
     theta = _adjugate(matrix)
     theta = theta / theta[..., 2:, 2:]
     found = apply_theta(
-        targets, theta, mode=mode, padding_mode=padding_mode, fill=fill, mask_fill=mask_fill
+        targets,
+        theta,
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        mask_fill=mask_fill,
+        deterministic=deterministic,
     )
     return found, theta
 
@@ -283,6 +293,7 @@ def apply_theta(
     fill: ArrayLike = 0.0,
     mask_fill: ArrayLike = 0,
     antialias: bool = False,
+    deterministic: bool = False,
 ) -> Targets:
     """Warps targets by given thetas: images with their masks, boxes and keypoints.
 
@@ -291,8 +302,8 @@ def apply_theta(
       theta: ``[..., 2, 3]``, ``[..., 3, 4]`` (volumes) or ``[..., 3, 3]`` (homographies), from
         normalized output to input positions (``align_corners=False``), one for each example.
       shape: the result's spatial shape; None: the image's.
-      mode, padding_mode, fill, antialias: for the image, as in :func:`stn_jax.affine_transform`;
-        homographies are not antialiased.
+      mode, padding_mode, fill, antialias, deterministic: for the image, as in
+        :func:`stn_jax.affine_transform`; homographies are not antialiased.
       mask_fill: the mask's value outside with "zeros".
 
     Returns:
@@ -312,7 +323,7 @@ def apply_theta(
     matrix = pixel_matrices.theta_to_pixel_matrix(theta, sizes, shape)
 
     def sample(image: jax.Array, nearest: bool) -> jax.Array:
-        options: dict[str, Any] = sampling_options(nearest, mode, padding_mode, fill)
+        options: dict[str, Any] = sampling_options(nearest, mode, padding_mode, fill, deterministic)
         if homography:
             return grid_sample(image, Projective().grid_of(theta, shape), **options)
         return affine_transform(image, theta, shape, antialias=antialias and not nearest, **options)

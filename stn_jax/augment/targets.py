@@ -98,12 +98,17 @@ def move(
 
 
 def sampling_options(
-    nearest: bool, mode: str, padding_mode: str, fill: ArrayLike
+    nearest: bool, mode: str, padding_mode: str, fill: ArrayLike, deterministic: bool
 ) -> dict[str, Any]:
     """The options of a warp: the image's, or nearest-neighbor sampling with 0 outside."""
     if nearest:
         return {"mode": "nearest", "padding_mode": padding_mode}
-    return {"mode": mode, "padding_mode": padding_mode, "fill": fill}
+    return {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "fill": fill,
+        "deterministic": deterministic,
+    }
 
 
 def _sample_labels(

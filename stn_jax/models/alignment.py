@@ -17,8 +17,8 @@ class Alignment:
     The Linen and the NNX module hold the parameters; both compute with this.
 
     Attributes:
-      shape, downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform: as
-        in :class:`stn_jax.SpatialTransformer`.
+      shape, downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform,
+        deterministic: as in :class:`stn_jax.SpatialTransformer`.
     """
 
     shape: Sequence[int] | None = None
@@ -29,6 +29,7 @@ class Alignment:
     padding_mode: str = "zeros"
     align_corners: bool = False
     transform: Transform | str = "affine"
+    deterministic: bool = False
 
     def family(self, num_spatial_dims: int = 2) -> Transform:
         """The family of transforms, for images (2 spatial dimensions) or volumes (3).
@@ -117,6 +118,7 @@ class Alignment:
             mode=self.mode,
             padding_mode=self.padding_mode,
             align_corners=self.align_corners,
+            deterministic=self.deterministic,
         )
 
     def _output_shape(self, image: jax.Array) -> tuple[int, ...]:

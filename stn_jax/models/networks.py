@@ -35,6 +35,7 @@ def create_model(
     localization: nn.Module | None = None,
     transform: Transform | str = "affine",
     aspect: float = 1.0,
+    deterministic: bool = False,
     dtype: Any = None,
     window: float | None = None,
 ) -> Network:
@@ -74,6 +75,7 @@ def create_model(
         study's), "projective" or "tps", or an object of :mod:`stn_jax.warp.transforms`.
       aspect: width / height of the images, or (width - 1) / (height - 1) with align_corners, for
         transforms "rotation" and "similarity" given by name; without it they shear oblong images.
+      deterministic: of the warps' gradients, as in :class:`SpatialTransformer`.
       dtype: type to compute in, such as bfloat16; parameters and thetas stay float32.
       window: earlier name of crop_fraction, as in stored weights.
 
@@ -120,6 +122,7 @@ def create_model(
         padding_mode=padding_mode or settings.padding_mode,
         align_corners=align_corners,
         transform=transforms.of_aspect(transform, aspect),
+        deterministic=deterministic,
     )
 
 
@@ -135,6 +138,7 @@ def create_network(
     padding_mode: str = "zeros",
     align_corners: bool = True,
     transform: Transform | str = "affine",
+    deterministic: bool = False,
 ) -> Network:
     """Places a spatial transformer in a classifier of your own.
 
@@ -146,8 +150,8 @@ def create_network(
         and "stn-cXx2" has two in parallel.
       localization: the localization network, from ``[B, H, W, C]`` to ``[B, n]``; None: two
         convolutions and dense layers at depth 0, dense layers deeper.
-      downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform: as in
-        :class:`SpatialTransformer`.
+      downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform,
+        deterministic: as in :class:`SpatialTransformer`.
 
     Returns:
       A :class:`Network`.
@@ -180,6 +184,7 @@ def create_network(
         padding_mode=padding_mode,
         align_corners=align_corners,
         transform=transform,
+        deterministic=deterministic,
     )
 
 

@@ -40,6 +40,8 @@ class SpatialTransformer(nn.Module):
         use ``transforms.Rotation(aspect=width / height)``.
       param_dtype: type of the last layer's parameters. Poses are computed in float32, or float64 if
         the localization network's output or the parameters are: half precision is too coarse.
+      deterministic: whether gradients through the warp have the same bits every time on a GPU, as
+        in :func:`stn_jax.grid_sample`. (Not about dropout, which has ``train``.)
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -70,6 +72,7 @@ class SpatialTransformer(nn.Module):
     align_corners: bool = False
     transform: Transform | str = "affine"
     param_dtype: Any = jnp.float32
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         nnx = sys.modules.get("flax.nnx")

@@ -42,8 +42,9 @@ def assemble(config: Config, *, mesh: str | None = None, single_device: bool = F
     train, test = _splits(config, source)
     task = task_of(config, source)
     data = _on_devices(config, source, train, task, placement)
-    config = _with_rate(config, len(train.images))
-    model = _model(config, task.input_shape(data.images), source.num_classes)
+    shape = task.input_shape(data.images)
+    config = _with_aspect(_with_rate(config, len(train.images)), shape)
+    model = _model(config, shape, source.num_classes)
     return Run(config, task, model, data, test, placement, source.notes)
 
 
@@ -54,6 +55,14 @@ def _with_rate(config: Config, examples: int) -> Config:
     steps = examples // config.batch_size * config.epochs
     rate = default_learning_rate(config.batch_size, steps)
     return dataclasses.replace(config, learning_rate=rate)
+
+
+def _with_aspect(config: Config, shape: tuple[int, int, int]) -> Config:
+    """The configuration with a number as aspect, for images of a shape."""
+    if config.aspect:
+        return config
+    height, width = (side - config.align_corners for side in shape[:2])
+    return dataclasses.replace(config, aspect=width / height if min(height, width) else 1.0)
 
 
 def _model(config: Config, shape: tuple[int, int, int], classes: int) -> Network:

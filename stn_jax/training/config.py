@@ -19,12 +19,11 @@ from stn_jax.training.config_checks import (
     RANGES,
     ConfigError,
     check_choices,
-    check_distortion,
+    check_combinations,
     check_ranges,
     coerce,
     mesh_axes,
     parse_size,
-    profiled_steps,
 )
 
 __all__ = ["MAX_COUNT", "Config", "ConfigError", "mesh_axes"]
@@ -94,10 +93,14 @@ class Config:
         warped array's sides are half the input's (translated_mnist).
       transform: family of transforms: rotation, attention (scale and shift), similarity, affine,
         projective or tps (a thin-plate spline; only with iterations=1).
+      aspect: of rotation and similarity, see create_model; 0: that of the images, so that angles
+        are kept in oblong ones. Stored configurations without it are read as 1, for square images.
       theta_clip: gradient clipping by ratio: an image's gradient with respect to its transform is
         scaled down to this many times the mean norm over the batch, so that a few images do not
         dominate; 0 turns it off.
       align_corners, padding_mode: of the warp; padding_mode "" is the task's own.
+      deterministic: whether the gradients of warps have the same bits every time on a GPU, which
+        takes more time, see grid_sample.
       crop: for svhn and svhn_cropped, side of the random crops used in training (54 of 64 in the
         literature); evaluation uses the central crop. 0: whole images.
       classifier: small, mnist, svhn or residual, see create_model; "": the task's own, for any
@@ -164,9 +167,11 @@ class Config:
     iterations: int = 1
     window: float = 1.0
     transform: str = "affine"
+    aspect: float = 0.0
     theta_clip: float = 0.0
     align_corners: bool = True
     padding_mode: str = ""
+    deterministic: bool = False
     crop: int = 0
     classifier: str = ""
     blocks: tuple[tuple[int, int, int], ...] = ()
@@ -190,6 +195,8 @@ class Config:
     FOLDER_FIELDS = ("data_dir", "manual_dir", "cache_dir")
     # Fields that only the evaluation reads.
     EVALUATION_FIELDS = ("test_passes", "test_batch_size", "figures")
+    # Fields whose 0 is replaced by a number once the data is known.
+    AUTOMATIC_FIELDS = ("learning_rate", "aspect")
     # Fields that may differ when a run is resumed: they do not affect the training.
     RUNTIME_FIELDS = frozenset(
         [
@@ -206,37 +213,12 @@ class Config:
         check_choices(self, {"task": tuple(TASKS), "recipe": RECIPES, **CHOICES})
         check_ranges(self, RANGES)
         mesh_axes(self.mesh)
-        self._check_combinations()
+        check_combinations(self)
         self._check_model()
         if not self.recipe_matters:
             object.__setattr__(self, "recipe", "published")
-
-    def _check_combinations(self) -> None:
-        """Raises ConfigError if fields contradict each other."""
-        if not self.dataset:
-            raise ConfigError(
-                "dataset is empty; expected mnist_sample or a TFDS name such as mnist, folder:PATH "
-                "or npz:FILE"
-            )
-        if self.microbatch and self.batch_size % self.microbatch:
-            raise ConfigError(
-                f"microbatch is {self.microbatch}, which does not divide batch_size "
-                f"{self.batch_size} evenly; expected a divisor, or 0"
-            )
-        if self.crop and TASKS[self.task].distorts:
-            raise ConfigError(f"crop is {self.crop}; expected 0 where the task is {self.task}")
-        if self.keep_best and not (self.holdout and self.eval_every):
-            raise ConfigError("keep_best is True, which needs holdout and eval_every; set both")
-        profiled_steps(self.profile)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds is {self.seeds}; expected one or more, all different")
-        check_distortion(self.task, self.ranges)
-        parse_size(self.image_size)
-        for name in ("dataset", "init_from", *self.FOLDER_FIELDS):
-            if "\0" in (value := getattr(self, name)):
-                raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
-        if not all(0 <= seed < 2**32 for seed in self.seeds):
-            raise ConfigError(f"seeds is {self.seeds}; expected numbers from 0 to 2**32 - 1")
+        if not self.aspect_matters:
+            object.__setattr__(self, "aspect", 1.0)
 
     def _check_model(self) -> None:
         """Raises ConfigError if there is no such network."""
@@ -270,7 +252,7 @@ class Config:
     @classmethod
     def from_stored(cls, values: Any, origin: str = "the configuration") -> "Config":
         """:meth:`from_dict` for a stored configuration, with earlier defaults of missing fields."""
-        earlier = {"recipe": "legacy", "learning_rate": 0.2}
+        earlier = {"recipe": "legacy", "learning_rate": 0.2, "aspect": 1.0}
         known = {**earlier, **values} if isinstance(values, dict) else values
         return cls.from_dict(known, origin)
 
@@ -303,6 +285,12 @@ class Config:
         parts = Variant.parse_all(self.variant)
         at_input = any(part.kind is not None and part.depth == 0 for part in parts)
         return self.task == "scaled_mnist" or (self.task.startswith("svhn") and at_input)
+
+    @property
+    def aspect_matters(self) -> bool:
+        """Whether the network depends on the aspect; MNIST's tasks have square images."""
+        square = TASKS[self.task].mnist_statistics is not None
+        return self.transform in ("rotation", "similarity") and not square
 
     @classmethod
     def load(cls, workdir: str | Path) -> "Config":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stn_jax.data.distortions import AffineRanges
-from stn_jax.data.tasks import RANDOM
+from stn_jax.data.tasks import RANDOM, TASKS
 from stn_jax.models.recipes import CLASSIFIERS
 
 
@@ -42,6 +42,7 @@ RANGES: dict[str, tuple[float, float, float | None]] = {
     "width": (0, 100, 0),
     "window": (0, 100, 0),
     "dropout": (0, 2, 2),
+    "aspect": (0, math.inf, None),
     "channels": (0, 4, None),
     "test_fraction": (0.001, 0.999, None),
     "split_seed": (0, MAX_COUNT, None),
@@ -158,6 +159,34 @@ def check_distortion(task: str, ranges: AffineRanges) -> None:
             f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "
             "range, or task plain"
         )
+
+
+def check_combinations(config: Any) -> None:
+    """Raises ConfigError if fields contradict each other."""
+    if not config.dataset:
+        raise ConfigError(
+            "dataset is empty; expected mnist_sample or a TFDS name such as mnist, folder:PATH "
+            "or npz:FILE"
+        )
+    if config.microbatch and config.batch_size % config.microbatch:
+        raise ConfigError(
+            f"microbatch is {config.microbatch}, which does not divide batch_size "
+            f"{config.batch_size} evenly; expected a divisor, or 0"
+        )
+    if config.crop and TASKS[config.task].distorts:
+        raise ConfigError(f"crop is {config.crop}; expected 0 where the task is {config.task}")
+    if config.keep_best and not (config.holdout and config.eval_every):
+        raise ConfigError("keep_best is True, which needs holdout and eval_every; set both")
+    profiled_steps(config.profile)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"seeds is {config.seeds}; expected one or more, all different")
+    check_distortion(config.task, config.ranges)
+    parse_size(config.image_size)
+    for name in ("dataset", "init_from", *config.FOLDER_FIELDS):
+        if "\0" in (value := getattr(config, name)):
+            raise ConfigError(f"{name} is {value!r}; expected a name without NUL characters")
+    if not all(0 <= seed < 2**32 for seed in config.seeds):
+        raise ConfigError(f"seeds is {config.seeds}; expected numbers from 0 to 2**32 - 1")
 
 
 def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float, float | None]]) -> None:

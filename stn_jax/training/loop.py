@@ -63,8 +63,8 @@ def train(
     with StopSignals() as signals, contextlib.ExitStack() as stack:
         environment()  # reads the commit now: the checkout may change during a long training
 
-        run = processes.run_on_all(lambda: assemble(config))
-        known, chosen = description(run), run.config  # with a number as learning rate
+        run = processes.run_on_all(lambda: assemble(folder.resumed(config)))
+        known, chosen = description(run), run.config  # with the numbers that were chosen
 
         def claim() -> dict[str, Any] | None:
             stack.enter_context(folder.lock())

@@ -7,7 +7,7 @@ import numpy as np
 
 from stn_jax.training import processes
 from stn_jax.training.checkpoints import Checkpoints
-from stn_jax.training.config import profiled_steps
+from stn_jax.training.config_checks import profiled_steps
 from stn_jax.training.evaluation import predict, predict_step
 from stn_jax.training.run import Run
 from stn_jax.training.step import State

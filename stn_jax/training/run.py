@@ -246,10 +246,9 @@ def model_options(
     Weights of earlier versions store crop_fraction as "window".
     """
     classifier = config.classifier or (fitting(input_shape) if config.any_data else "")
-    height, width = (side - config.align_corners for side in input_shape[:2])
-    oblong = config.transform in ("rotation", "similarity") and height != width
     return {
-        **({"aspect": width / height} if oblong else {}),
+        **({"aspect": config.aspect} if config.aspect not in (0, 1) else {}),
+        **({"deterministic": True} if config.deterministic else {}),
         **({"classifier": classifier} if classifier else {}),
         **({"blocks": [list(block) for block in config.blocks]} if config.blocks else {}),
         "recipe": config.recipe,

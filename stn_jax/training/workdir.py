@@ -1,6 +1,7 @@
 """The folder of a run: configuration, metrics, result. Files are written atomically."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -73,6 +74,14 @@ class Workdir:
                 yield
             finally:
                 self._locked = False
+
+    def resumed(self, config: Config) -> Config:
+        """The configuration; what it leaves to be chosen is as in the folder's run, if any."""
+        if not os.path.exists(self.path / "config.json"):
+            return config
+        known = Config.load(self.path)
+        left = [name for name in Config.AUTOMATIC_FIELDS if not getattr(config, name)]
+        return dataclasses.replace(config, **{name: getattr(known, name) for name in left})
 
     def check(self, config: Config) -> None:
         """Raises ConfigError if the folder holds a run of another configuration."""

@@ -33,7 +33,7 @@ from stn_jax.warp.validation import MATRICES, check_core, check_num_spatial_dims
 
 
 class AffineParameters(NamedTuple):
-    """The result of :func:`decompose`; see :func:`from_parameters`."""
+    """The result of :func:`decompose`, with the angle in degrees; see :func:`from_parameters`."""
 
     angle: jax.Array  # [...], degrees
     scale: jax.Array  # [..., 2], along x and y

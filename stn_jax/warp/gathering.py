@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, mlir
+from jax.interpreters import ad, batching, mlir
 
 from stn_jax.warp import jax_rules
 
@@ -32,7 +32,7 @@ def rows(x: jax.Array, index: jax.Array, *, ordered: bool = False) -> jax.Array:
     """
     if not ordered:
         return _gather(x, index)
-    return _ordered_p.bind(x, index, size=None)
+    return _ordered_p.bind(*jax_rules.vary_alike(x, index), size=None)
 
 
 def ordered_sums(values: jax.Array, index: jax.Array, size: Any) -> jax.Array:
@@ -64,7 +64,34 @@ _ordered_p.def_impl(functools.partial(jax_rules.run, _ordered_p))
 
 @_ordered_p.def_abstract_eval
 def _abstract(x, index, *, size):
-    return ShapedArray((x.shape[0], index.shape[1] if size is None else size, x.shape[2]), x.dtype)
+    count = index.shape[1] if size is None else size
+    shape = x.shape[0], count, x.shape[2]
+    if x.sharding.mesh.empty and index.sharding.mesh.empty:
+        return ShapedArray(shape, x.dtype)
+    # By tracing, so that JAX's own rules determine the result's sharding.
+    like = lambda x, index: jnp.broadcast_to(  # noqa: E731
+        x.sum(1, keepdims=True) + index.sum(1)[:, None, None].astype(x.dtype), shape
+    )
+    return jax.make_jaxpr(like)(x, index).out_avals[0]
+
+
+def _map(args, dims, *, size):
+    """Maps over images where their values differ, else over the samples, else over the channels."""
+    (x, index), (of_x, of_index) = args, dims
+    if of_x is None and size is None:  # the same images
+        index = jnp.moveaxis(index, of_index, 1)
+        found = _ordered_p.bind(x, index.reshape(index.shape[0], -1), size=None)
+        return found.reshape(*index.shape, x.shape[2]), 1
+    count = x.shape[of_x] if of_x is not None else index.shape[of_index]
+    both = [
+        jnp.broadcast_to(each[None], (count, *each.shape))
+        if dim is None
+        else jnp.moveaxis(each, dim, 0)
+        for each, dim in zip(args, dims, strict=True)
+    ]
+    flat = [each.reshape(-1, *each.shape[2:]) for each in both]
+    found = _ordered_p.bind(*flat, size=size)
+    return found.reshape(count, -1, *found.shape[1:]), 0
 
 
 def _transpose(cotangent, x, index, *, size):
@@ -88,6 +115,7 @@ ad.defjvp(
     _ordered_p, lambda tangent, _, index, **size: _ordered_p.bind(tangent, index, **size), None
 )
 ad.primitive_transposes[_ordered_p] = _transpose
+batching.primitive_batchers[_ordered_p] = _map
 mlir.register_lowering(_ordered_p, _lower)
 
 

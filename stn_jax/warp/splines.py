@@ -15,7 +15,7 @@ Convention
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from jax.typing import ArrayLike
 
 from stn_jax.warp import validation
 from stn_jax.warp.compiled import compiled
+from stn_jax.warp.gathering import rows
 
 SPLINE_MODES = (
     *("reflect", "grid-mirror", "constant", "grid-constant", "nearest", "mirror", "grid-wrap"),
@@ -59,6 +60,9 @@ _FILTER_BOUNDARY = {
     **dict.fromkeys(("mirror", "constant", "grid-constant", "wrap"), "mirror"),
 }
 
+# jnp.pad's names of the boundary conditions.
+_CONTINUED = {"reflect": "symmetric", "mirror": "reflect", "grid-wrap": "wrap"}
+
 
 @compiled("input", "coordinates")
 def map_coordinates(
@@ -69,6 +73,7 @@ def map_coordinates(
     mode: str = "constant",
     cval: ArrayLike = 0.0,
     prefilter: bool = True,
+    deterministic: bool = False,
 ) -> jax.Array:
     """Interpolates an array by splines at given coordinates.
 
@@ -89,6 +94,7 @@ def map_coordinates(
       cval: the constant of "constant" and "grid-constant".
       prefilter: whether the input holds samples (True) or the coefficients that
         :func:`spline_filter` computes (False).
+      deterministic: as in :func:`stn_jax.grid_sample`.
 
     Returns:
       Values of the coordinates' shape in the input's type; half precision is computed in float32.
@@ -127,7 +133,7 @@ def map_coordinates(
         coefficients = _filter(coefficients, order, _FILTER_BOUNDARY.get(mode, "reflect"))
     known = ~jnp.isnan(sum(where))
     where = [jnp.where(known, x, 0) for x in where]
-    values = _interpolate(coefficients, where, order, mode, margin, outside)
+    values = _interpolate(coefficients, where, order, mode, margin, outside, deterministic)
     if mode == "constant":
         for x, size in zip(where, samples.shape, strict=True):
             values = jnp.where((x >= 0) & (x <= size - 1), values, outside)
@@ -206,8 +212,9 @@ def _filter_axis(samples: jax.Array, axis: int, order: int, boundary: str) -> ja
     The samples are extended so far that the recursions' initial values are negligible.
     """
     size = samples.shape[axis]
-    index = _inside(np.arange(-_REACH, size + _REACH), size, boundary)
-    longer = jnp.take(samples, index, axis, mode="clip")
+    # Not by indices: the gradient of a gather is a scatter.
+    padding = [(_REACH * (k == axis),) * 2 for k in range(samples.ndim)]
+    longer = jnp.pad(samples, padding, _CONTINUED[boundary])
     gain = 1.0
     for pole in _POLES[order]:
         longer = _recursion(longer, pole, axis, 1)
@@ -245,6 +252,7 @@ def _interpolate(
     mode: str,
     margin: int,
     outside: jax.Array,
+    deterministic: bool,
 ) -> jax.Array:
     """Sums over the ``(order + 1) ** N`` coefficients around each position."""
     axes = []  # for each axis its taps: index, weight, inside
@@ -258,15 +266,40 @@ def _interpolate(
         inside = [(k >= 0) & (k < size) for k in at]
         axes.append(list(zip(index, weights, inside, strict=True)))
     total = jnp.zeros_like(where[0])
+    combinations = list(itertools.product(*axes))
+    indices = [tuple(tap[0] for tap in taps) for taps in combinations]
+    samples = _ordered_samples if deterministic else _samples
     # One tap at a time, not stacked, so that XLA computes each weight only once.
-    for taps in itertools.product(*axes):
-        found = coefficients.at[tuple(tap[0] for tap in taps)].get(mode="promise_in_bounds")
+    for taps, found in zip(combinations, samples(coefficients, indices), strict=True):
         if mode == "grid-constant":
             found = jnp.where(
                 functools.reduce(jnp.logical_and, [t[2] for t in taps]), found, outside
             )
         total = total + found * functools.reduce(jnp.multiply, [tap[1] for tap in taps])
     return total
+
+
+def _samples(
+    coefficients: jax.Array, indices: Sequence[tuple[jax.Array, ...]]
+) -> Iterator[jax.Array]:
+    """The coefficients at indices, an array for each axis."""
+    for index in indices:
+        yield coefficients.at[index].get(mode="promise_in_bounds")
+
+
+def _ordered_samples(
+    coefficients: jax.Array, indices: Sequence[tuple[jax.Array, ...]]
+) -> jax.Array:
+    """As :func:`_samples`, all in one array, so that their gradients are summed in one order."""
+    flat = jnp.zeros((), jnp.int32)
+    for k, size in enumerate(coefficients.shape):
+        flat = flat * size + jnp.stack([index[k] for index in indices])
+    gather = functools.partial(rows, coefficients.reshape(1, -1, 1), flat.reshape(1, -1))
+    found = lax.platform_dependent(
+        cpu=gather,  # there a scatter has an order
+        default=functools.partial(gather, ordered=True),
+    )
+    return found.reshape(flat.shape)
 
 
 def _tap_boundary(mode: str) -> str:

@@ -3,22 +3,18 @@
 import argparse
 import functools
 import importlib.util
-import inspect
 import time
 
 import jax
 import numpy as np
 import pytest
 
-import stn_jax
-from benchmarks import augment as augmenting
 from benchmarks import (
     eager,
     gather,
     harness,
     layers,
     microbatch,
-    operations,
     pipeline,
     profile,
     scaling,
@@ -28,7 +24,6 @@ from benchmarks import (
     warp,
 )
 from benchmarks.harness import Report, read_lines
-from stn_jax import augment
 from stn_jax.models import create_model
 from stn_jax.warp import native
 
@@ -310,19 +305,3 @@ def test_the_packed_gather_computes_the_same(tmp_path):
     lines = read_lines(tmp_path)
     assert [set(line["times"]) for line in lines] == [{"stn_jax", "packed"}] * 3
     assert max(line["accuracy"]["packed"]["largest"] for line in lines) < 1e-5
-
-
-def test_every_operation_and_augmentation_has_a_row():
-    # These are measured by benchmarks.warp, or are not operations of their own.
-    elsewhere = {"affine_grid", "affine_transform", "grid_sample", "on_uint8"}
-    public = {name: getattr(stn_jax, name) for name in stn_jax.__all__}
-    names = {
-        name
-        for name, value in public.items()
-        if inspect.isfunction(value) and value.__module__.startswith("stn_jax.warp")
-    }
-    rows = " ".join(row.name for row in operations.rows(None))
-    assert {name for name in names - elsewhere if name not in rows} == set()
-    source = inspect.getsource(augmenting)
-    random = {name for name in augment.__all__ if name.startswith("random_")}
-    assert {name for name in random if f"augment.{name}" not in source} == set()

@@ -39,9 +39,9 @@ def occluded(flow, back):
     return stn_jax.occlusion_mask(flow, back).astype(flow.dtype)
 
 
-def interpolated(order, mode):
+def interpolated(order, mode, **options):
     def one(x, where):
-        return stn_jax.map_coordinates(x, where, order, mode=mode)
+        return stn_jax.map_coordinates(x, where, order, mode=mode, **options)
 
     return jax.vmap(one)
 
@@ -138,6 +138,12 @@ def operations() -> dict[str, Subject]:
             (IMAGE[..., 0], COORDINATES),
             ("map_coordinates",),
             ways=(*FEW, "derivatives"),
+        ),
+        "map_coordinates, deterministic": Subject(
+            interpolated(2, "reflect", deterministic=True),
+            (IMAGE[..., 0], COORDINATES),
+            ("map_coordinates",),
+            ways=(*FEW, "vmap", "derivatives", "explicit_mesh", "shard_map"),
         ),
         "spline_filter": Subject(
             jax.vmap(stn_jax.spline_filter),

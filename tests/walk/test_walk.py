@@ -23,6 +23,7 @@ SUBJECTS = subjects()
 ALL_THROUGH = "grid_sample"
 LARGE = {
     *("families", "matrices", "augment", "warp_affine, antialias", "map_coordinates"),
+    "map_coordinates, deterministic",
     *("create_network", "load_pretrained", "cnn", "stn-c1", "roi_align, sampling_ratio=-1"),
 }
 TRIALS = [

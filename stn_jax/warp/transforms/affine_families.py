@@ -33,10 +33,17 @@ class _AffineTransform(Transform):
         mode: str = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        deterministic: bool = False,
     ) -> jax.Array:
         """:func:`stn_jax.affine_transform`, which does not store a grid."""
         return affine_transform(
-            image, theta, shape, mode=mode, padding_mode=padding_mode, align_corners=align_corners
+            image,
+            theta,
+            shape,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+            deterministic=deterministic,
         )
 
     def compose(self, *thetas: ArrayLike) -> jax.Array:

@@ -110,6 +110,7 @@ class Transform(abc.ABC):
         mode: str = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        deterministic: bool = False,
     ) -> jax.Array:
         """Warps an image by a theta: :meth:`grid_of`, then :func:`stn_jax.grid_sample`.
 
@@ -117,14 +118,19 @@ class Transform(abc.ABC):
           image: ``[..., H, W, C]``, or ``[..., D, H, W, C]``; broadcasts against theta.
           theta: ``[...]``, of the family.
           shape: the output's spatial shape.
-          mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
+          mode, padding_mode, align_corners, deterministic: as in :func:`stn_jax.grid_sample`.
 
         Returns:
           ``[..., *shape, C]`` in the image's type.
         """
         grid = self.grid_of(theta, shape, align_corners=align_corners)
         return grid_sample(
-            image, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners
+            image,
+            grid,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+            deterministic=deterministic,
         )
 
     def _params(self, params: ArrayLike) -> jax.Array:
