@@ -67,10 +67,20 @@ class Job:
         return f"{self.row.name}, seed{plural} {seeds}"
 
     def workdir(self, root: str | Path) -> Path:
-        """The job's folder, which is different for each configuration."""
-        digest = hashlib.sha256(json.dumps(identity(self.config)).encode()).hexdigest()
+        """The job's folder, which is different for each configuration.
+
+        One that has begun with an earlier version is found by its configuration: the names that
+        versions give it differ, since configurations have had fewer fields.
+        """
+        own = identity(self.config)
         seeds = "-".join(map(str, self.config.seeds))
-        return Path(root) / self.row.name / f"{self.config.epochs}-epochs-seed-{seeds}-{digest[:8]}"
+        name = f"{self.config.epochs}-epochs-seed-{seeds}-"
+        folder = Path(root) / self.row.name
+        for path in sorted(folder.glob(f"{name}*/config.json")):
+            with contextlib.suppress(ConfigError):
+                if identity(Config.load(path.parent)) == own:
+                    return path.parent
+        return folder / (name + hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8])
 
 
 @dataclasses.dataclass(frozen=True)

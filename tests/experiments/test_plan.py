@@ -1,5 +1,7 @@
 """What is to be trained, how, and how long it takes."""
 
+import json
+
 import jax
 import pytest
 
@@ -83,3 +85,17 @@ def test_time_is_from_earlier_runs_of_the_same_kind_and_else_a_guess(line, read_
     assert not guess.measured
     assert str(guess).endswith("(a guess)")
     assert guess.seconds == pytest.approx(2 * jobs.estimate(alone, []).seconds)
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_its_folder(tmp_path):
+    (job,) = jobs.plan(ROWS[:1], {}, (0,), [], 9)
+    fields = job.config.to_json()
+    for name, changes in (("0", {"learning_rate": 0.7}), ("1", {}), ("2", None)):
+        folder = tmp_path / "rotation/cnn" / f"{Config().epochs}-epochs-seed-0-{name}"
+        folder.mkdir(parents=True)
+        earlier = {key: value for key, value in fields.items() if key != "deterministic"}
+        text = "damaged" if changes is None else json.dumps(earlier | changes)
+        (folder / "config.json").write_text(text)
+    assert job.workdir(tmp_path).name.endswith("-1")
+    other = jobs.plan(ROWS[:1], {"learning_rate": 0.3}, (0,), [], 9)[0].workdir(tmp_path)
+    assert not other.exists()
