@@ -26,9 +26,10 @@ of translated ones (x, then y, each with its own intercept), scales (base-2 loga
 ones. Within-class RMS (the paper's "std"): the root mean square deviation of aligned digits' poses
 from their class's mean; within-digit RMS: the same for a single digit under different distortions,
 which excludes differences between the digits of a class. A perfect aligner has slope -1 and a
-within-digit RMS of 0. Window: the side of the transformer's sampling window as a fraction of the
-image's, median. Digits: the percentage of wrong predictions among a house number's five positions,
-"no digit" included.
+within-digit RMS of 0. Digits rotated over the full circle have no slope; their RMS is along the
+circle (104 degrees without any alignment). Window: the side of the transformer's sampling window as
+a fraction of the image's, median. Digits: the percentage of wrong predictions among a house
+number's five positions, "no digit" included.
 """
 
 
