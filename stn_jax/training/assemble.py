@@ -58,8 +58,8 @@ def _with_rate(config: Config, examples: int) -> Config:
 
 
 def _with_aspect(config: Config, shape: tuple[int, int, int]) -> Config:
-    """The configuration with a number as aspect, for images of a shape."""
-    if config.aspect:
+    """The configuration with a number as aspect, for images of a shape, if it matters."""
+    if config.aspect or not config.aspect_matters:
         return config
     height, width = (side - config.align_corners for side in shape[:2])
     return dataclasses.replace(config, aspect=width / height if min(height, width) else 1.0)

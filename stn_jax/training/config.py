@@ -218,7 +218,7 @@ class Config:
         if not self.recipe_matters:
             object.__setattr__(self, "recipe", "published")
         if not self.aspect_matters:
-            object.__setattr__(self, "aspect", 1.0)
+            object.__setattr__(self, "aspect", 0.0)
 
     def _check_model(self) -> None:
         """Raises ConfigError if there is no such network."""

@@ -140,10 +140,10 @@ def operations() -> dict[str, Subject]:
             ways=(*FEW, "derivatives"),
         ),
         "map_coordinates, deterministic": Subject(
-            interpolated(2, "reflect", deterministic=True),
+            interpolated(1, "reflect", deterministic=True),
             (IMAGE[..., 0], COORDINATES),
             ("map_coordinates",),
-            ways=(*FEW, "vmap", "derivatives", "explicit_mesh", "shard_map"),
+            ways=("jit", "vmap", "exported", "derivatives", "explicit_mesh", "shard_map"),
         ),
         "spline_filter": Subject(
             jax.vmap(stn_jax.spline_filter),
