@@ -1,5 +1,6 @@
 """docs/own_data.md, command by command, on digits that are written as pictures."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_the_page_works_from_end_to_end(tmp_path, monkeypatch, capsys):
                 assert program == "stn-eval"
                 assert stn_eval(arguments) == 0, line
             commands += 1
-    assert commands == 8
+    assert commands == 9
     out = capsys.readouterr().out
     # All of a run of the same network is taken.
     assert re.search(r"init_from runs/mine: (\d+) of \1 parameter arrays taken\n(?!  new)", out)
@@ -56,4 +57,6 @@ def test_the_page_works_from_end_to_end(tmp_path, monkeypatch, capsys):
     for name in NAMES.values():
         assert f'scope="row">{name}</th>' in page
     assert re.search(r"pictures/seven/0001.png: (seven|two) \(", out)
+    about = json.loads((tmp_path / "served" / "about.json").read_text())
+    assert about["class_names"] == ["seven", "two"]
     assert names["logits"].shape == (4, 5)

@@ -62,6 +62,7 @@ def export_network(run: Run, params: Any, folder: str | Path) -> Path:
         "gives": "logits [batch, 5, 11], class 10: no digit"
         if run.task.positions
         else f"logits [batch, {run.model.head.classes}]",
+        **({} if (names := run.task.class_names) is None else {"class_names": names}),
         "platforms": PLATFORMS,
         "task": run.config.task,
         "variant": run.config.variant,

@@ -68,15 +68,17 @@ def _abstract(x, index, *, size):
     shape = x.shape[0], count, x.shape[2]
     if x.sharding.mesh.empty and index.sharding.mesh.empty:
         return ShapedArray(shape, x.dtype)
+
+    def like(x: jax.Array, index: jax.Array) -> jax.Array:
+        total = x.sum(1, keepdims=True) + index.sum(1)[:, None, None].astype(x.dtype)
+        return jnp.broadcast_to(total, shape)
+
     # By tracing, so that JAX's own rules determine the result's sharding.
-    like = lambda x, index: jnp.broadcast_to(  # noqa: E731
-        x.sum(1, keepdims=True) + index.sum(1)[:, None, None].astype(x.dtype), shape
-    )
     return jax.make_jaxpr(like)(x, index).out_avals[0]
 
 
 def _map(args, dims, *, size):
-    """Maps over images where their values differ, else over the samples, else over the channels."""
+    """Mapped over as more images; where the images are the same, as more rows of each."""
     (x, index), (of_x, of_index) = args, dims
     if of_x is None and size is None:  # the same images
         index = jnp.moveaxis(index, of_index, 1)

@@ -15,12 +15,11 @@ Convention
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -268,9 +267,9 @@ def _interpolate(
     total = jnp.zeros_like(where[0])
     combinations = list(itertools.product(*axes))
     indices = [tuple(tap[0] for tap in taps) for taps in combinations]
-    samples = _ordered_samples if deterministic else _samples
+    samples = _samples(coefficients, indices, deterministic)
     # One tap at a time, not stacked, so that XLA computes each weight only once.
-    for taps, found in zip(combinations, samples(coefficients, indices), strict=True):
+    for taps, found in zip(combinations, samples, strict=True):
         if mode == "grid-constant":
             found = jnp.where(
                 functools.reduce(jnp.logical_and, [t[2] for t in taps]), found, outside
@@ -280,17 +279,12 @@ def _interpolate(
 
 
 def _samples(
-    coefficients: jax.Array, indices: Sequence[tuple[jax.Array, ...]]
-) -> Iterator[jax.Array]:
-    """The coefficients at indices, an array for each axis."""
-    for index in indices:
-        yield coefficients.at[index].get(mode="promise_in_bounds")
-
-
-def _ordered_samples(
-    coefficients: jax.Array, indices: Sequence[tuple[jax.Array, ...]]
-) -> jax.Array:
-    """As :func:`_samples`, all in one array, so that their gradients are summed in one order."""
+    coefficients: jax.Array, indices: Sequence[tuple[jax.Array, ...]], deterministic: bool
+) -> Iterable[jax.Array]:
+    """The coefficients at indices, which have an array for each axis."""
+    if not deterministic:
+        return (coefficients.at[index].get(mode="promise_in_bounds") for index in indices)
+    # All in one array, so that their gradients are summed in one order.
     flat = jnp.zeros((), jnp.int32)
     for k, size in enumerate(coefficients.shape):
         flat = flat * size + jnp.stack([index[k] for index in indices])
@@ -327,17 +321,16 @@ def _folded(x: jax.Array, size: int, mode: str) -> jax.Array:
     return span - jnp.abs(jnp.mod(x - low, 2 * span) - span) + low
 
 
-def _inside(index, size: int, mode: str):
-    """Maps integer positions (NumPy or JAX) into the array."""
-    xp = np if isinstance(index, np.ndarray) else jnp
+def _inside(index: jax.Array, size: int, mode: str) -> jax.Array:
+    """Maps integer positions into the array."""
     if mode in ("nearest", "grid-constant") or size == 1:
-        return xp.clip(index, 0, size - 1)
+        return jnp.clip(index, 0, size - 1)
     if mode == "grid-wrap":
         return index % size
     if mode == "mirror":
         return size - 1 - abs(index % (2 * size - 2) - (size - 1))
     rest = index % (2 * size)
-    return xp.minimum(rest, 2 * size - 1 - rest)
+    return jnp.minimum(rest, 2 * size - 1 - rest)
 
 
 def _basis(t: jax.Array, order: int) -> list[jax.Array]:
