@@ -233,12 +233,13 @@ def _samples(
     flat = jnp.zeros((), jnp.int32)
     for k, size in enumerate(coefficients.shape):
         flat = flat * size + jnp.stack([index[k] for index in indices])
-    gather = functools.partial(rows, coefficients.reshape(1, -1, 1), flat.reshape(1, -1))
+    image = coefficients.reshape(-1)[None, :, None]
+    gather = functools.partial(rows, image, flat.reshape(-1)[None])
     found = lax.platform_dependent(
         cpu=gather,  # there a scatter has an order
         default=functools.partial(gather, ordered=True),
     )
-    return found.reshape(flat.shape)
+    return found.squeeze((0, 2)).reshape(flat.shape)
 
 
 def _tap_boundary(mode: str) -> str:
