@@ -82,8 +82,8 @@ def _at_chance(
         return None
     worst = int(errors.argmax())
     text = (
-        f"the error of {100 * errors[worst]:.1f} %{_of_seeds(config, guessing)} is not below that "
-        f"of always predicting the most frequent label, {100 * chance:.1f} %"
+        f"the error of {100 * errors[worst]:.1f} %{_of_seeds(config, guessing)} is not clearly "
+        f"below that of always predicting the most frequent label, {100 * chance:.1f} %"
     )
     logged = [line["train_error_percent"][worst] for line in lines if "train_error_percent" in line]
     if lines and "loss" in lines[-1]:

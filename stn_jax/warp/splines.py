@@ -26,29 +26,13 @@ from jax.typing import ArrayLike
 from stn_jax.warp import validation
 from stn_jax.warp.compiled import compiled
 from stn_jax.warp.gathering import rows
+from stn_jax.warp.spline_filters import POLES, spline_coefficients
 
 SPLINE_MODES = (
     *("reflect", "grid-mirror", "constant", "grid-constant", "nearest", "mirror", "grid-wrap"),
     "wrap",
 )
 
-# The poles of the B-spline prefilter, by order (Unser 1999, Table 1).
-_POLES: dict[int, tuple[float, ...]] = {
-    0: (),
-    1: (),
-    2: (8**0.5 - 3,),
-    3: (3**0.5 - 2,),
-    4: (
-        (664 - 438976**0.5) ** 0.5 + 304**0.5 - 19,
-        (664 + 438976**0.5) ** 0.5 - 304**0.5 - 19,
-    ),
-    5: (
-        (67.5 - 4436.25**0.5) ** 0.5 + 26.25**0.5 - 6.5,
-        (67.5 + 4436.25**0.5) ** 0.5 - 26.25**0.5 - 6.5,
-    ),
-}
-# The largest pole to this power is below 1e-23, so samples further away are negligible.
-_REACH = 64
 # In modes without an exact filter boundary, SciPy pads this many samples.
 _MARGIN = 12
 # The boundary condition of the filter, by mode.
@@ -58,9 +42,6 @@ _FILTER_BOUNDARY = {
     "grid-wrap": "grid-wrap",
     **dict.fromkeys(("mirror", "constant", "grid-constant", "wrap"), "mirror"),
 }
-
-# jnp.pad's names of the boundary conditions.
-_CONTINUED = {"reflect": "symmetric", "mirror": "reflect", "grid-wrap": "wrap"}
 
 
 @compiled("input", "coordinates")
@@ -129,7 +110,9 @@ def map_coordinates(
     if prefilter and order > 1:
         margin = _MARGIN if mode in ("nearest", "grid-constant") else 0
         coefficients = _pad(coefficients, margin, mode, outside)
-        coefficients = _filter(coefficients, order, _FILTER_BOUNDARY.get(mode, "reflect"))
+        coefficients = spline_coefficients(
+            coefficients, order, _FILTER_BOUNDARY.get(mode, "reflect")
+        )
     known = ~jnp.isnan(sum(where))
     where = [jnp.where(known, x, 0) for x in where]
     values = _interpolate(coefficients, where, order, mode, margin, outside, deterministic)
@@ -172,7 +155,7 @@ def spline_filter(
     _check_options(order, mode)
     if samples.size == 0:
         return samples
-    found = _filter(
+    found = spline_coefficients(
         samples.astype(validation.wide(samples.dtype)), order, _FILTER_BOUNDARY.get(mode, "reflect")
     )
     return found.astype(samples.dtype)
@@ -190,47 +173,9 @@ def _check(samples: jax.Array, where: Sequence[jax.Array], order: int, mode: str
 
 
 def _check_options(order: int, mode: str) -> None:
-    if order not in _POLES:
+    if order not in POLES:
         raise ValueError(f"order is {order!r}; expected an int from 0 to 5")
     validation.known("mode", mode, SPLINE_MODES)
-
-
-# --- samples to coefficients ---------------------------------------------------------------------
-
-
-def _filter(samples: jax.Array, order: int, boundary: str) -> jax.Array:
-    for axis, size in enumerate(samples.shape):
-        if size > 1:
-            samples = _filter_axis(samples, axis, order, boundary)
-    return samples
-
-
-def _filter_axis(samples: jax.Array, axis: int, order: int, boundary: str) -> jax.Array:
-    """The B-spline prefilter along one axis: for each pole, a causal and an anticausal recursion.
-
-    The samples are extended so far that the recursions' initial values are negligible.
-    """
-    size = samples.shape[axis]
-    # Not by indices: the gradient of a gather is a scatter.
-    padding = [(_REACH * (k == axis),) * 2 for k in range(samples.ndim)]
-    longer = jnp.pad(samples, padding, _CONTINUED[boundary])
-    gain = 1.0
-    for pole in _POLES[order]:
-        longer = _recursion(longer, pole, axis, 1)
-        longer = _recursion(longer, pole, axis, -1)
-        gain *= (1 - pole) ** 2  # preserves constants
-    return gain * lax.slice_in_dim(longer, _REACH, _REACH + size, axis=axis)
-
-
-def _recursion(x: jax.Array, pole: float, axis: int, direction: int) -> jax.Array:
-    """y[k] = x[k] + pole * y[k - direction], by doubling: shifts times pole, pole^2, pole^4, ..."""
-    step = 1
-    while step < _REACH:
-        padding = [(0, 0, 0)] * x.ndim
-        padding[axis] = (direction * step, -direction * step, 0)
-        x = x + pole**step * lax.pad(x, jnp.zeros((), x.dtype), padding)
-        step *= 2
-    return x
 
 
 def _pad(samples: jax.Array, margin: int, mode: str, outside: jax.Array) -> jax.Array:
@@ -288,12 +233,13 @@ def _samples(
     flat = jnp.zeros((), jnp.int32)
     for k, size in enumerate(coefficients.shape):
         flat = flat * size + jnp.stack([index[k] for index in indices])
-    gather = functools.partial(rows, coefficients.reshape(1, -1, 1), flat.reshape(1, -1))
+    image = coefficients.reshape(-1)[None, :, None]
+    gather = functools.partial(rows, image, flat.reshape(-1)[None])
     found = lax.platform_dependent(
         cpu=gather,  # there a scatter has an order
         default=functools.partial(gather, ordered=True),
     )
-    return found.reshape(flat.shape)
+    return found.squeeze((0, 2)).reshape(flat.shape)
 
 
 def _tap_boundary(mode: str) -> str:

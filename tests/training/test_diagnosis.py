@@ -140,7 +140,7 @@ def test_a_collapse_is_told_from_a_training_that_has_hardly_begun(run):
     fell = diagnose(run, predictions(run, classes=guesses(run, 0)), LINES).warnings
     assert set(fell) == {"at_chance"}
     chance = 100 * chance_error(run.test.labels)
-    assert "% (seed 3) is not below that of always predicting" in fell["at_chance"]
+    assert "% (seed 3) is not clearly below that of always predicting" in fell["at_chance"]
     assert f"the most frequent label, {chance:.1f} %" in fell["at_chance"]
     assert "the training loss is 2.31" in fell["at_chance"]
     assert "collapsed (its training error was 60.0 % before)" in fell["at_chance"]
