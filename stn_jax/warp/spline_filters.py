@@ -57,17 +57,20 @@ def _extended(samples: jax.Array, axis: int, boundary: str) -> jax.Array:
 
     Not by indices, since the gradient of a gather is a scatter.
     """
-    size = samples.shape[axis]
-    period = samples
+    before = after = samples
     if boundary != "grid-wrap":
         ends = int(boundary == "mirror")  # the samples at both ends are not repeated
+        size = samples.shape[axis]
         back = lax.slice_in_dim(jnp.flip(samples, axis), ends, size - ends, axis=axis)
-        period = jnp.concatenate([samples, back], axis)
-    length = period.shape[axis]
-    start = -_REACH % length
-    stop = start + size + 2 * _REACH
-    repeats = [-(-stop // length) if k == axis else 1 for k in range(samples.ndim)]
-    return lax.slice_in_dim(jnp.tile(period, repeats), start, stop, axis=axis)
+        before = jnp.concatenate([samples, back], axis)
+        after = jnp.concatenate([back, samples], axis)
+    length = after.shape[axis]
+    repeats = [-(-_REACH // length) if k == axis else 1 for k in range(samples.ndim)]
+    before, after = jnp.tile(before, repeats), jnp.tile(after, repeats)
+    length = after.shape[axis]
+    before = lax.slice_in_dim(before, length - _REACH, length, axis=axis)
+    after = lax.slice_in_dim(after, 0, _REACH, axis=axis)
+    return jnp.concatenate([before, samples, after], axis)
 
 
 def _recursion(x: jax.Array, pole: float, axis: int, direction: int) -> jax.Array:
