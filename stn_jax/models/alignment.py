@@ -17,8 +17,9 @@ class Alignment:
     The Linen and the NNX module hold the parameters; both compute with this.
 
     Attributes:
-      shape, downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform,
-        deterministic: as in :class:`stn_jax.SpatialTransformer`.
+      shape, downsample, iterations, crop_fraction, mode, padding_mode, align_corners: as in
+        :class:`stn_jax.SpatialTransformer`.
+      transform, deterministic: likewise.
     """
 
     shape: Sequence[int] | None = None

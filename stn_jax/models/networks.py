@@ -150,8 +150,9 @@ def create_network(
         and "stn-cXx2" has two in parallel.
       localization: the localization network, from ``[B, H, W, C]`` to ``[B, n]``; None: two
         convolutions and dense layers at depth 0, dense layers deeper.
-      downsample, iterations, crop_fraction, mode, padding_mode, align_corners, transform,
-        deterministic: as in :class:`SpatialTransformer`.
+      downsample, iterations, crop_fraction, mode, padding_mode, align_corners: as in
+        :class:`SpatialTransformer`.
+      transform, deterministic: likewise.
 
     Returns:
       A :class:`Network`.
