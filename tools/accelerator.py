@@ -64,7 +64,8 @@ STEPS = {
 # What makes a command small, by words that it contains: flags in place of its own.
 SMALLER = {
     "stn_jax.experiments": "--config.width=0.0625 --config.test_passes=1 --config.batch_size=128 "
-    "--seeds=0,1 --epochs=1 --seeds_per_program=2",
+    "--seeds=0,1 --epochs=1 --seeds_per_program=2 --dataset=mnist_sample",
+    "table2": "--dataset=street_numbers/30k",
     "benchmarks.warp": "--rounds=1 --budget=0.01 --only=10x10",
     "benchmarks.gather": "--rounds=1 --budget=0.01 --only=28x28",
     "benchmarks.step": "--rounds=1 --budget=0.01 --batch=2 --steps=1 --variants=cnn --without_flax",
