@@ -13,13 +13,18 @@ DOCS = ROOT / "docs"
 # Pages whose examples run elsewhere, or nowhere.
 ELSEWHERE = {
     "guides/own_programs.md": "in a test of its own",
-    "guides/examples.md": "in a test of its own, in a folder for its files",
+    "guides/examples.md": "in a test of its own",
     "porting.md": "beside PyTorch, in tests/benchmarks/test_porting.py",
     "svhn.md": "would download SVHN",
     "own_data.md": "with its commands, in tests/test_own_data_page.py",
 }
 # Where an example makes more than a test needs.
 SMALLER = {"street_numbers.md": {"256": "4", "10_000": "8"}}
+
+
+@pytest.fixture(autouse=True)
+def a_folder_for_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 def examples_of(page: Path) -> list[str]:
@@ -78,8 +83,7 @@ def test_programs_of_a_guide_are_short(page):
 
 
 @pytest.mark.slow
-def test_the_short_programs_do_what_they_say(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_short_programs_do_what_they_say(tmp_path):
     names = run_examples(DOCS / "guides" / "examples.md")
     photograph = np.asarray(names["photograph"])
     # Turned back, to one pose for each class.

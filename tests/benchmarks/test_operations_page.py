@@ -59,6 +59,7 @@ def test_every_operation_has_a_row_of_a_benchmark():
     assert AUGMENTATIONS - timed - PARTS == set()
 
 
+@pytest.mark.slow
 def test_every_operation_is_in_the_picture():
     draw_operations = pytest.importorskip("tools.draw_operations")
     panels = draw_operations.panels(draw_operations.card())

@@ -42,6 +42,7 @@ def test_digits_can_be_held_out(few_digits):
     assert (len(run.data.images), len(run.test.images)) == (100, 20)
 
 
+@pytest.mark.slow
 def test_its_result_has_an_error_on_the_circle_and_no_slope(few_digits, tmp_path):
     config = read_config_file("mnist_rot", few_digits | {"variant": "stn-c0", "figures": False})
     result = train(config, str(tmp_path / "run"))

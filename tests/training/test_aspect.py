@@ -65,6 +65,7 @@ def params_of(path):
     return state["params"]
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("described", [True, False])
 def test_a_stored_run_is_read_as_it_was_trained(earlier, described):
     if not described:
@@ -79,6 +80,7 @@ def test_a_stored_run_is_read_as_it_was_trained(earlier, described):
     assert evaluate_workdir(earlier)["test_error_percent"] == before
 
 
+@pytest.mark.slow
 def test_a_stored_run_is_resumed_as_it_was_begun(earlier, fields):
     whole = params_of(earlier)
     (earlier / "result.json").unlink()

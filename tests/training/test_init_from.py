@@ -59,6 +59,7 @@ def test_a_new_head_where_classes_differ(trained, fields, tmp_path, capsys):
     assert state["params"]["head"]["logits"]["bias"].shape == (1, 4)
 
 
+@pytest.mark.slow
 def test_from_pretrained_weights(fields, capsys):
     whole = {"width": 1.0, "init_from": "rotated_mnist/stn-sl1", "seeds": (0, 1)}
     state = initial_state(assemble(Config(**fields | whole)))
