@@ -260,20 +260,25 @@ def test_help_lists_the_fields(tmp_path, here, capsys):
     assert "localization_rate" in capsys.readouterr().out
 
 
-def test_a_reader_of_the_output_may_leave(tmp_path):
-    code = """
-import itertools
+@pytest.mark.parametrize("lines", ["itertools.count()", "range(2)"], ids=["endless", "buffered"])
+def test_a_reader_of_the_output_may_leave(lines):
+    code = f"""
+import itertools, sys
 from stn_jax.cli.flags import exit_code
-raise SystemExit(exit_code(lambda: [print(i, flush=True) for i in itertools.count()]))
+print("begins", flush=True)
+sys.stdin.readline()
+raise SystemExit(exit_code(lambda: [print(i) for i in {lines}]))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stdout.readline() == b"0\n"
+    assert process.stdout.readline() == b"begins\n"
     process.stdout.close()
+    process.stdin.close()
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 141

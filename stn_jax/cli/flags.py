@@ -51,6 +51,7 @@ def exit_code(command: Callable[[], object]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command()
+        sys.stdout.flush()
     except (ConfigError, DataError, PretrainedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,8 +63,10 @@ def exit_code(command: Callable[[], object]) -> int:
         print(message, file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Otherwise the interpreter reports the same error when it flushes the stream at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Otherwise the interpreter reports the same error when it flushes the streams at its end.
+        with open(os.devnull, "w") as nothing:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nothing.fileno(), stream.fileno())
         return 141
     return 0
 

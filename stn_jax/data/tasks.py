@@ -202,6 +202,9 @@ RANDOM: dict[str, tuple[tuple[str, ...], str | None]] = {
     "affine": (("angle", "translation", "scale", "shear"), "angle"),
 }
 
+# Tasks of MNIST that take a range, and the tasks for any data that draw from it.
+RANGED = {"rotated_mnist": "rotated"}
+
 
 def _with_ranges(name: str, ranges: AffineRanges) -> Task:
     names, aligns = RANDOM[name]
@@ -237,8 +240,8 @@ def make_task(name: str, recipe: str = "published", ranges: AffineRanges | None 
         their angle.
     """
     task = TASKS[name]
-    if name == "rotated_mnist" and ranges is not None and ranges.angle != ANGLE_RANGE[1]:
-        return dataclasses.replace(_with_ranges("rotated", ranges), name=name)
+    if name in RANGED and ranges is not None and ranges.angle != ANGLE_RANGE[1]:
+        return dataclasses.replace(_with_ranges(RANGED[name], ranges), name=name)
     if name in RANDOM and ranges not in (None, AffineRanges()):
         return _with_ranges(name, ranges)
     if (name, recipe) == ("scaled_mnist", "legacy"):

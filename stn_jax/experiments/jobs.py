@@ -76,11 +76,13 @@ class Job:
         seeds = "-".join(map(str, self.config.seeds))
         name = f"{self.config.epochs}-epochs-seed-{seeds}-"
         folder = Path(root) / self.row.name
-        for path in sorted(folder.glob(f"{name}*/config.json")):
+        usual = folder / (name + hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8])
+        earlier = () if usual.exists() else sorted(folder.glob(f"{name}*/config.json"))
+        for path in earlier:
             with contextlib.suppress(ConfigError):
                 if identity(Config.load(path.parent)) == own:
                     return path.parent
-        return folder / (name + hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8])
+        return usual
 
 
 @dataclasses.dataclass(frozen=True)

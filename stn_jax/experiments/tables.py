@@ -111,7 +111,7 @@ _SVHN_PAPER = {
 
 def _config_rows(name: str, config: str, papers: Mapping[str, float | None]) -> tuple[Row, ...]:
     fields = named_config(config)
-    task = Config(**fields).task
+    task = fields.get("task", Config.task)
     defaults = {key: value for key, value in fields.items() if key not in ("task", "variant")}
     return tuple(
         Row(f"{name}/{variant}", {"task": task, "variant": variant}, paper, defaults)

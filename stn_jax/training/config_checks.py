@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stn_jax.data.distortions import AffineRanges
-from stn_jax.data.tasks import RANDOM, TASKS
+from stn_jax.data.tasks import RANDOM, RANGED, TASKS
 from stn_jax.models.recipes import CLASSIFIERS
 
 
@@ -153,7 +153,7 @@ def check_distortion(task: str, ranges: AffineRanges) -> None:
     if low > high:
         raise ConfigError(f"min_scale is {low} and max_scale {high}; expected a range")
     widths = {**dataclasses.asdict(ranges), "scale": high - low}
-    drawn, _ = RANDOM.get("rotated" if task == "rotated_mnist" else task, ((), None))
+    drawn, _ = RANDOM.get(RANGED.get(task, task), ((), None))
     if drawn and not any(widths[name] for name in drawn):
         raise ConfigError(
             f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "

@@ -97,5 +97,9 @@ def test_a_run_of_an_earlier_version_goes_on_in_its_folder(tmp_path):
         text = "damaged" if changes is None else json.dumps(earlier | changes)
         (folder / "config.json").write_text(text)
     assert job.workdir(tmp_path).name.endswith("-1")
+    # One of this version's own name comes first.
+    usual = job.workdir(tmp_path / "elsewhere").name
+    (tmp_path / "rotation/cnn" / usual).mkdir()
+    assert job.workdir(tmp_path).name == usual
     other = jobs.plan(ROWS[:1], {"learning_rate": 0.3}, (0,), [], 9)[0].workdir(tmp_path)
     assert not other.exists()
