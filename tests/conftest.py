@@ -1,5 +1,6 @@
 """What several folders of tests use, and what of them the quick run takes."""
 
+import gc
 import hashlib
 import importlib.metadata
 import os
@@ -42,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_others_slow(items)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: collections need not walk through it each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 # --- compiled programs ---------------------------------------------------------------------------
@@ -116,6 +124,17 @@ def tiny_config(tiny_cache):
         "test_passes": 2,
         "figures": False,
     }
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_config, tmp_path_factory) -> Path:
+    """A finished run of two seeds, for all that read one: what would change it takes a copy."""
+    from stn_jax.training import Config, train
+
+    path = tmp_path_factory.mktemp("trained") / "run"
+    fields = {"epochs": 1, "log_every": 2, "test_passes": 1, "seeds": (3, 5)}
+    train(Config(**tiny_config | fields), path)
+    return path
 
 
 @pytest.fixture

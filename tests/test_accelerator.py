@@ -16,6 +16,7 @@ SLEEPS = (
 )
 
 
+@pytest.mark.slow
 def test_a_step_stops_its_command_when_the_time_is_over(tmp_path, monkeypatch, capsys):
     commands = ["-c \"print('first')\"", SLEEPS, "-c \"print('third')\""]
     monkeypatch.setitem(accelerator.STEPS, "warps", commands)

@@ -69,6 +69,7 @@ def test_train_prints_the_error_and_reports_progress_in_lines(trained):
     assert "s left" in errors
 
 
+@pytest.mark.slow
 def test_eval_gives_the_same_result(trained, here, capsys):
     path, out, _ = trained
     assert here("eval.py", "--workdir=run", cwd=path) == 0
@@ -260,6 +261,7 @@ def test_help_lists_the_fields(tmp_path, here, capsys):
     assert "localization_rate" in capsys.readouterr().out
 
 
+@pytest.mark.thin("buffered")
 @pytest.mark.parametrize("lines", ["itertools.count()", "range(2)"], ids=["endless", "buffered"])
 def test_a_reader_of_the_output_may_leave(lines):
     code = f"""

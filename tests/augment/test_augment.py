@@ -84,7 +84,7 @@ def jitted(function):
     return jax.jit(lambda key, targets: function(key, targets))
 
 
-@pytest.mark.thin
+@pytest.mark.thin("perspective", "thin plate", "flip", "resized crop", "affine, volumes")
 @each
 def test_all_targets_move_together(augmented, make):
     targets = make()

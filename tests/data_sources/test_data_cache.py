@@ -250,7 +250,7 @@ def test_a_changed_meta_file_is_read_or_rejected_but_never_crashes(folder):
     sound = (folder / "meta.json").read_bytes()
     rng = random.Random(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(300):
         content = bytearray(sound)
         for _ in range(rng.choice([1, 1, 2, 20])):
             content[rng.randrange(len(content))] = rng.randrange(256)
@@ -261,7 +261,7 @@ def test_a_changed_meta_file_is_read_or_rejected_but_never_crashes(folder):
             refused += 1
         else:
             assert source.train.images.shape == (30, 8, 8, 1)
-    assert refused > 1000
+    assert refused > 200
 
 
 # --- through load ----------------------------------------------------------------------------

@@ -196,6 +196,7 @@ def test_distances_are_those_of_the_atlas():
 # --- config ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thin("layout", "perspective", "clutter", "blur", "color")
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(GeneratorConfig)])
 def test_each_knob_does_something_more_of_it_does_more(name, clean, labels):
     half, full = (

@@ -107,6 +107,7 @@ def test_extra_may_be_missing_from_archives_of_ones_own(tmp_path):
         sources.load("svhn_numbers/custom", manual_dir=tmp_path, cache_dir=tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_unreadable_lines_are_skipped_and_reported(tmp_path, capfd):
     bad = png(numbers(1)[0][0])[:-300]
     archives(tmp_path, files={"3.png": bad, "5.png": None})

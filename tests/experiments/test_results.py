@@ -133,7 +133,7 @@ WRONG = {"missing": MISSING, "null": None, "text": "text", "negative": -1.5, "li
 WRONG |= {"object": {}, "true": True}
 
 
-@pytest.mark.thin("missing", "text")
+@pytest.mark.thin("missing")
 @pytest.mark.parametrize("value", WRONG.values(), ids=WRONG)
 def test_a_line_that_lacks_a_field_or_holds_something_else_there_is_rendered_or_left_out(
     line, value, tmp_path, capsys

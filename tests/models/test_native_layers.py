@@ -81,7 +81,7 @@ def test_values_and_gradients(data):
     check((whole(0, 5), *sides, channels), (*kernel, channels, features), padding, whole(0, 99))
 
 
-@pytest.mark.thin
+@pytest.mark.thin("(37, 10, 10, 64)-(7, 7, 64, 16)", "(3000, 3, 3, 2)-(2, 2, 2, 5)")
 @pytest.mark.parametrize(
     ("shape", "kernel_shape"),
     [

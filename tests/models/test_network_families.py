@@ -46,7 +46,7 @@ def small(variant: str, **options) -> Network:
 
 @functools.cache
 def initial(variant: str, name: str) -> dict:
-    return small(variant, transform=name).init(jax.random.key(0), IMAGES)["params"]
+    return jax.jit(small(variant, transform=name).init)(jax.random.key(0), IMAGES)["params"]
 
 
 def moved(params: dict) -> dict:

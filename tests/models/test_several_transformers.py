@@ -37,7 +37,7 @@ def moved(params):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_starts_as_the_plain_classifier(name):
     several = create_model("rotated_mnist", name, width=1 / 16)
-    params = several.init(jax.random.key(0), images())["params"]
+    params = jax.jit(several.init)(jax.random.key(0), images())["params"]
     assert sum(map(is_transformer, params)) == name.count("+") + 1
     plain = create_model("rotated_mnist", "cnn", width=1 / 16)
     without = {key: value for key, value in params.items() if not is_transformer(key)}
@@ -50,7 +50,7 @@ def test_it_starts_as_the_plain_classifier(name):
 
 def test_each_warps_what_the_one_before_it_gave():
     model = create_model("rotated_mnist", "stn-sl1+c1", width=1 / 16)
-    params = moved(model.init(jax.random.key(0), images())["params"])
+    params = moved(jax.jit(model.init)(jax.random.key(0), images())["params"])
     logits, details = model.apply({"params": params}, images(), return_details=True)
 
     def in_steps(model, x):
@@ -75,7 +75,7 @@ def test_a_further_transformer_that_rests_changes_nothing():
     one = create_model("translated_mnist", "stn-c0", width=1 / 16)
     two = create_model("translated_mnist", "stn-c0+c1", width=1 / 16)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 60, 60, 1)), jnp.float32)
-    params = two.init(jax.random.key(0), x)["params"]
+    params = jax.jit(two.init)(jax.random.key(0), x)["params"]
     params["transformer"] = moved(params)["transformer"]
     logits, details = two.apply({"params": params}, x, return_details=True)
     fewer = {key: value for key, value in params.items() if not key.startswith("further")}
@@ -86,7 +86,7 @@ def test_a_further_transformer_that_rests_changes_nothing():
 @pytest.mark.slow
 def test_all_of_them_learn():
     model = create_model("rotated_mnist", "stn-sl1+c1", width=1 / 16)
-    params = moved(model.init(jax.random.key(0), images())["params"])
+    params = moved(jax.jit(model.init)(jax.random.key(0), images())["params"])
     gradients = jax.grad(lambda p: (model.apply({"params": p}, images()) ** 2).sum())(params)
     for key in filter(is_transformer, gradients):
         assert float(jnp.abs(gradients[key]["theta"]["kernel"]).max()) > 0
@@ -94,7 +94,7 @@ def test_all_of_them_learn():
 
 def test_a_given_localization_network_has_parameters_in_each():
     model = create_model("rotated_mnist", "stn-c0+c0", localization=DenseLocalization((8,)))
-    params = model.init(jax.random.key(0), images())["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images())["params"]
     first, second = params["transformer"], params["further_transformers_0"]
     chex.assert_trees_all_equal_shapes(first, second)
     assert "localization" in first
@@ -136,7 +136,7 @@ PARALLEL = ("stn-c0x2", "stn-c1x3", "stn-dl1x2", "stn-c0x2+c1", "stn-c0+c1x2")
 @pytest.mark.parametrize("name", PARALLEL)
 def test_outputs_in_parallel_are_stacked_along_the_channels(name):
     model = create_model("rotated_mnist", name, width=1 / 16)
-    params = moved(model.init(jax.random.key(0), images())["params"])
+    params = moved(jax.jit(model.init)(jax.random.key(0), images())["params"])
     logits, details = model.apply({"params": params}, images(), return_details=True)
 
     def in_steps(model, x):
@@ -160,7 +160,7 @@ def test_outputs_in_parallel_are_stacked_along_the_channels(name):
 
 def test_transformers_in_parallel_learn_to_differ():
     model = create_model("rotated_mnist", "stn-c0x2", width=1 / 16)
-    params = model.init(jax.random.key(0), images())["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images())["params"]
     kernel = params["blocks_0"]["conv"]["kernel"]
     assert kernel.shape[2] == 2  # the first layer sees both outputs
     slopes = jax.grad(lambda p: (model.apply({"params": p}, images()) ** 2).sum())(params)
@@ -195,7 +195,7 @@ def test_networks_that_cannot_be(options, message):
 
 def test_feature_maps_of_transformers_in_parallel_are_those_at_rest():
     model = create_model("rotated_mnist", "stn-c0x2+c1x2", width=1 / 16)
-    variables = model.init(jax.random.key(0), images())
+    variables = jax.jit(model.init)(jax.random.key(0), images())
     maps = network_features(model, variables)(images())
     details = model.apply(variables, images(), return_details=True)[1]
     np.testing.assert_allclose(maps["0"], details.warped, atol=1e-5)

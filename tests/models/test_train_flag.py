@@ -106,7 +106,7 @@ class TestFlags:
         block = nn.remat(ConvBlock, static_argnums=2)
         blocks = (block(4, 3, pool=True), block(4, 3, dropout=0.5))
         model = Network(self.blocks, self.head)
-        variables = model.init(jax.random.key(0), self.images)
+        variables = jax.jit(model.init)(jax.random.key(0), self.images)
         found, expected = (
             self.gradients(each, variables, self.images, True)
             for each in (Network(blocks, self.head), model)

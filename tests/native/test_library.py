@@ -104,6 +104,7 @@ def test_a_library_that_is_none_is_left_out_with_a_warning(kind, tmp_path, monke
         load_from(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_library_without_one_of_its_handlers_is_left_out(tmp_path):
     compiled(FUTURE.replace("stn_jax_adjoint", "something_else"), tmp_path)
     warned, status = warp_elsewhere(tmp_path)

@@ -207,7 +207,7 @@ def test_scaled_mnist_has_the_published_statistics(digits, recipe):
     assert float(deviation[0]) == pytest.approx(task.mnist_statistics[1], abs=0.004)
 
 
-@pytest.mark.thin
+@pytest.mark.thin("translated_mnist", "affine", "rotated_mnist")
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.distorts])
 def test_an_example_does_not_depend_on_its_batch(digits, name):
     distort = jax.jit(TASKS[name].distort)

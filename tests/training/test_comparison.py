@@ -12,15 +12,11 @@ from stn_jax.training.restore import load
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_config, tmp_path_factory):
+def runs(trained_run, tiny_config, tmp_path_factory):
     root = tmp_path_factory.mktemp("comparison")
-    shared = tiny_config | {"variant": "cnn", "test_passes": 1}
-    fields = {
-        "one": {"epochs": 1, "seeds": (0, 1, 2)},
-        "two": {"epochs": 2, "seeds": (2, 0)},
-    }
-    for name, values in fields.items():
-        train(Config(**shared | values), root / name)
+    (root / "one").symlink_to(trained_run)
+    fields = {"variant": "cnn", "epochs": 2, "log_every": 2, "seeds": (5, 4, 3), "test_passes": 1}
+    train(Config(**tiny_config | fields), root / "two")
     return root
 
 
@@ -38,14 +34,18 @@ def test_differences_are_paired_by_image_and_by_seed(runs):
     mean, half = second.over_images
     np.testing.assert_allclose([mean - half, mean + half], expected, rtol=1e-9)
     assert mean == pytest.approx(second.summary["mean"] - first.summary["mean"], abs=1e-3)
-    by_seed = [[100 * each[seed].mean() for seed in (0, 2)] for each in (one, two)]
+    by_seed = [[100 * each[seed].mean() for seed in (3, 5)] for each in (one, two)]
     expected = stats.ttest_rel(by_seed[1], by_seed[0]).confidence_interval()
     mean, half = second.over_seeds
     np.testing.assert_allclose([mean - half, mean + half], expected, rtol=1e-9)
-    assert different_fields([first, second]) == {"seeds": [[0, 1, 2], [2, 0]], "epochs": [1, 2]}
+    assert different_fields([first, second]) == {
+        "variant": ["stn-sl1", "cnn"],
+        "seeds": [[3, 5], [5, 4, 3]],
+        "epochs": [1, 2],
+    }
     header, row, other = table([first, second])
     assert len(header) == len(row) == len(other) == 5
-    assert row[2:] == ["0, 1, 2", "-", "-"]
+    assert row[2:] == ["3, 5", "-", "-"]
     assert row[1].startswith(f"{first.summary['mean']:.2f} \N{PLUS-MINUS SIGN}")
 
 

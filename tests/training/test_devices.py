@@ -249,7 +249,7 @@ def train_py(number: int, port: int, *flags: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.thin("config")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

@@ -61,7 +61,7 @@ def test_the_loss_without_images_is_the_entropy(smoothing):
 def test_units_that_are_never_active_are_observed():
     model = stn_jax.create_model("plain", "stn-sl1", classifier="small", width=1 / 4)
     images = jax.random.normal(jax.random.key(0), (5, 8, 10, 2))
-    variables = model.init(jax.random.key(1), images)
+    variables = jax.jit(model.init)(jax.random.key(1), images)
     conv = variables["params"]["blocks_0"]["conv"]
     conv["bias"] = conv["bias"].at[3].set(-100.0)
     logits, active = apply_and_observe(model, variables, images)

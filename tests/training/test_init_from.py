@@ -17,43 +17,36 @@ def fields(tiny_config):
     return tiny_config | {"variant": "stn-sl1", "epochs": 1, "test_passes": 1}
 
 
-@pytest.fixture(scope="module")
-def trained(fields, tmp_path_factory):
-    path = tmp_path_factory.mktemp("init_from") / "run"
-    train(Config(**fields | {"seeds": (3, 5)}), path)
-    return path
-
-
 def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.mark.slow
-def test_a_finished_run_goes_on_in_a_new_folder(trained, fields, tmp_path, capsys):
-    config = Config(**fields | {"seeds": (5, 7), "init_from": str(trained), "epochs": 2})
+def test_a_finished_run_goes_on_in_a_new_folder(trained_run, fields, tmp_path, capsys):
+    config = Config(**fields | {"seeds": (5, 7), "init_from": str(trained_run), "epochs": 2})
     state = initial_state(assemble(config))
     assert "parameter arrays taken" in capsys.readouterr().out
-    own, first = (stn_jax.load_run(trained, seed)[1]["params"] for seed in (5, 3))
+    own, first = (stn_jax.load_run(trained_run, seed)[1]["params"] for seed in (5, 3))
     same(jax.tree.map(lambda x: x[0], state["params"]), own)
     same(jax.tree.map(lambda x: x[1], state["params"]), first)  # of a seed that is new
     assert int(state["step"]) == 0
     result = train(config, tmp_path / "on")
     assert result["step"] == result["total_steps"] == 8
-    assert result["config"]["init_from"] == str(trained)
+    assert result["config"]["init_from"] == str(trained_run)
 
 
 @pytest.mark.slow
-def test_a_new_head_where_classes_differ(trained, fields, tmp_path, capsys):
+def test_a_new_head_where_classes_differ(trained_run, fields, tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (200, 28, 28, 1), dtype=np.uint8)
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(200) % 4)
-    npz = {"dataset": f"npz:{tmp_path / 'own.npz'}", "init_from": str(trained), "seeds": (3,)}
+    npz = {"dataset": f"npz:{tmp_path / 'own.npz'}", "init_from": str(trained_run), "seeds": (3,)}
     state = initial_state(assemble(Config(**fields | npz)))
     said = capsys.readouterr().out
     assert "new: head/logits/kernel" in said
     assert "new: head/logits/bias [4], [10] there" in said
     assert said.count("new: ") == 2
-    given = stn_jax.load_run(trained, 3)[1]["params"]
+    given = stn_jax.load_run(trained_run, 3)[1]["params"]
     for name in ("blocks_0", "blocks_1", "transformer"):
         same(jax.tree.map(lambda x: x[0], state["params"][name]), given[name])
     assert state["params"]["head"]["logits"]["bias"].shape == (1, 4)

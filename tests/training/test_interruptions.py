@@ -70,7 +70,7 @@ def copy(whole, tmp_path) -> Path:
     return path
 
 
-@pytest.mark.thin
+@pytest.mark.thin("between-log-points-term")
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
 )

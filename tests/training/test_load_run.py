@@ -12,7 +12,7 @@ import pytest
 import stn_jax
 from stn_jax.cli.eval import main
 from stn_jax.data.sources import DataError
-from stn_jax.training import Config, ConfigError, train
+from stn_jax.training import ConfigError
 from stn_jax.training.restore import load
 
 # In a process where no data set can be had: its cache is empty, and none may be prepared.
@@ -29,18 +29,10 @@ np.save("logits.npy", model.apply(variables, normalize(np.load("images.npy"))))
 """
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_config, tmp_path_factory):
-    path = tmp_path_factory.mktemp("load_run") / "run"
-    config = Config(**tiny_config | {"epochs": 1, "test_passes": 1, "seeds": (3, 5)})
-    train(config, path)
-    return path
-
-
 @pytest.fixture
-def alone(trained, tmp_path, monkeypatch):
+def alone(trained_run, tmp_path, monkeypatch):
     """A copy of the run whose data set is gone."""
-    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(trained_run, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "nothing").mkdir()
     config |= {"dataset": "no_such_set", "cache_dir": str(tmp_path / "nothing")}
@@ -49,13 +41,13 @@ def alone(trained, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_a_run_is_loaded_where_its_data_set_is_not(alone, trained):
+def test_a_run_is_loaded_where_its_data_set_is_not(alone, trained_run):
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), dtype=np.uint8)
     np.save("images.npy", images)
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0] == "[28, 28, 1]"
-    run, state = load(trained)
+    run, state = load(trained_run)
     params = jax.tree.map(lambda x: x[1], state["params"])
     seen = (images / np.float32(255) - run.data.mean) / run.data.deviation
     np.testing.assert_allclose(
@@ -75,12 +67,12 @@ def test_the_commands_need_no_data_set_either(alone, digit_file, capsys):
 
 
 @pytest.mark.slow
-def test_older_runs_are_read_by_their_data_set(trained, alone, tmp_path):
+def test_older_runs_are_read_by_their_data_set(trained_run, alone, tmp_path):
     whole = tmp_path / "older"
-    shutil.copytree(trained, whole)
+    shutil.copytree(trained_run, whole)
     (whole / "network.json").unlink()
     _, variables, normalize = stn_jax.load_run(whole, seed=5)
-    _, expected, as_stored = stn_jax.load_run(trained, seed=5)
+    _, expected, as_stored = stn_jax.load_run(trained_run, seed=5)
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
     images = np.ones((2, 28, 28, 1), np.float32)
     np.testing.assert_array_equal(normalize(images), as_stored(images))

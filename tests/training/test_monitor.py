@@ -72,6 +72,7 @@ def test_an_interrupted_training_has_the_same_evaluations_and_best_state(watched
     chex.assert_trees_all_equal(whole, cut)
 
 
+@pytest.mark.slow
 def test_as_many_checkpoints_are_kept_as_the_configuration_says(watched, tmp_path):
     train(Config(**watched.to_dict() | {"keep_checkpoints": 3}), tmp_path)
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4, 8, 12]

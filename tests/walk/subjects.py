@@ -71,7 +71,7 @@ class Module:
     def __init__(self, module: nn.Module, images: np.ndarray):
         self.module = module
         with jax.ensure_compile_time_eval():
-            variables = module.init(jax.random.key(0), jnp.asarray(images[:1]))
+            variables = jax.jit(module.init)(jax.random.key(0), jnp.asarray(images[:1]))
             self.variables = jax.tree.map(lambda x: np.asarray(x), variables)
 
         def turned(path, x):

@@ -71,6 +71,7 @@ def run_optimized(program: str, **environment: str) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.thin("1")
 @pytest.mark.parametrize("native", ["0", "1"])
 def test_positions_round_the_same_way_in_all_their_uses(native):
     """An index and its weight from a position rounded once each are a whole pixel off."""
