@@ -55,8 +55,8 @@ class Config:
       max_data_gb: bound on the decoded images, in GB; 0: three quarters of the devices' memory, or
         of the machine's on CPU.
       max_angle, max_translation, min_scale, max_scale, max_shear: of the tasks for any data, and
-        max_angle of rotated_mnist; degrees (180: the full circle), fractions of width and height,
-        factors, pixels along x for each along y.
+        max_angle of rotated_mnist; with other tasks an error. Degrees (180: the full circle),
+        fractions of width and height, factors, pixels along x for each along y.
       data_dir: TFDS's folder of prepared data; "" for its default.
       manual_dir: folder with the data set's original files, so that nothing is downloaded.
       cache_dir: folder of the decoded arrays; "" for the default.

@@ -8,7 +8,7 @@ from typing import Any
 
 from stn_jax.data.distortions import AffineRanges
 from stn_jax.data.tasks import RANDOM, RANGED, TASKS
-from stn_jax.models.recipes import CLASSIFIERS
+from stn_jax.models.recipes import ANY_DATA, CLASSIFIERS
 
 
 class ConfigError(ValueError):
@@ -148,7 +148,7 @@ def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def check_distortion(task: str, ranges: AffineRanges) -> None:
-    """Raises ConfigError if the ranges of a task's distortions are empty."""
+    """Raises ConfigError if the ranges of a task's distortions are empty, or have no effect."""
     low, high = ranges.scale
     if low > high:
         raise ConfigError(f"min_scale is {low} and max_scale {high}; expected a range")
@@ -158,6 +158,15 @@ def check_distortion(task: str, ranges: AffineRanges) -> None:
         raise ConfigError(
             f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "
             "range, or task plain"
+        )
+    if task in ANY_DATA:
+        return
+    usual = AffineRanges()
+    changed = {name for name in widths if getattr(ranges, name) != getattr(usual, name)}
+    if unused := sorted(changed.difference(drawn)):
+        raise ConfigError(
+            f"a range of {' and '.join(unused)} is set, but task {task} has the paper's; leave it "
+            f"out, or choose one of the tasks {', '.join(RANDOM)}"
         )
 
 
