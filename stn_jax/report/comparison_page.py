@@ -45,7 +45,7 @@ def write_comparison(compared: Sequence[Compared], path: str | Path) -> Path:
 def about(first: Compared) -> str:
     """A sentence that explains the table's numbers."""
     return (
-        f"Test errors on {first.summary['test_examples']:,} images, with the 95 % interval over "
-        f"seeds; differences from {first.name} in percentage points, with 95 % intervals of the "
-        "paired differences: below 0 is better."
+        f"Errors on the {first.evaluated_on}, {first.summary['test_examples']:,} images, with the "
+        f"95 % interval over seeds; differences from {first.name} in percentage points, with 95 % "
+        "intervals of the paired differences: below 0 is better."
     )

@@ -80,7 +80,6 @@ def report(
     has_transformer = predictions.theta is not None
     classes = run.model.head.classes
     summary, diagnosis = summarize(run, predictions), diagnose(run, predictions, lines)
-    on = "held-out training examples" if config.holdout else "test set"
     names = list(run.task.class_names or map(str, range(classes)))
     labels, predicted = predictions.labels, predictions.classes
     if run.task.positions:
@@ -89,7 +88,7 @@ def report(
     return page.Report(
         title=f"{config.variant} on {config.task} ({config.dataset})",
         about=(
-            f"Step {step:,} of {run.total_steps:,}. Evaluated on the {on}: "
+            f"Step {step:,} of {run.total_steps:,}. Evaluated on the {config.evaluated_on}: "
             f"{summary['test_examples']:,} examples, passes: {summary['test_passes']}"
             f"{', each with new distortions' if run.task.distorts else ''}. Images, angles and "
             f"hardest images: seed {config.seeds[0]}."

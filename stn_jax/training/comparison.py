@@ -18,6 +18,7 @@ class Compared(NamedTuple):
     Attributes:
       name: the run's folder.
       config: its configuration.
+      evaluated_on: the test set, or held-out training examples.
       summary: see :func:`stn_jax.training.evaluation.summarize`.
       over_images: the difference of the test errors in percentage points, below 0 where this run is
         better, and the half-width of its 95 % interval over test images; None for the first run.
@@ -26,6 +27,7 @@ class Compared(NamedTuple):
 
     name: str
     config: Config
+    evaluated_on: str
     summary: dict[str, Any]
     over_images: Interval | None = None
     over_seeds: Interval | None = None
@@ -34,7 +36,10 @@ class Compared(NamedTuple):
 def compare(
     workdirs: Sequence[str | Path], settings: Mapping[str, Any] | None = None
 ) -> list[Compared]:
-    """Evaluates runs on the same test images and compares each with the first.
+    """Evaluates runs on the same images and compares each with the first.
+
+    Runs that held out training examples are compared on these, unless a data set is named: then all
+    are on its test split.
 
     For each image, the fraction of a run's networks and passes (``test_passes``) that are wrong is
     compared. The intervals are Student's, of the paired differences.
@@ -44,7 +49,7 @@ def compare(
       settings: fields of Config that override those of the trainings: ``dataset`` and its folders.
 
     Raises:
-      ConfigError: there are fewer than two folders, one holds no run, or their test images differ.
+      ConfigError: there are fewer than two folders, one holds no run, or their images differ.
       DataError: the data cannot be loaded.
     """
     if len(workdirs) < 2:
@@ -53,16 +58,19 @@ def compare(
     baseline: tuple[Sequence[int], np.ndarray, np.ndarray] | None = None
     for workdir in workdirs:
         run, state = load_without_data(workdir)
-        run = with_data(run, settings or {}, str(workdir))
+        holdout = 0 if "dataset" in (settings or {}) else run.config.holdout
+        run = with_data(run, settings or {}, str(workdir), holdout)
         predictions = predict(run, state["params"])
         seeds, wrong, labels = run.config.seeds, predictions.wrong, predictions.labels
-        found = Compared(str(workdir), Config.load(workdir), summarize(run, predictions))
+        on, summary = run.config.evaluated_on, summarize(run, predictions)
+        found = Compared(str(workdir), Config.load(workdir), on, summary)
         if baseline is None:
             baseline = seeds, wrong, labels
         elif not np.array_equal(labels, baseline[2]):
             raise ConfigError(
-                f"{workdir} has other test images ({run.config.dataset}) than {workdirs[0]} "
-                f"({compared[0].config.dataset}); name one data set for all, with --dataset"
+                f"{workdir} is evaluated on other images ({run.config.dataset}, {on}) than "
+                f"{workdirs[0]} ({compared[0].config.dataset}, {compared[0].evaluated_on}); name "
+                "one data set for all, with --dataset"
             )
         else:
             found = found._replace(
@@ -112,7 +120,7 @@ def format_interval(interval: Interval | None) -> str:
 
 def table(compared: Sequence[Compared]) -> list[list[str]]:
     """A table of a comparison: the header and a row for each run, as texts."""
-    rows = [["run", "test error (%)", "seeds", "difference, over images", "over seeds"]]
+    rows = [["run", "error (%)", "seeds", "difference, over images", "over seeds"]]
     for each in compared:
         error = format_interval((each.summary["mean"], each.summary["ci95"])).lstrip("+")
         seeds = ", ".join(map(str, each.config.seeds))

@@ -262,6 +262,11 @@ class Config:
         return self.task in ANY_DATA
 
     @property
+    def evaluated_on(self) -> str:
+        """What the network is evaluated on, in words."""
+        return "held-out training examples" if self.holdout else "test set"
+
+    @property
     def ranges(self) -> AffineRanges:
         """The ranges of the distortions for any data."""
         scale = (self.min_scale, self.max_scale)

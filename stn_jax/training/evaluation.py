@@ -289,7 +289,7 @@ def evaluate(
         "task": config.task,
         "variant": config.variant,
         "dataset": config.dataset,
-        "evaluated_on": "held-out training examples" if config.holdout else "test set",
+        "evaluated_on": config.evaluated_on,
         "seeds": list(config.seeds),
         **summarize(run, predictions),
         **diagnosis.numbers,

@@ -199,21 +199,21 @@ def open_pretrained(
     return with_data(run, settings or {}, name), params
 
 
-def with_data(run: Run, settings: Mapping[str, Any], name: str) -> Run:
+def with_data(run: Run, settings: Mapping[str, Any], name: str, holdout: int = 0) -> Run:
     """A run on one device with the data of its configuration and other settings.
 
     Args:
       run: the run.
       settings: fields of Config that override those of the training: the data set and its folders.
       name: the network's name in messages.
+      holdout: the number of training examples to evaluate on, the last ones; 0: the test split.
 
     Raises:
       ConfigError, DataError: the data cannot be loaded, or does not fit the network.
     """
     # Batches of 1, so that a training split of any size is accepted; it is not used.
-    config = dataclasses.replace(
-        run.config, **settings, holdout=0, keep_best=False, batch_size=1, microbatch=0, mesh="batch"
-    )
+    changes = {**settings, "holdout": holdout, "keep_best": False, "mesh": "batch"}
+    config = dataclasses.replace(run.config, **changes, batch_size=1, microbatch=0)
     other = assemble(config, single_device=True)
     fits = {
         "images": (other.input_shape(), run.input_shape()),

@@ -59,7 +59,7 @@ def test_the_command_prints_a_table_and_writes_a_page(runs, tmp_path, capsys):
     folders = [str(runs / "one"), str(runs / "two")]
     assert main(["compare", *folders, "--page", str(page)]) == 0
     out = capsys.readouterr().out
-    assert "Test errors on 90 images" in out
+    assert "Errors on the test set, 90 images" in out
     assert [line.split("  ")[0] for line in out.splitlines()[2:4]] == folders
     text = page.read_text()
     for path in folders:
@@ -83,6 +83,19 @@ def test_what_cannot_be_compared(runs, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_runs_that_held_out_digits_are_compared_on_these(runs, tiny_config, tmp_path):
+    fields = {"variant": "cnn", "epochs": 1, "test_passes": 1, "holdout": 60}
+    result = train(Config(**tiny_config | fields), tmp_path / "run")
+    first, second = compare([tmp_path / "run", tmp_path / "run"])
+    assert first.evaluated_on == second.evaluated_on == "held-out training examples"
+    assert first.summary["test_examples"] == 60
+    assert first.summary["test_error_percent"] == result["test_error_percent"]
+    with pytest.raises(ConfigError, match=r"\(mnist, held-out training examples\) than"):
+        compare([runs / "two", tmp_path / "run"])
+    for each in compare([runs / "two", tmp_path / "run"], {"dataset": "mnist"}):
+        assert (each.evaluated_on, each.summary["test_examples"]) == ("test set", 90)
+
+
 @pytest.mark.slow
 def test_other_test_images_are_refused(runs, tiny_config, tmp_path):
     fields = {"variant": "cnn", "epochs": 1, "test_passes": 1, "batch_size": 16}
@@ -91,6 +104,7 @@ def test_other_test_images_are_refused(runs, tiny_config, tmp_path):
     np.savez(tmp_path / "own.npz", images=images, labels=np.arange(40) % 10)
     own = {"dataset": f"npz:{tmp_path / 'own.npz'}"}
     train(Config(**tiny_config | fields | own), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"has other test images \(npz.* than .*\(mnist\)"):
+    message = r"evaluated on other images \(npz.*, test set\) than .*\(mnist, test set\)"
+    with pytest.raises(ConfigError, match=message):
         compare([runs / "one", tmp_path / "run"])
     assert len(compare([runs / "one", tmp_path / "run"], own)) == 2
