@@ -16,6 +16,7 @@ from stn_jax.models.variants import Variant
 from stn_jax.training.config_checks import (
     CHOICES,
     MAX_COUNT,
+    RANGE_FIELDS,
     RANGES,
     ConfigError,
     check_choices,
@@ -24,6 +25,7 @@ from stn_jax.training.config_checks import (
     coerce,
     mesh_axes,
     parse_size,
+    unused_ranges,
 )
 
 __all__ = ["MAX_COUNT", "Config", "ConfigError", "mesh_axes"]
@@ -251,9 +253,17 @@ class Config:
 
     @classmethod
     def from_stored(cls, values: Any, origin: str = "the configuration") -> "Config":
-        """:meth:`from_dict` for a stored configuration, with earlier defaults of missing fields."""
-        earlier = {"recipe": "legacy", "learning_rate": 0.2, "aspect": 1.0}
-        known = {**earlier, **values} if isinstance(values, dict) else values
+        """:meth:`from_dict` for a stored configuration of this version or an earlier one.
+
+        Missing fields have the defaults of that time; ranges without effect, which are an error in
+        a new configuration, are left out.
+        """
+        if not isinstance(values, dict):
+            return cls.from_dict(values, origin)
+        known = {"recipe": "legacy", "learning_rate": 0.2, "aspect": 1.0, **values}
+        if isinstance(task := known.get("task", cls.task), str):
+            for name in (field for each in unused_ranges(task) for field in RANGE_FIELDS[each]):
+                known.pop(name, None)
         return cls.from_dict(known, origin)
 
     @property

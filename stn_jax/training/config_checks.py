@@ -147,8 +147,23 @@ def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
             raise ConfigError(f"{name} is {value!r}; expected one of {shown}")
 
 
+# The fields of each range of a task's distortions.
+RANGE_FIELDS = {
+    "angle": ("max_angle",),
+    "translation": ("max_translation",),
+    "scale": ("min_scale", "max_scale"),
+    "shear": ("max_shear",),
+}
+
+
+def unused_ranges(task: str) -> list[str]:
+    """The ranges that a task does not use. Those for any data are changed often, and leave none."""
+    drawn, _ = RANDOM.get(RANGED.get(task, task), ((), None))
+    return [] if task in ANY_DATA else [name for name in RANGE_FIELDS if name not in drawn]
+
+
 def check_distortion(task: str, ranges: AffineRanges) -> None:
-    """Raises ConfigError if the ranges of a task's distortions are empty, or have no effect."""
+    """Raises ConfigError if a range of a task's distortions is empty, or set and not used."""
     low, high = ranges.scale
     if low > high:
         raise ConfigError(f"min_scale is {low} and max_scale {high}; expected a range")
@@ -159,13 +174,11 @@ def check_distortion(task: str, ranges: AffineRanges) -> None:
             f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "
             "range, or task plain"
         )
-    if task in ANY_DATA:
-        return
     usual = AffineRanges()
-    changed = {name for name in widths if getattr(ranges, name) != getattr(usual, name)}
-    if unused := sorted(changed.difference(drawn)):
+    unused = [n for n in unused_ranges(task) if getattr(ranges, n) != getattr(usual, n)]
+    if unused:
         raise ConfigError(
-            f"a range of {' and '.join(unused)} is set, but task {task} has the paper's; leave it "
+            f"a range of {' and '.join(unused)} is set, which task {task} does not use; leave it "
             f"out, or choose one of the tasks {', '.join(RANDOM)}"
         )
 

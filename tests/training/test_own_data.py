@@ -156,7 +156,7 @@ def test_what_does_not_fit_the_images_is_said(fields, changes, message):
         ({"task": "rotated", "max_angle": 0.0}, "the range of its angle is empty"),
         ({"task": "rotated_mnist", "max_angle": 0.0}, "the range of its angle is empty"),
         ({"task": "scaled", "min_scale": 1.2}, "the range of its scale is empty"),
-        ({"task": "translated_mnist"}, "a range of angle and scale is set, but .* the paper's"),
+        ({"task": "translated_mnist"}, "a range of angle and scale is set, which .* does not use"),
         ({"blocks": ((3, 4),)}, "blocks is .* expected .kernel size, features"),
         ({"blocks": "3"}, "blocks is '3'"),
         ({"blocks": ((3, -4, 1),)}, r"blocks has \(3, -4, 1\)"),
