@@ -16,7 +16,6 @@ from stn_jax.models.variants import Variant
 from stn_jax.training.config_checks import (
     CHOICES,
     MAX_COUNT,
-    RANGE_FIELDS,
     RANGES,
     ConfigError,
     check_choices,
@@ -25,7 +24,6 @@ from stn_jax.training.config_checks import (
     coerce,
     mesh_axes,
     parse_size,
-    unused_ranges,
 )
 
 __all__ = ["MAX_COUNT", "Config", "ConfigError", "mesh_axes"]
@@ -57,8 +55,8 @@ class Config:
       max_data_gb: bound on the decoded images, in GB; 0: three quarters of the devices' memory, or
         of the machine's on CPU.
       max_angle, max_translation, min_scale, max_scale, max_shear: of the tasks for any data, and
-        max_angle of rotated_mnist; with other tasks an error. Degrees (180: the full circle),
-        fractions of width and height, factors, pixels along x for each along y.
+        max_angle of rotated_mnist; degrees (180: the full circle), fractions of width and height,
+        factors, pixels along x for each along y.
       data_dir: TFDS's folder of prepared data; "" for its default.
       manual_dir: folder with the data set's original files, so that nothing is downloaded.
       cache_dir: folder of the decoded arrays; "" for the default.
@@ -253,17 +251,9 @@ class Config:
 
     @classmethod
     def from_stored(cls, values: Any, origin: str = "the configuration") -> "Config":
-        """:meth:`from_dict` for a stored configuration of this version or an earlier one.
-
-        Missing fields have the defaults of that time; ranges without effect, which are an error in
-        a new configuration, are left out.
-        """
-        if not isinstance(values, dict):
-            return cls.from_dict(values, origin)
-        known = {"recipe": "legacy", "learning_rate": 0.2, "aspect": 1.0, **values}
-        if isinstance(task := known.get("task", cls.task), str):
-            for name in (field for each in unused_ranges(task) for field in RANGE_FIELDS[each]):
-                known.pop(name, None)
+        """:meth:`from_dict` for a stored configuration, with earlier defaults of missing fields."""
+        earlier = {"recipe": "legacy", "learning_rate": 0.2, "aspect": 1.0}
+        known = {**earlier, **values} if isinstance(values, dict) else values
         return cls.from_dict(known, origin)
 
     @property

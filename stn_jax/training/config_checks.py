@@ -8,7 +8,7 @@ from typing import Any
 
 from stn_jax.data.distortions import AffineRanges
 from stn_jax.data.tasks import RANDOM, RANGED, TASKS
-from stn_jax.models.recipes import ANY_DATA, CLASSIFIERS
+from stn_jax.models.recipes import CLASSIFIERS
 
 
 class ConfigError(ValueError):
@@ -147,23 +147,8 @@ def check_choices(config: Any, choices: Mapping[str, tuple[str, ...]]) -> None:
             raise ConfigError(f"{name} is {value!r}; expected one of {shown}")
 
 
-# The fields of each range of a task's distortions.
-RANGE_FIELDS = {
-    "angle": ("max_angle",),
-    "translation": ("max_translation",),
-    "scale": ("min_scale", "max_scale"),
-    "shear": ("max_shear",),
-}
-
-
-def unused_ranges(task: str) -> list[str]:
-    """The ranges that a task does not use. Those for any data are changed often, and leave none."""
-    drawn, _ = RANDOM.get(RANGED.get(task, task), ((), None))
-    return [] if task in ANY_DATA else [name for name in RANGE_FIELDS if name not in drawn]
-
-
 def check_distortion(task: str, ranges: AffineRanges) -> None:
-    """Raises ConfigError if a range of a task's distortions is empty, or set and not used."""
+    """Raises ConfigError if the ranges of a task's distortions are empty."""
     low, high = ranges.scale
     if low > high:
         raise ConfigError(f"min_scale is {low} and max_scale {high}; expected a range")
@@ -173,13 +158,6 @@ def check_distortion(task: str, ranges: AffineRanges) -> None:
         raise ConfigError(
             f"task is {task}, but the range of its {' and '.join(drawn)} is empty; expected a "
             "range, or task plain"
-        )
-    usual = AffineRanges()
-    unused = [n for n in unused_ranges(task) if getattr(ranges, n) != getattr(usual, n)]
-    if unused:
-        raise ConfigError(
-            f"a range of {' and '.join(unused)} is set, which task {task} does not use; leave it "
-            f"out, or choose one of the tasks {', '.join(RANDOM)}"
         )
 
 
