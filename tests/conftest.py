@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays to the end: collections need not walk through it each time."""
+    """Keeps the garbage collector from walking, each time, through all that has been imported."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
@@ -132,7 +132,7 @@ def trained_run(tiny_config, tmp_path_factory) -> Path:
     from stn_jax.training import Config, train
 
     path = tmp_path_factory.mktemp("trained") / "run"
-    fields = {"epochs": 1, "log_every": 2, "test_passes": 1, "seeds": (3, 5)}
+    fields = {"epochs": 1, "log_every": 2, "seeds": (3, 5)}
     train(Config(**tiny_config | fields), path)
     return path
 

@@ -1,4 +1,4 @@
-"""Compares trained networks on the same test images, with paired confidence intervals."""
+"""Compares trained networks on the same images, with paired confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ class Compared(NamedTuple):
       evaluated_on: the test set, or held-out training examples.
       summary: see :func:`stn_jax.training.evaluation.summarize`.
       over_images: the difference of the test errors in percentage points, below 0 where this run is
-        better, and the half-width of its 95 % interval over test images; None for the first run.
+        better, and the half-width of its 95 % interval over images; None for the first run.
       over_seeds: the same over the seeds that both runs have; None if these are fewer than two.
     """
 
@@ -38,8 +38,8 @@ def compare(
 ) -> list[Compared]:
     """Evaluates runs on the same images and compares each with the first.
 
-    Runs that held out training examples are compared on these, unless a data set is named: then all
-    are on its test split.
+    Runs that held out training examples are compared on these, unless ``settings`` name a data set:
+    then all are compared on its test split.
 
     For each image, the fraction of a run's networks and passes (``test_passes``) that are wrong is
     compared. The intervals are Student's, of the paired differences.

@@ -212,8 +212,8 @@ def with_data(run: Run, settings: Mapping[str, Any], name: str, holdout: int = 0
       ConfigError, DataError: the data cannot be loaded, or does not fit the network.
     """
     # Batches of 1, so that a training split of any size is accepted; it is not used.
-    changes = {**settings, "holdout": holdout, "keep_best": False, "mesh": "batch"}
-    config = dataclasses.replace(run.config, **changes, batch_size=1, microbatch=0)
+    own = {"holdout": holdout, "keep_best": False, "batch_size": 1, "microbatch": 0}
+    config = dataclasses.replace(run.config, **{**settings, **own, "mesh": "batch"})
     other = assemble(config, single_device=True)
     fits = {
         "images": (other.input_shape(), run.input_shape()),

@@ -42,6 +42,7 @@ def test_differences_are_paired_by_image_and_by_seed(runs):
         "variant": ["stn-sl1", "cnn"],
         "seeds": [[3, 5], [5, 4, 3]],
         "epochs": [1, 2],
+        "test_passes": [2, 1],
     }
     header, row, other = table([first, second])
     assert len(header) == len(row) == len(other) == 5
