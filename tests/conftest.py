@@ -47,6 +47,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Keeps the garbage collector from walking, each time, through all that has been imported."""
+    # At its first example Hypothesis looks for references to NumPy's generator, and among frozen
+    # objects it finds none.
+    hypothesis.given(hypothesis.strategies.none())(lambda _: None)()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
