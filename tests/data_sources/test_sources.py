@@ -77,9 +77,8 @@ def test_mnist_from_the_original_files(mnist_dir, tmp_path, capfd):
     assert [path.name for path in (data_dir / "downloads").iterdir()] == ["extracted"]
     assert [path.name for path in (cache_dir / "mnist").iterdir()] == ["3.0.1"]
     assert "decoding the train split, 60000 images" in capfd.readouterr().err
-    start = time.process_time()
     again = sources.load("mnist", cache_dir=cache_dir)
-    assert time.process_time() - start < 0.2
+    assert isinstance(again.train.images, np.memmap)
     np.testing.assert_array_equal(again.test.labels, mnist.test.labels)
 
 

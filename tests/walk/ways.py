@@ -27,8 +27,9 @@ def loss_of(call: Callable[..., Any]) -> Callable[..., jax.Array]:
     return lambda *args: sum(jnp.sin(x).sum() for x in jax.tree.leaves(call(*args)))
 
 
-def arrays(subject: Subject) -> list[jax.Array]:
-    return [jnp.asarray(x) for x in subject.args]
+def arrays(subject: Subject, whole: int | None = None) -> list[jax.Array]:
+    """Its arguments, that numbered ``whole`` without the batch axis."""
+    return [jnp.asarray(x[0] if k == whole else x) for k, x in enumerate(subject.args)]
 
 
 def every(subject: Subject) -> tuple[int, ...]:
@@ -39,8 +40,15 @@ def value_and_gradients(subject: Subject) -> Callable[..., Any]:
     return jax.value_and_grad(loss_of(subject.call), every(subject))
 
 
-def expected(subject: Subject, args: list[jax.Array] | None = None) -> Any:
-    return jax.jit(value_and_gradients(subject))(*(args or arrays(subject)))
+EXPECTED: dict[Any, Any] = {}  # most ways ask for the same
+
+
+def expected(subject: Subject, whole: int | None = None) -> Any:
+    key = id(subject), whole
+    if key not in EXPECTED:
+        found = jax.jit(value_and_gradients(subject))(*arrays(subject, whole))
+        EXPECTED[key] = jax.device_get(found)
+    return EXPECTED[key]
 
 
 # --- one device ----------------------------------------------------------------------------------
@@ -80,8 +88,8 @@ def vmap_of_none_and_one(subject):
     """An axis of size 0 and of size 1."""
     for count in (0, 1):
         given = [jnp.broadcast_to(x[:1], (count, *x[:1].shape)) for x in arrays(subject)]
-        found = jax.vmap(subject.call)(*given)
-        one = subject.call(*(x[:1] for x in arrays(subject)))
+        found = jax.jit(jax.vmap(subject.call))(*given)
+        one = jax.jit(subject.call)(*(x[:1] for x in arrays(subject)))
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(one), strict=True):
             assert a.shape == (count, *b.shape)
         if count:
@@ -90,30 +98,32 @@ def vmap_of_none_and_one(subject):
 
 def derivatives(subject):
     """Forward and reverse, first and second order, against differences of the order before."""
-    args = arrays(subject)
     loss = loss_of(subject.call)
     rng = np.random.default_rng(0)
     # Small enough that no position crosses a pixel in float64.
+    step = 1e-6
     with jax.enable_x64(True):
-        args = [jnp.asarray(x, jnp.float64) for x in args]
-        directions = [jnp.asarray(rng.normal(size=x.shape)) for x in args]
-        step = 1e-6
+        args = [jnp.asarray(x, jnp.float64) for x in arrays(subject)]
+        directions = tuple(jnp.asarray(rng.normal(size=x.shape)) for x in args)
 
-        def along(f, sign):
-            return f(*(x + sign * step * d for x, d in zip(args, directions, strict=True)))
+        @jax.jit
+        def orders(*args):
+            slope = lambda *args: jax.jvp(loss, args, directions)  # noqa: E731
+            value, forward = slope(*args)
+            gradients, second = jax.jvp(jax.grad(loss, every(subject)), args, directions)
+            reverse = jax.grad(lambda *args: slope(*args)[1], every(subject))(*args)
+            return value, forward, gradients, second, reverse
 
-        def slope(f):
-            up, down = along(f, 1), along(f, -1)
-            return jax.tree.map(lambda a, b: (a - b) / (2 * step), up, down)
-
-        loss, gradients = jax.jit(loss), jax.jit(jax.grad(loss, every(subject)))
-        forward = jax.jit(lambda *a: jax.jvp(loss, a, tuple(directions))[1])
-        found = sum((g * d).sum() for g, d in zip(gradients(*args), directions, strict=True))
-        close(found, forward(*args), 1e-6)
-        close(found, slope(loss), 1e-4)
-        second = jax.jit(lambda *a: jax.jvp(gradients, a, tuple(directions))[1])(*args)
-        close(second, slope(gradients), 2e-3)
-        reverse = jax.jit(jax.grad(forward, every(subject)))(*args)
+        up, here, down = (
+            orders(*(x + sign * step * d for x, d in zip(args, directions, strict=True)))
+            for sign in (1, 0, -1)
+        )
+        value, _, gradients, *_ = jax.tree.map(lambda a, b: (a - b) / (2 * step), up, down)
+        _, forward, gradient, second, reverse = here
+        found = sum((g * d).sum() for g, d in zip(gradient, directions, strict=True))
+        close(found, forward, 1e-6)
+        close(found, value, 1e-4)
+        close(second, gradients, 2e-3)
         close(reverse, second, 1e-6)
 
 
@@ -142,10 +152,9 @@ def loops(subject):
 
 
 def disable_jit(subject):
-    args = [x[:1] for x in arrays(subject)]
     with jax.disable_jit():
-        found = value_and_gradients(subject)(*args)
-    close(found, expected(subject, args))
+        found = value_and_gradients(subject)(*arrays(subject))
+    close(found, expected(subject))
 
 
 def ahead_of_time(subject):
@@ -179,20 +188,23 @@ def double(subject):
 
 
 def exported(subject):
-    """For every platform, from this host; with sizes left open where a subject says which."""
+    """For every platform, alone and together, from this host; with open sizes where it has any."""
     args = arrays(subject)
     program = jax.jit(value_and_gradients(subject))
-    for platforms in (("cuda",), ("tpu",), ("cpu", "cuda", "tpu")):
-        made = jax.export.export(program, platforms=platforms)(*args)
-    close(made.call(*args), expected(subject))
+    one_by_one = [("cuda",), ("tpu",), ("cpu",)]
+    together = [("cpu", "cuda", "tpu")]
     if subject.symbolic:
         scope = jax.export.SymbolicScope()
         shapes = [jax.export.symbolic_shape(s, scope=scope) for s in subject.symbolic]
         open_sizes = [
             jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, args, strict=True)
         ]
-        for platform in ("cuda", "tpu", "cpu"):
-            made = jax.export.export(program, platforms=(platform,))(*open_sizes)
+        trials = [(open_sizes, one_by_one), (args, together)]
+    else:
+        trials = [(args, [*one_by_one[:2], *together])]
+    for sizes, several in trials:
+        for platforms in several:
+            made = jax.export.export(program, platforms=platforms)(*sizes)
         close(made.call(*args), expected(subject))
 
 
@@ -203,22 +215,20 @@ def mesh(kind: AxisType) -> jax.sharding.Mesh:
     return jax.make_mesh((2,), ("d",), axis_types=(kind,))
 
 
-def laid_out(subject: Subject, kind: AxisType, whole: int | None = None) -> tuple[Any, Any]:
-    """Arguments along the batch on two devices, but for one that is on both, and plain ones."""
+def laid_out(subject: Subject, kind: AxisType, whole: int | None = None) -> list[jax.Array]:
+    """Arguments along the batch on two devices, but for one that is on both."""
     devices = mesh(kind)
-    plain = [x[0] if k == whole else x for k, x in enumerate(arrays(subject))]
-    spread = [
+    return [
         jax.device_put(x, NamedSharding(devices, P() if k == whole else P("d")))
-        for k, x in enumerate(plain)
+        for k, x in enumerate(arrays(subject, whole))
     ]
-    return spread, plain
 
 
 def on_a_mesh(subject, kind):
     for whole in (None, *subject.shared):
-        spread, plain = laid_out(subject, kind, whole)
+        spread = laid_out(subject, kind, whole)
         found = jax.jit(value_and_gradients(subject))(*spread)
-        close(found, expected(subject, plain))
+        close(found, expected(subject, whole))
         for k, gradient in enumerate(found[1]):
             if k != whole:
                 assert gradient.sharding.spec[0] == "d", (k, gradient.sharding)
@@ -235,10 +245,10 @@ def auto_mesh(subject):
 
 
 def mapped(subject, kind):
-    spread, plain = laid_out(subject, kind)
+    spread = laid_out(subject, kind)
     rows = lambda *args: subject.call(*(x[None] for x in args))  # noqa: E731
     found = jax.jit(jax.vmap(rows))(*spread)
-    close(found, jax.vmap(rows)(*plain))
+    close(found, jax.jit(jax.vmap(rows))(*arrays(subject)))
     assert all(x.sharding.spec[0] == "d" for x in jax.tree.leaves(found))
 
 
@@ -253,22 +263,22 @@ def mapped_on_an_auto_mesh(subject):
 
 
 def hessian_on_a_mesh(subject):
+    gradients = jax.grad(loss_of(subject.call), every(subject))
+    second = jax.jit(lambda *args: jax.jvp(gradients, args, args)[1])
+    right = second(*arrays(subject))
     for kind in (AxisType.Explicit, AxisType.Auto):
-        spread, plain = laid_out(subject, kind)
-        gradients = jax.grad(loss_of(subject.call), every(subject))
-        second = jax.jit(lambda *a: jax.jvp(gradients, a, a)[1])  # noqa: B023
-        close(second(*spread), second(*plain), 1e-3)
+        close(second(*laid_out(subject, kind)), right, 1e-3)
 
 
 def shard_map(subject):
     for whole in (None, *subject.shared):
-        spread, plain = laid_out(subject, AxisType.Auto, whole)
+        spread = laid_out(subject, AxisType.Auto, whole)
         specs = tuple(P() if k == whole else P("d") for k in every(subject))
         divided = jax.shard_map(
             subject.call, mesh=mesh(AxisType.Auto), in_specs=specs, out_specs=P("d")
         )
         found = jax.jit(jax.value_and_grad(loss_of(divided), every(subject)))(*spread)
-        close(found, expected(subject, plain))
+        close(found, expected(subject, whole))
 
 
 ONE_DEVICE = {
