@@ -5,9 +5,8 @@ import hashlib
 import made_mnist
 import numpy as np
 import pytest
-from needs import needs_tensorflow
 
-from stn_jax.data import derived, prepare, sources
+from stn_jax.data import derived, sources
 from stn_jax.data.image_sets import Source, Split
 
 DIGEST = "2c1d5e6b7f5d9e057da826b8b2526b2d76065a68bf219421d4a473c195e72d1a"
@@ -52,13 +51,3 @@ def test_mnist_rot_of_the_cached_mnist(tmp_path):
     order = derived.permutation(700)
     np.testing.assert_array_equal(found.train.images, every[order[:120]])
     assert not (tmp_path / "mnist_rot").exists()
-
-
-@pytest.mark.slow
-@needs_tensorflow
-def test_mnist_rot_from_the_original_files(mnist_dir, no_network, tmp_path):
-    folders = {"data_dir": tmp_path / "tfds", "manual_dir": mnist_dir, "cache_dir": tmp_path}
-    assert prepare.prepare("mnist_rot", **folders) == tmp_path / "mnist" / "3.0.1"
-    found = sources.load("mnist_rot", cache_dir=tmp_path)
-    assert (len(found.train.images), len(found.test.images)) == (12_000, 50_000)
-    assert np.bincount(found.train.labels).min() > 1000
