@@ -283,7 +283,7 @@ sys.exit(main(sys.argv[1:]))
 def test_two_processes_train_a_table(config, one, tmp_path):
     """The first alone writes results and speaks; both test on other data; again, all is done."""
     port = free_port()
-    flags = ["table1", "--rows=rotation/cnn,rotation/stn-c0", "--seeds=0", "--epochs=1"]
+    flags = ["table1", "--rows=rotation/cnn", "--seeds=0", "--epochs=1"]
     flags += [f"--cache_dir={config.cache_dir}", "--also_test=mnist_sample"]
     flags += ["--config.width=0.0625", "--config.test_passes=1", "--config.batch_size=240"]
     for round_ in range(2):
@@ -305,16 +305,14 @@ def test_two_processes_train_a_table(config, one, tmp_path):
                 process.kill()
         assert [process.returncode for process in two] == [0, 0], said
         port = free_port()
-        assert f"{2 * round_} of 2 runs are done" in said[0][0]
+        assert f"{round_} of 1 runs are done" in said[0][0]
         assert "| rotation/cnn |" in said[0][0]
         assert "rotation" not in said[1][0]
     lines = (tmp_path / "results" / "table1.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     assert [(line["row"], "also_tested" in line) for line in found] == [
         ("rotation/cnn", False),
-        ("rotation/stn-c0", False),
         ("rotation/cnn", True),
-        ("rotation/stn-c0", True),
     ]
     assert all(line["devices"] == 2 for line in found)
 
