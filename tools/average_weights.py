@@ -46,9 +46,10 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN")
+    found = errors(parser.parse_args(argv).run)
     print("step   error    of the mean of it and all later ones")
-    for number, alone, mean in errors(parser.parse_args(argv).run):
-        print(f"{number:<6} {alone:.3f} %  {mean:.3f} %", flush=True)
+    for number, alone, mean in found:
+        print(f"{number:<6} {alone:.3f} %  {mean:.3f} %")
 
 
 if __name__ == "__main__":
