@@ -57,16 +57,20 @@ def test_results_and_the_newest_checkpoints_of_unfinished_runs_are_kept(tmp_path
     lines = one / "results" / "performance" / "warp.jsonl"
     lines.parent.mkdir(parents=True)
     lines.write_text("{}\n")
+    (one / "weights").mkdir()
+    (one / "weights" / "rotated_mnist__cnn.safetensors").write_bytes(b"weights")
     assert accelerator.run_steps(["warps"], one, minutes=1.0, state=None, small=True) == 0
     with tarfile.open(one / "state.tar") as archive:
         names = sorted(archive.getnames())
     begun = "runs/table1/begun"
     expected = [f"{begun}/checkpoints/10.safetensors", f"{begun}/config.json"]
-    assert names == ["results/performance/warp.jsonl", *expected]
+    weights = "weights/rotated_mnist__cnn.safetensors"
+    assert names == ["results/performance/warp.jsonl", *expected, weights]
     state = one / "state.tar"
     assert accelerator.run_steps(["warps"], two, minutes=1.0, state=state, small=True) == 0
     assert (two / begun / "checkpoints/10.safetensors").read_bytes() == b"x" * 10
     assert (two / "results/performance/warp.jsonl").read_text() == "{}\n"
+    assert (two / weights).read_bytes() == b"weights"
 
 
 def test_several_steps_share_the_time(tmp_path, monkeypatch):
@@ -102,6 +106,17 @@ def test_the_commands_of_a_step_are_accepted(step, small, tmp_path, capsys):
         rows = 4 if step == "schedule" else len(TABLES[argv[0]].rows)
         seeds = 2 if small or step == "table2" else 5
         assert f"0 of {rows * seeds} runs are done" in capsys.readouterr().out
+
+
+def test_table_2_is_tested_on_real_numbers_where_they_are_at_hand(tmp_path, monkeypatch):
+    (command,) = accelerator.STEPS["table2"]
+    monkeypatch.setenv("STN_JAX_CACHE", str(tmp_path))
+    assert not any("also_test" in word for word in accelerator.words(command, tmp_path, False))
+    (tmp_path / "svhn_numbers" / "custom").mkdir(parents=True)
+    for small in (False, True):
+        words = accelerator.words(command, tmp_path, small)
+        assert "--also_test=svhn_numbers/custom" in words
+        assert experiments.main([*words[2:], "--dry-run"]) == 0
 
 
 def test_what_is_missing_is_said(capsys):

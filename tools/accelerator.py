@@ -8,12 +8,14 @@ commands run one after the other until the time is over; then the one that runs 
 (SIGTERM; training writes a checkpoint and ends) and killed a minute later. FOLDER then holds
 
     results/*.jsonl     lines of the experiments, and of the benchmarks in results/performance
-    state.tar           these lines, and checkpoints of unfinished runs; --state=FILE continues
-                        from such a file: finished runs are skipped
+    state.tar           these lines, weights of Table 1's networks (seed 0), and checkpoints of
+                        unfinished runs; --state=FILE continues from such a file: finished runs
+                        are skipped
     STEP.log            what the commands printed
 
-``merge`` appends the lines that are new to the ``results`` of the checkout. --small makes every
-command a matter of seconds, to try a step on a CPU.
+``merge`` appends the lines that are new to the ``results`` of the checkout. Table 2 is tested on
+real house numbers, too, if they are in the cache $STN_JAX_CACHE, as ``svhn_numbers/custom``.
+--small makes every command a matter of seconds, to try a step on a CPU.
 """
 
 import argparse
@@ -47,7 +49,7 @@ STEPS = {
         f"-m benchmarks.step {SPEED} --budget=2 --task=svhn --batch=128 --dtype=bfloat16",
     ],
     "numbers": ["-m pytest -n 4 tests/warp tests/models tests/tasks"],
-    "table1": [TRAIN.format(table="table1")],
+    "table1": [TRAIN.format(table="table1") + " --export=OUT/weights"],
     "variants": [
         "-m stn_jax.experiments mnist_rot --seeds=0,1,2,3,4 " + RUNS.format(table="mnist_rot"),
         *(TRAIN.format(table=name) for name in ("deeper", "iterated", "families", "scaled")),
@@ -61,6 +63,7 @@ STEPS = {
         + RUNS.format(table="schedule")
     ],
 }
+REAL_NUMBERS = "svhn_numbers/custom"
 # What makes a command small, by words that it contains: flags in place of its own.
 SMALLER = {
     "stn_jax.experiments": "--config.width=0.0625 --config.test_passes=1 --config.batch_size=128 "
@@ -96,6 +99,9 @@ def words(command: str, out: Path, small: bool) -> list[str]:
     for name, flags in SMALLER.items() if small else ():
         if name in found:
             found = with_flags(found, shlex.split(flags))
+    cache = os.environ.get("STN_JAX_CACHE")
+    if "table2" in found and cache and Path(cache, REAL_NUMBERS).is_dir():
+        found.append(f"--also_test={REAL_NUMBERS}")
     return [word.replace("OUT", str(out)) for word in found]
 
 
@@ -128,7 +134,7 @@ def run(arguments: Sequence[str], lease: Lease, log: Path) -> int | None:
 
 
 def save_state(out: Path, file: Path) -> None:
-    """Packs the lines of results, and workdirs of unfinished runs, the newest first, up to a limit.
+    """Packs results, weights and, up to a limit, workdirs of unfinished runs, the newest first.
 
     Args:
       out: the folder of a step.
@@ -139,7 +145,8 @@ def save_state(out: Path, file: Path) -> None:
     unfinished.sort(key=lambda folder: -folder.stat().st_mtime)
     size = 0
     with tarfile.open(file, "w") as archive:
-        for path in sorted((out / "results").rglob("*.jsonl")):
+        kept = [*(out / "results").rglob("*.jsonl"), *(out / "weights").glob("*.safetensors")]
+        for path in sorted(kept):
             size += path.stat().st_size
             archive.add(path, path.relative_to(out))
         for folder in unfinished:

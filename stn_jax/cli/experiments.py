@@ -11,7 +11,7 @@ train.py. TABLE --help lists the table's rows.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from stn_jax.cli.flags import (
     enable_compilation_cache,
     exit_code,
 )
-from stn_jax.experiments.tables import TABLES
+from stn_jax.experiments.tables import TABLES, Row
 from stn_jax.training.config import Config, ConfigError
 
 SEEDS = "0,1,2"
@@ -61,6 +61,8 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         return
     if not (flags.dry_run or flags.pretrained):  # these run in a single process
         processes.join()
+    if flags.export:
+        _check_export([row.config(settings) for row in rows])
     done = results.read_on_primary(flags.results)
     if flags.pretrained:
         names = {row.name for row in rows}
@@ -78,7 +80,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
     left = sum(len(job.config.seeds) for job in jobs)
     times = [runner.estimate(job, done) for job in jobs]
     total = runner.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
-    root = flags.workdir or f"runs/{flags.command}"
+    root = _root(flags)
     progress = f"{wanted - left} of {wanted} runs are done; to train: {left}"
 
     def report(line: str) -> None:
@@ -94,17 +96,65 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         for job, time in zip(jobs, times, strict=True):
             report(f"{job}: {time}, in {job.workdir(root)}")
     else:
-        runner.run(jobs, root, flags.results, flags.command, report)
-        if flags.also_test:
-            trained = results.read_on_primary(flags.results, quiet=True)
-            configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
-            to_test = [result for config in configs for result in results.of(config, trained)]
-            folders = {name: settings[name] for name in Config.FOLDER_FIELDS if name in settings}
-            path = Path(flags.results) / f"{flags.command}.jsonl"
-            runner.test_also(to_test, flags.also_test, folders, root, path, report)
+
+        def finished(job: runner.Job) -> None:
+            _also_test(flags, settings, [job.row], job.config.seeds, report)
+            if flags.export and seeds[0] in job.config.seeds:
+                report(_export(root, settings, seeds[:1], job.row, flags.export))
+
+        runner.run(jobs, root, flags.results, flags.command, report, finished)
+        _also_test(flags, settings, rows, seeds, report)  # what was trained earlier
         dataset = rows[0].config(settings).dataset
         done = results.read_on_primary(flags.results, quiet=True)
         report(results_page.markdown(table, done, dataset))
+
+
+def _root(flags: argparse.Namespace) -> str:
+    return flags.workdir or f"runs/{flags.command}"
+
+
+def _also_test(
+    flags: argparse.Namespace,
+    settings: dict[str, Any],
+    rows: Iterable[Row],
+    seeds: Iterable[int],
+    report: Callable[[str], None],
+) -> None:
+    """Evaluates trained networks on the data set of ``--also_test``, if it is given."""
+    from stn_jax.experiments import jobs as runner
+    from stn_jax.experiments import results
+
+    if not flags.also_test:
+        return
+    trained = results.read_on_primary(flags.results, quiet=True)
+    configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
+    to_test = [result for config in configs for result in results.of(config, trained)]
+    folders = {name: settings[name] for name in Config.FOLDER_FIELDS if name in settings}
+    path = Path(flags.results) / f"{flags.command}.jsonl"
+    runner.test_also(to_test, flags.also_test, folders, _root(flags), path, report)
+
+
+def _check_export(configs: Sequence[Config]) -> None:
+    import jax
+
+    if jax.process_count() > 1:
+        raise ConfigError("--export needs a single process; run the command pretrained afterwards")
+    names = [f"{config.task}/{config.variant}" for config in configs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(
+            f"--export would store several rows as {twice[0]}; choose one of them with --rows"
+        )
+
+
+def _export(
+    root: str, settings: dict[str, Any], seeds: tuple[int, ...], row: Row, folder: str | None
+) -> str:
+    """Exports the weights of a row's first trained seed; what to report."""
+    from stn_jax.experiments.export_weights import export
+    from stn_jax.experiments.trained import Trained
+
+    path, error = export(Trained(root, settings, seeds), row, folder)
+    return f"{row.name}: test error {error:.2f} % with stored weights; {path}"
 
 
 def _render(docs: Path, folder: str) -> None:
@@ -123,19 +173,16 @@ def _from_trained(
 ) -> None:
     from stn_jax.experiments.trained import Networks, Packaged, Trained
 
-    trained = Trained(flags.workdir or "runs/table1", settings, seeds)
+    root = flags.workdir or "runs/table1"
     if flags.command == "pretrained":
-        from stn_jax.experiments.export_weights import export
-
         for row in TABLES["table1"].select(flags.rows.split(",")):
-            path, error = export(trained, row, flags.folder)
-            print(f"{row.name}: test error {error:.2f} % with stored weights; {path}", flush=True)
+            print(_export(root, settings, seeds, row, flags.folder), flush=True)
         return
     try:
         from stn_jax.experiments import paper_figures
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed, and {flags.command} needs it") from None
-    networks: Networks = trained
+    networks: Networks = Trained(root, settings, seeds)
     if flags.pretrained:
         if flags.workdir or set(settings) - set(Config.FOLDER_FIELDS):
             raise ConfigError("with --pretrained only data folders can be set")
@@ -178,6 +225,12 @@ def _parser() -> argparse.ArgumentParser:
             "--also_test",
             metavar="DATASET",
             help="evaluate all trained networks on this data set's test split too",
+        )
+        one.add_argument(
+            "--export",
+            metavar="DIR",
+            help="store weights of the networks trained with the first of --seeds in this folder, "
+            "as the command pretrained does",
         )
         one.add_argument(
             "--results", default="results", metavar="DIR", help="folder of the results"

@@ -180,6 +180,7 @@ def run(
     folder: str | Path,
     table: str,
     report: Callable[[str], None],
+    finished: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Trains and evaluates jobs in sequence and appends their results.
 
@@ -193,6 +194,7 @@ def run(
       folder: folder of the results.
       table: name of the results' file in it.
       report: called with progress messages.
+      finished: called with each job that was trained here, once its results are stored.
 
     Raises:
       ConfigError, DataError: at the first job that cannot run.
@@ -202,7 +204,8 @@ def run(
     for number, job in enumerate(jobs, 1):
         title = f"[{number} of {len(jobs)}] {job}"
         try:
-            _run_job(job, title, root, Path(folder) / f"{table}.jsonl", report)
+            if _run_job(job, title, root, Path(folder) / f"{table}.jsonl", report):
+                finished(job)
         except TrainingError as error:
             failures.append(f"{job}: {error}")
             report(f"failed: {error}")
@@ -212,8 +215,8 @@ def run(
 
 def _run_job(
     job: Job, title: str, root: str | Path, path: Path, report: Callable[[str], None]
-) -> None:
-    """Trains a job, unless another process has finished it or is running it."""
+) -> bool:
+    """Trains a job, unless another process has finished it or is running it; whether it did."""
     workdir = job.workdir(root)
     folder = Workdir(workdir)
     with contextlib.ExitStack() as stack:
@@ -232,7 +235,7 @@ def _run_job(
             return True
 
         if not processes.run_on_primary(begin):
-            return
+            return False
         result = train(job.config, folder)
 
         def append() -> int:
@@ -240,6 +243,7 @@ def _run_job(
             return 0
 
         processes.run_on_primary(append)
+    return True
 
 
 def test_also(

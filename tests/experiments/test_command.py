@@ -85,8 +85,14 @@ def test_the_sample_is_trained_tabulated_and_not_trained_again(tmp_path, monkeyp
     assert "rotation/cnn, seed 3: roughly" in out
     assert list(tmp_path.iterdir()) == []
 
-    assert run("table1", *flags) == 0
-    assert "[1 of 1] rotation/cnn, seed 3: roughly" in capsys.readouterr().out
+    assert run("table1", *flags, "--export=weights") == 0
+    out = capsys.readouterr().out
+    assert "[1 of 1] rotation/cnn, seed 3: roughly" in out
+    (stored,) = Path("weights").iterdir()
+    assert f" % with stored weights; {stored}\n" in out
+    assert run("pretrained", *flags, "--folder=again") == 0
+    assert Path("again", stored.name).read_bytes() == stored.read_bytes()
+    capsys.readouterr()
     (line,) = lines()
     expected = {
         "row": "rotation/cnn",
@@ -345,6 +351,7 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
         (["table1", "--epochs=few"], "argument --epochs: invalid int value: 'few'"),
         (["table1", "--epochs=0"], "epochs is 0; expected 1 or more"),
         (["table1", "--together=0"], "--seeds_per_program is 0; expected 1 or more"),
+        (["iterated", "--export=a"], "--export would store several rows as rotated_mnist/stn-c0;"),
         (["table1", "--config.epoch=3"], "unknown configuration field 'epoch'; did you mean"),
         (["table1", "--config.width=wide"], "width is 'wide', of type str; expected float"),
         (["table1", "--config.variant=cnn"], "--config.variant is set by the rows of a table"),

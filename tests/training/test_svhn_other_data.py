@@ -18,7 +18,7 @@ from stn_jax.cli import experiments as command
 from stn_jax.data import cache, house_numbers, sources
 from stn_jax.data.sources import Source, Split
 from stn_jax.report.user_images import classify_files
-from stn_jax.training import ConfigError, train
+from stn_jax.training import ConfigError, TrainingError, train
 from stn_jax.training.assemble import assemble
 from stn_jax.training.evaluation import predict
 from stn_jax.training.restore import evaluate_workdir_on, load
@@ -147,3 +147,16 @@ def test_the_networks_of_a_table_are_also_tested_on_other_data(
     flags[flags.index("--seeds=0,1")] = "--seeds=0"
     assert command.main([*flags, "--also_test=other"]) == 0
     assert "svhn/cnn, seed 0: not tested on other, its folder" in capsys.readouterr().out
+
+    # Each run is tested before the next one begins.
+    def train_all_but_the_second(config, workdir):
+        if config.seeds == (1,):
+            raise TrainingError("stopped")
+        return train(config, workdir)
+
+    monkeypatch.setattr("stn_jax.experiments.jobs.train", train_all_but_the_second)
+    Path("results/table2.jsonl").unlink()
+    flags[flags.index("--seeds=0")] = "--seeds=0,1"
+    flags.remove("--seeds_per_program=2")
+    assert command.main([*flags, "--also_test=other"]) == 1
+    assert [(line["seed"], "also_tested" in line) for line in results()] == [(0, False), (0, True)]
