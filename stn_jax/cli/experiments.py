@@ -23,7 +23,7 @@ from stn_jax.cli.flags import (
     enable_compilation_cache,
     exit_code,
 )
-from stn_jax.experiments.tables import TABLES, Row
+from stn_jax.experiments.tables import TABLES, Row, Table
 from stn_jax.training.config import Config, ConfigError
 
 SEEDS = "0,1,2"
@@ -212,37 +212,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, table in TABLES.items():
         one = command(name, table.title)
-        rows = ", ".join(row.name for row in table.rows)
-        one.add_argument("--rows", default="*", help=f"names or patterns with commas: {rows}")
-        one.add_argument(
-            "--seeds_per_program",
-            "--together",  # the earlier name
-            type=int,
-            metavar="N",
-            help="train up to N seeds of a row in one program; default 1 on CPU, otherwise all",
-        )
-        one.add_argument(
-            "--also_test",
-            metavar="DATASET",
-            help="evaluate all trained networks on this data set's test split too",
-        )
-        one.add_argument(
-            "--export",
-            metavar="DIR",
-            help="store weights of the networks trained with the first of --seeds in this folder, "
-            "as the command pretrained does",
-        )
-        one.add_argument(
-            "--results", default="results", metavar="DIR", help="folder of the results"
-        )
-        one.add_argument("--docs", default="docs", metavar="DIR", help="folder of pages")
-        one.add_argument(
-            "--pretrained",
-            action="store_true",
-            help="do not train; add pose results of the weights that come with the package",
-        )
-        one.add_argument("--dry-run", action="store_true", help="only list what would be trained")
-        one.add_argument("--render", action="store_true", help="only write the pages of --docs")
+        _add_table_flags(one, table)
     for name, about in (
         ("figure1", "a W and an M, and the equivariance of the networks (equivariance.png)"),
         ("figure2", "digits aligned by STN-C1 and STN-SL1"),
@@ -259,6 +229,38 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--rows", default="*", help="names or patterns with commas")
     one.add_argument("--folder", metavar="DIR", help="target folder; default: the package's own")
     return parser
+
+
+def _add_table_flags(one: argparse.ArgumentParser, table: Table) -> None:
+    rows = ", ".join(row.name for row in table.rows)
+    one.add_argument("--rows", default="*", help=f"names or patterns with commas: {rows}")
+    one.add_argument(
+        "--seeds_per_program",
+        "--together",  # the earlier name
+        type=int,
+        metavar="N",
+        help="train up to N seeds of a row in one program; default 1 on CPU, otherwise all",
+    )
+    one.add_argument(
+        "--also_test",
+        metavar="DATASET",
+        help="evaluate all trained networks on this data set's test split too",
+    )
+    one.add_argument(
+        "--export",
+        metavar="DIR",
+        help="store weights of the networks trained with the first of --seeds in this folder, "
+        "as the command pretrained does",
+    )
+    one.add_argument("--results", default="results", metavar="DIR", help="folder of the results")
+    one.add_argument("--docs", default="docs", metavar="DIR", help="folder of pages")
+    one.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="do not train; add pose results of the weights that come with the package",
+    )
+    one.add_argument("--dry-run", action="store_true", help="only list what would be trained")
+    one.add_argument("--render", action="store_true", help="only write the pages of --docs")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
