@@ -135,6 +135,7 @@ def _also_test(
 
 
 def _check_export(configs: Sequence[Config]) -> None:
+    """Raises ConfigError if the networks cannot all be exported."""
     import jax
 
     if jax.process_count() > 1:
