@@ -16,9 +16,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a file for writing that appears under its name only once it is complete and on disk.
 
     Args:
-      path: the file; its folder is created if it does not exist.
+      path: the file, or a symbolic link to it; its folder is created if it does not exist.
       mode: "w" for text (UTF-8), "wb" for bytes.
     """
+    path = Path(os.path.realpath(path))  # a link stays, its target is written
     make_folder(path.parent)
     with tempfile.NamedTemporaryFile(
         mode,
@@ -53,6 +54,12 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for each in missing:
         sync_folder(each.parent)
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be created in a folder, or the folder itself if it does not exist."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def sync_folder(folder: Path) -> None:

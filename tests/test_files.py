@@ -146,3 +146,33 @@ def test_text_is_utf_8_whatever_the_locale(tmp_path, monkeypatch):
     with files.atomic_write(tmp_path / "page.md") as file:
         file.write("1.0 \N{PLUS-MINUS SIGN} 0.1")
     assert (tmp_path / "page.md").read_bytes() == b"1.0 \xc2\xb1 0.1"
+
+
+def test_whether_a_folder_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    for folder in (tmp_path, tmp_path / "new" / "below", Path("new"), Path(".")):
+        assert files.can_be_written(folder)
+    assert not Path("new").exists()
+    for folder in (Path("file"), Path("file", "below"), tmp_path / "file" / "below"):
+        assert not files.can_be_written(folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert not files.can_be_written(Path("new"))
+
+
+def test_links_stay_and_their_targets_are_written(tmp_path):
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to("folder/page.html")
+    for text in ("first", "second"):
+        with files.atomic_write(link) as file:
+            file.write(text)
+        assert link.is_symlink()
+        assert (folder / "page.html").read_text() == text
+    to_folder = tmp_path / "to_folder"
+    to_folder.symlink_to(folder)
+    with pytest.raises(IsADirectoryError), files.atomic_write(to_folder) as file:
+        file.write("third")
+    assert to_folder.is_symlink()
+    names = ["folder", "link", "page.html", "to_folder"]
+    assert sorted(each.name for each in tmp_path.rglob("*")) == names

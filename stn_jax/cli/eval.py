@@ -17,6 +17,7 @@ import numpy as np
 from stn_jax.cli.flags import (
     Parser,
     add_data_flags,
+    check_folder,
     data_settings,
     enable_compilation_cache,
     exit_code,
@@ -92,6 +93,8 @@ def _compare(arguments: Sequence[str]) -> None:
     parser.add_argument("--page", metavar="FILE", help="also write the table as an HTML page")
     add_data_flags(parser.add_argument_group("compare on another data set"))
     flags = parser.parse_args(arguments)
+    if flags.page is not None:
+        check_folder("--page", Path(flags.page).parent)
     enable_compilation_cache()
     compared = compare(flags.workdirs, data_settings(flags))
     print(about(compared[0]), *text_table(table(compared)), sep="\n")

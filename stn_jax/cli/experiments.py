@@ -19,6 +19,7 @@ from stn_jax.cli.config_flags import read_fields
 from stn_jax.cli.flags import (
     Parser,
     add_data_flags,
+    check_folder,
     data_settings,
     enable_compilation_cache,
     exit_code,
@@ -63,6 +64,7 @@ def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int
         processes.join()
     if flags.export:
         _check_export([row.config(settings) for row in rows])
+        check_folder("--export", flags.export)
     done = results.read_on_primary(flags.results)
     if flags.pretrained:
         names = {row.name for row in rows}
@@ -176,9 +178,12 @@ def _from_trained(
 
     root = flags.workdir or "runs/table1"
     if flags.command == "pretrained":
+        if flags.folder:
+            check_folder("--folder", flags.folder)
         for row in TABLES["table1"].select(flags.rows.split(",")):
             print(_export(root, settings, seeds, row, flags.folder), flush=True)
         return
+    check_folder("--docs", flags.docs)
     try:
         from stn_jax.experiments import paper_figures
     except ModuleNotFoundError as error:

@@ -5,10 +5,11 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from stn_jax.data.sources import DataError
-from stn_jax.files import user_cache
+from stn_jax.files import can_be_written, user_cache
 from stn_jax.training.config import Config, ConfigError
 
 
@@ -83,6 +84,12 @@ def data_settings(flags: argparse.Namespace) -> dict[str, str]:
     """The fields of Config that are set by the flags of :func:`add_data_flags`."""
     names = ("dataset", *Config.FOLDER_FIELDS)
     return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+
+
+def check_folder(flag: str, folder: str | Path) -> None:
+    """Raises ConfigError if a flag's folder cannot be written to, before the work that fills it."""
+    if not can_be_written(Path(folder)):
+        raise ConfigError(f"{flag} {folder} cannot be written to; choose another folder")
 
 
 def enable_compilation_cache() -> None:

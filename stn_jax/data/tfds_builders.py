@@ -16,6 +16,7 @@ import numpy as np
 
 from stn_jax.data import originals
 from stn_jax.data.image_sets import DataError
+from stn_jax.files import can_be_written
 
 HOUSE_NUMBERS = "svhn_numbers"
 
@@ -85,8 +86,7 @@ def sizes_differ(name: str, which: str = "") -> DataError:
 
 def check_writable(folder: pathlib.Path, what: str) -> None:
     """Raises DataError if a folder cannot be written to or created."""
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    if not can_be_written(folder):
         raise DataError(f"{what} {folder} cannot be written to; choose another one")
 
 

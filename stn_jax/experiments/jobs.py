@@ -231,6 +231,7 @@ def _run_job(
             if not missing(job.config, done):
                 report(f"{title}: finished in the meantime")
                 return False
+            results.append(path, [])  # raises here, not after training, if it cannot be written
             report(f"{title}: {estimate(job, done)} from its start, in {workdir}")
             return True
 

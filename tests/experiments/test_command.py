@@ -363,6 +363,10 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
         (["table1", "--manual_dir=/nowhere"], "manual_dir /nowhere does not exist"),
         (["table1", "--render", "--docs=file"], "cannot write file/results.md"),
         (["table1", "--dataset=mnist_sample", "--workdir=file"], "cannot write to workdir file/"),
+        (["table1", "--dataset=mnist_sample", "--results=file"], "cannot write to file/table1.jso"),
+        (["table1", "--export=file"], "--export file cannot be written to; choose another folder"),
+        (["pretrained", "--folder=file/a"], "--folder file/a cannot be written to"),
+        (["figure2", "--docs=file"], "--docs file cannot be written to"),
         (
             ["figure3"],
             "runs/table1 holds no finished training of rotation/stn-c1 with seed 0 or 1 or 2, ",

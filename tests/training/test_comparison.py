@@ -74,7 +74,8 @@ def test_the_command_prints_a_table_and_writes_a_page(runs, tmp_path, capsys):
     [
         (["{one}"], "compare was given 1 folder(s); expected two or more"),
         (["{one}", "nowhere"], "expected the folder of a training run"),
-        (["{one}", "{two}", "--page={one}/config.json/x"], "name another file"),
+        (["{one}", "{two}", "--page={one}/config.json/x"], "config.json cannot be written to"),
+        (["{one}", "{two}", "--page={one}"], "name another file"),
         (["{one}", "{two}", "--dataset=no set"], "cannot be the name of a data set"),
     ],
 )
