@@ -51,64 +51,83 @@ def _experiments(argv: Sequence[str] | None) -> None:
 
 
 def _table(flags: argparse.Namespace, settings: dict[str, Any], seeds: tuple[int, ...]) -> None:
+    rows = TABLES[flags.command].select(flags.rows.split(","))
+    if flags.render:
+        _render(Path(flags.docs), flags.results)
+    elif flags.pretrained:
+        _measure_poses(flags, settings, rows)
+    else:
+        _train(flags, settings, seeds, rows)
+
+
+def _measure_poses(
+    flags: argparse.Namespace, settings: dict[str, Any], rows: Sequence[Row]
+) -> None:
+    """Adds the poses of the package's weights to the results of their training."""
+    from stn_jax.experiments import jobs as runner
+    from stn_jax.experiments import results
+
+    if given := [name for name in ("export", "also_test") if getattr(flags, name)]:
+        raise ConfigError(f"--{given[0]} cannot be combined with --pretrained")
+    names = {row.name for row in rows}
+    chosen = [result for result in results.read(flags.results) if result.line["row"] in names]
+    runner.measure_poses(chosen, settings, _file(flags), lambda line: print(line, flush=True))
+
+
+def _train(
+    flags: argparse.Namespace,
+    settings: dict[str, Any],
+    seeds: tuple[int, ...],
+    rows: Sequence[Row],
+) -> None:
+    """Trains what a table lacks; with ``--dry-run``, lists it."""
     from stn_jax.experiments import jobs as runner
     from stn_jax.experiments import results, results_page
     from stn_jax.training import processes
 
-    table = TABLES[flags.command]
-    rows = table.select(flags.rows.split(","))
-    if flags.render:
-        _render(Path(flags.docs), flags.results)
-        return
-    if not (flags.dry_run or flags.pretrained):  # these run in a single process
+    if not flags.dry_run:  # this runs in a single process
         processes.join()
     if flags.export:
         _check_export([row.config(settings) for row in rows])
         check_folder("--export", flags.export)
     done = results.read_on_primary(flags.results)
-    if flags.pretrained:
-        names = {row.name for row in rows}
-        chosen = [result for result in done if result.line["row"] in names]
-        path = Path(flags.results) / f"{flags.command}.jsonl"
-        runner.measure_poses(chosen, settings, path, lambda line: print(line, flush=True))
-        return
     seeds_per_program = flags.seeds_per_program
     if seeds_per_program is None:
         seeds_per_program = runner.default_seeds_per_program()
     if seeds_per_program < 1:
         raise ConfigError(f"--seeds_per_program is {seeds_per_program}; expected 1 or more")
     jobs = runner.plan(rows, settings, seeds, done, seeds_per_program)
-    wanted = len(rows) * len(seeds)
-    left = sum(len(job.config.seeds) for job in jobs)
-    times = [runner.estimate(job, done) for job in jobs]
-    total = runner.Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
     root = _root(flags)
-    progress = f"{wanted - left} of {wanted} runs are done; to train: {left}"
 
     def report(line: str) -> None:
         if processes.is_primary():
             print(line, flush=True)
 
-    report(f"{progress}, {total}" if jobs else progress)
+    report(runner.summary(jobs, len(rows) * len(seeds), done))
     if flags.dry_run:
         for row in rows:
             for seed in seeds:
                 for result in results.of(row.config({**settings, "seeds": (seed,)}), done):
                     report(f"{row.name}, seed {seed}: done, {result}")
-        for job, time in zip(jobs, times, strict=True):
-            report(f"{job}: {time}, in {job.workdir(root)}")
-    else:
+        for job in jobs:
+            report(f"{job}: {runner.estimate(job, done)}, in {job.workdir(root)}")
+        return
 
-        def finished(job: runner.Job) -> None:
-            _also_test(flags, settings, [job.row], job.config.seeds, report)
-            if flags.export and seeds[0] in job.config.seeds:
-                report(_export(root, settings, seeds[:1], job.row, flags.export))
+    def finished(job: runner.Job) -> None:
+        _also_test(flags, settings, [job.row], job.config.seeds, report)
+        if flags.export and seeds[0] in job.config.seeds:
+            report(_export(root, settings, seeds[:1], job.row, flags.export))
 
-        runner.run(jobs, root, flags.results, flags.command, report, finished)
-        _also_test(flags, settings, rows, seeds, report)  # what was trained earlier
-        dataset = rows[0].config(settings).dataset
-        done = results.read_on_primary(flags.results, quiet=True)
-        report(results_page.markdown(table, done, dataset))
+    runner.run(jobs, root, _file(flags), report, finished)
+    _also_test(flags, settings, rows, seeds, report)  # what was trained earlier
+    done = results.read_on_primary(flags.results, quiet=True)
+    dataset = rows[0].config(settings).dataset
+    report(results_page.markdown(TABLES[flags.command], done, dataset))
+
+
+def _file(flags: argparse.Namespace) -> Path:
+    """The results' file of the table."""
+    return Path(flags.results) / f"{flags.command}.jsonl"
 
 
 def _root(flags: argparse.Namespace) -> str:
@@ -132,8 +151,7 @@ def _also_test(
     configs = [row.config({**settings, "seeds": (seed,)}) for row in rows for seed in seeds]
     to_test = [result for config in configs for result in results.of(config, trained)]
     folders = {name: settings[name] for name in Config.FOLDER_FIELDS if name in settings}
-    path = Path(flags.results) / f"{flags.command}.jsonl"
-    runner.test_also(to_test, flags.also_test, folders, _root(flags), path, report)
+    runner.test_also(to_test, flags.also_test, folders, _root(flags), _file(flags), report)
 
 
 def _check_export(configs: Sequence[Config]) -> None:

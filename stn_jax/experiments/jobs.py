@@ -174,11 +174,19 @@ def estimate(job: Job, earlier: Sequence[Result]) -> Estimate:
     return Estimate(images / 256 * seconds, measured=False)
 
 
+def summary(jobs: Sequence[Job], wanted: int, earlier: Sequence[Result]) -> str:
+    """How many runs are done, how many are left, and how long these take."""
+    left = sum(len(job.config.seeds) for job in jobs)
+    text = f"{wanted - left} of {wanted} runs are done; to train: {left}"
+    times = [estimate(job, earlier) for job in jobs]
+    total = Estimate(sum(t.seconds for t in times), all(t.measured for t in times))
+    return f"{text}, {total}" if jobs else text
+
+
 def run(
     jobs: Sequence[Job],
     root: str | Path,
-    folder: str | Path,
-    table: str,
+    path: Path,
     report: Callable[[str], None],
     finished: Callable[[Job], None] = lambda job: None,
 ) -> None:
@@ -191,8 +199,7 @@ def run(
     Args:
       jobs: see :func:`plan`.
       root: folder of the workdirs.
-      folder: folder of the results.
-      table: name of the results' file in it.
+      path: the results' file.
       report: called with progress messages.
       finished: called with each job that was trained here, once its results are stored.
 
@@ -204,7 +211,7 @@ def run(
     for number, job in enumerate(jobs, 1):
         title = f"[{number} of {len(jobs)}] {job}"
         try:
-            if _run_job(job, title, root, Path(folder) / f"{table}.jsonl", report):
+            if _run_job(job, title, root, path, report):
                 finished(job)
         except TrainingError as error:
             failures.append(f"{job}: {error}")
@@ -231,7 +238,7 @@ def _run_job(
             if not missing(job.config, done):
                 report(f"{title}: finished in the meantime")
                 return False
-            results.append(path, [])  # raises here, not after training, if it cannot be written
+            results.check_writable(path)
             report(f"{title}: {estimate(job, done)} from its start, in {workdir}")
             return True
 

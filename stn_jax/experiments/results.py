@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stn_jax.analysis.pose import POSE_COMPONENTS
+from stn_jax.files import can_be_written
 from stn_jax.training import processes
 from stn_jax.training.config import Config, ConfigError
 from stn_jax.training.workdir import Workdir
@@ -114,6 +115,16 @@ def lines_of(
             {**line, **shared, "workdir": str(Path(workdir).relative_to(root)), "config": config}
         )
     return lines
+
+
+def check_writable(path: Path) -> None:
+    """Raises ConfigError if lines cannot be appended to a file; it need not exist."""
+    if path.exists():
+        fits = path.is_file() and os.access(path, os.W_OK)
+    else:
+        fits = can_be_written(path.parent)
+    if not fits:
+        raise ConfigError(f"cannot write to {path}; name another folder with --results")
 
 
 def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
