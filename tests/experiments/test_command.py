@@ -358,6 +358,7 @@ def test_pretrained_networks_are_evaluated_on_data_that_fits(here, tiny_cache, t
         (["table1", "--config.epochs"], "--config.epochs has no value; expected --config.epochs="),
         (["table1", "--pretrained", "--epochs=9"], "epochs is given by the weights"),
         (["table1", "--pretrained", "--export=a"], "--export cannot be combined with --pretrained"),
+        (["table1", "--pretrained", "--also_test=mnist"], "--also_test cannot be combined with"),
         (["figure2", "--pretrained", "--epochs=9"], "with --pretrained only data folders"),
         (["figure2", "--pretrained", "--workdir=a"], "with --pretrained only data folders"),
         (["table1", "rotation/cnn"], "unknown argument 'rotation/cnn'; --help lists"),
