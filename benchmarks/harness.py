@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from stn_jax.experiments import results
+from stn_jax.training.config import ConfigError
 from stn_jax.training.provenance import cores
 from stn_jax.training.provenance import environment as run_environment
 
@@ -208,11 +210,18 @@ class Report:
       name: the benchmark's name.
       options: its command-line options.
       folder: folder of ``name.jsonl``; None: results/performance in the checkout.
+
+    Raises:
+      SystemExit: lines cannot be appended to that file.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], folder: str | Path | None = None):
         self.name = name
         self.path = Path(folder or RESULTS) / f"{name}.jsonl"
+        try:
+            results.check_writable(self.path, "--folder")
+        except ConfigError as error:
+            sys.exit(f"error: {error}")
         self._common = {"benchmark": name, "options": dict(options), **environment()}
         self._begun = time.monotonic()
         shown = {key: self._common[key] for key in ("device", "cpu", "cores", "commit", "dirty")}
@@ -246,9 +255,7 @@ class Report:
             line["values"] = dict(values)
         if accuracy:
             line["accuracy"] = {side: dict(errors) for side, errors in accuracy.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps({**self._common, **line}) + "\n")
+        results.append(self.path, [{**self._common, **line}])
         print(f"[{time.monotonic() - self._begun:4.0f} s] {row}", flush=True)
         for text in _row_lines(times or {}, values or {}, accuracy or {}):
             print(f"    {text}", flush=True)

@@ -25,6 +25,7 @@ from benchmarks.scenes import Scene, no_digits, photograph
 from stn_jax.data import sources
 from stn_jax.data.photographs import Reading, find_digit
 from stn_jax.data.sources import Split
+from stn_jax.files import atomic_write
 from stn_jax.pretrained import describe, load_pretrained
 from stn_jax.training.classify import probability_doubts
 
@@ -249,10 +250,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [line for line in read_lines(options.folder) if line["options"]["part"] == "report"]
     if not lines:
         parser.error(f"there are no results in {options.folder} yet; measure first")
-    options.page.write_text(page(lines))
-    contact_sheet(CASES, "report", lines[-1]["options"]["seed"]).save(
-        options.page.with_suffix(".png"), optimize=True
-    )
+    with atomic_write(options.page) as file:
+        file.write(page(lines))
+    with atomic_write(options.page.with_suffix(".png"), "wb") as file:
+        sheet = contact_sheet(CASES, "report", lines[-1]["options"]["seed"])
+        sheet.save(file, "PNG", optimize=True)
     print(f"{options.page}: {len(lines)} lines read")
 
 

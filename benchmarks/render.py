@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.goals import GOALS, Line, judged, timings
 from benchmarks.harness import ROOT, ratio, read_lines
+from stn_jax.files import atomic_write
 
 PAGE = ROOT / "docs" / "performance.md"
 NOTES = ROOT / "docs" / "performance_notes.md"
@@ -198,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not lines:
         sys.exit("there are no results yet; run a benchmark first, such as benchmarks.warp")
     notes = options.notes.read_text(encoding="utf-8") if options.notes.exists() else ""
-    options.page.write_text(page(lines, notes), encoding="utf-8")
+    with atomic_write(options.page) as file:
+        file.write(page(lines, notes))
     print(f"{options.page}: {len(lines)} lines read")
 
 

@@ -117,14 +117,19 @@ def lines_of(
     return lines
 
 
-def check_writable(path: Path) -> None:
-    """Raises ConfigError if lines cannot be appended to a file; it need not exist."""
+def check_writable(path: Path, flag: str = "--results") -> None:
+    """Raises ConfigError if lines cannot be appended to a file; it need not exist.
+
+    Args:
+      path: the file.
+      flag: the option that names its folder, for the error.
+    """
     if path.exists():
         fits = path.is_file() and os.access(path, os.W_OK)
     else:
         fits = can_be_written(path.parent)
     if not fits:
-        raise ConfigError(f"cannot write to {path}; name another folder with --results")
+        raise ConfigError(f"cannot write to {path}; name another folder with {flag}")
 
 
 def append(path: Path, lines: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from stn_jax.analysis.edge_filters import edge_maps, letter_w
 from stn_jax.analysis.equivariance import EquivarianceError, compare, rotations
 from stn_jax.analysis.pose import orthogonal_regression, within_class_rms
+from stn_jax.files import atomic_write
 from stn_jax.warp import affine_transform
 
 
@@ -267,5 +268,5 @@ def _show(axis: Axes, picture: np.ndarray) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format=path.suffix.removeprefix("."), dpi=120)

@@ -58,3 +58,18 @@ def test_the_plot_by_depth_shows_medians_of_valid_positions(tmp_path, drawn):
             medians = [np.median(each) for each in result[family].error]
             np.testing.assert_allclose(heights, medians)
             assert np.isnan(heights[-1])
+
+
+def test_a_failed_figure_leaves_the_previous_one(tmp_path, monkeypatch):
+    path = tmp_path / "figure1.png"
+    path.write_bytes(b"previous")
+
+    def full_disk(self, file, **kwargs):
+        file.write(b"\x89PNG")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figures.Figure, "savefig", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        figures.w_and_m(path, side=8)
+    assert path.read_bytes() == b"previous"
+    assert [each.name for each in tmp_path.iterdir()] == ["figure1.png"]

@@ -1,5 +1,7 @@
 """What the benchmarks share: timing in turns, ratios, lines of results."""
 
+import json
+
 import jax
 import pytest
 
@@ -115,6 +117,17 @@ class TestReport:
         assert first["versions"]["jax"] == jax.__version__
         assert {"commit", "dirty", "date", "device", "cpu", "cores"} <= first.keys()
         assert "1.00 +- 1.00 s  output error 1.0e-06" in capsys.readouterr().out
+
+    def test_a_folder_that_cannot_be_written_is_an_error_before_measuring(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(SystemExit, match=r"cannot write to .*; name another .* --folder"):
+            Report("warp", {}, tmp_path / "file" / "results")
+
+    def test_an_incomplete_last_line_does_not_swallow_the_next(self, tmp_path):
+        (tmp_path / "warp.jsonl").write_text('{"row"')
+        Report("warp", {}, tmp_path).row("a row", {})
+        _, line = (tmp_path / "warp.jsonl").read_text().splitlines()
+        assert json.loads(line)["row"] == "a row"
 
     def test_a_damaged_line_is_named(self, tmp_path):
         (tmp_path / "warp.jsonl").write_text('{"row": 1}\n{"row"\n')
