@@ -30,6 +30,7 @@ from stn_jax.warp.transforms import (
     Rotation,
     Similarity,
     ThinPlateSpline,
+    Translation,
 )
 
 
@@ -139,6 +140,7 @@ def test_no_matrix_product_is_left_to_the_accelerators_default_precision(family)
 def test_thetas_are_the_matrices_of_the_table():
     angle, scale, x, y = 0.4, 0.7, 0.1, -0.2
     cos, sin = np.cos(angle), np.sin(angle)
+    close(jitted(Translation(), "theta")([x, y]), [[1, 0, x], [0, 1, y]])
     close(jitted(Rotation(), "theta")([angle]), [[cos, -sin, 0], [sin, cos, 0]])
     close(
         jitted(Attention(), "theta")([np.log(scale), x, y]),
@@ -312,6 +314,7 @@ def test_the_angle_of_a_turned_picture_is_read_back(family):
 def test_names_and_objects_are_found():
     sizes = {name: transforms.resolve(name).size for name in FAMILIES}
     assert sizes == {
+        "translation": 2,
         "rotation": 1,
         "attention": 3,
         "similarity": 4,

@@ -92,8 +92,8 @@ def test_affine_transform_names_the_wrong_argument(image, theta, shape, kind, me
         (
             lambda: transforms.resolve("perspective"),
             ValueError,
-            "transform is 'perspective'; expected one of rotation, attention, similarity, affine, "
-            "projective, tps",
+            "transform is 'perspective'; expected one of translation, rotation, attention, "
+            "similarity, affine, projective, tps",
         ),
         (lambda: transforms.resolve(None), TypeError, "transform is None; expected a Transform or"),
         (

@@ -4,16 +4,17 @@ A family is the set of transforms that a spatial transformer may apply (Jaderber
 Section 3.2). It holds no parameters itself; parameters ``[..., size]`` come from a network or from
 the user. In every family, parameters of 0 are exactly the identity.
 
-========== ======================== ============================================== ==========
-name       class                    parameters                                     theta
-========== ======================== ============================================== ==========
-rotation   :class:`Rotation`        angle in radians                               2x3
-attention  :class:`Attention`       log of the scale, shift x, y                   2x3
-similarity :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
-affine     :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
-projective :class:`Projective`      theta minus the identity, without last entry   3x3
-tps        :class:`ThinPlateSpline` displacements (x, y) of control points by row  KxKx2
-========== ======================== ============================================== ==========
+=========== ======================== ============================================== ==========
+name        class                    parameters                                     theta
+=========== ======================== ============================================== ==========
+translation :class:`Translation`     shift x, y                                     2x3
+rotation    :class:`Rotation`        angle in radians                               2x3
+attention   :class:`Attention`       log of the scale, shift x, y                   2x3
+similarity  :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
+affine      :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
+projective  :class:`Projective`      theta minus the identity, without last entry   3x3
+tps         :class:`ThinPlateSpline` displacements (x, y) of control points by row  KxKx2
+=========== ======================== ============================================== ==========
 
 Theta is the transform that the parameters describe: a matrix, or the positions of the control
 points. Thetas can be composed, inspected, and turned into a grid of any resolution
@@ -34,7 +35,13 @@ Examples:
   [[3.0, 2.0], [1.0, 0.0]]
 """
 
-from stn_jax.warp.transforms.affine_families import Affine, Attention, Rotation, Similarity
+from stn_jax.warp.transforms.affine_families import (
+    Affine,
+    Attention,
+    Rotation,
+    Similarity,
+    Translation,
+)
 from stn_jax.warp.transforms.base import Transform
 from stn_jax.warp.transforms.projective import Projective
 from stn_jax.warp.transforms.thin_plate import ThinPlateSpline
@@ -48,11 +55,13 @@ __all__ = [
     "Similarity",
     "ThinPlateSpline",
     "Transform",
+    "Translation",
     "of_aspect",
     "resolve",
 ]
 
 FAMILIES: dict[str, type[Transform]] = {
+    "translation": Translation,
     "rotation": Rotation,
     "attention": Attention,
     "similarity": Similarity,

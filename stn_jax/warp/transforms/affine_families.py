@@ -1,4 +1,4 @@
-"""The families whose thetas are affine: rotation, attention, similarity, affine."""
+"""The families whose thetas are affine, from translation to affine."""
 
 import dataclasses
 import math
@@ -53,6 +53,22 @@ class _AffineTransform(Transform):
     def as_affine(self, theta: ArrayLike) -> jax.Array:
         """Theta itself."""
         return jnp.asarray(theta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation(_AffineTransform):
+    """Shifts of the sampling window.
+
+    Parameters ``[..., 2]``: the window's center (x, y), normalized.
+    """
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    def theta(self, params: ArrayLike) -> jax.Array:
+        """``[..., 2]`` to ``[..., 2, 3]``."""
+        return affine.translation(self._params(params))
 
 
 @dataclasses.dataclass(frozen=True)
