@@ -35,7 +35,7 @@ class SpatialTransformer(nnx.Module):
       crop_fraction: the output shows the central part of the transformed image, this fraction of
         each side.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
-      transform: "translation", "rotation", "attention", "similarity", "affine", "projective",
+      transform: "rotation", "translation", "attention", "similarity", "affine", "projective",
         "tps" (only "affine" for volumes), or an object of :mod:`stn_jax.warp.transforms`.
       num_spatial_dims: 2 for images, 3 for volumes.
       param_dtype: type of the last layer's parameters. Poses are computed in float32, or float64 if

@@ -71,7 +71,7 @@ def create_model(
         transformers, the first one's.
       localization: replaces the task's localization network; maps ``[B, H, W, C]`` to ``[B, n]``,
         and is passed ``train=`` if it takes that argument.
-      transform: family of transforms: "translation", "rotation", "attention", "similarity",
+      transform: family of transforms: "rotation", "translation", "attention", "similarity",
         "affine" (the study's), "projective" or "tps", or an object of
         :mod:`stn_jax.warp.transforms`.
       aspect: width / height of the images, or (width - 1) / (height - 1) with align_corners, for

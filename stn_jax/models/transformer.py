@@ -34,7 +34,7 @@ class SpatialTransformer(nn.Module):
         each side. With downsample=2, a crop_fraction of 0.5 starts at the image's own resolution,
         and 1 at the whole image, shrunk. Training starts at the identity only if it is 1.
       mode, padding_mode, align_corners: as in :func:`stn_jax.grid_sample`.
-      transform: family of transforms: "translation", "rotation", "attention", "similarity",
+      transform: family of transforms: "rotation", "translation", "attention", "similarity",
         "affine", "projective", "tps" (only "affine" for volumes), or an object of
         :mod:`stn_jax.warp.transforms`. By name, rotations are for square images; for oblong ones
         use ``transforms.Rotation(aspect=width / height)``.

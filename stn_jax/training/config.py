@@ -91,7 +91,7 @@ class Config:
       window: central fraction of each side that the untrained transformer shows (crop_fraction of
         SpatialTransformer): 1, everything, in the paper; 0.5 keeps the resolution where the
         warped array's sides are half the input's (translated_mnist).
-      transform: family of transforms: translation, rotation, attention (scale and shift),
+      transform: family of transforms: rotation, translation, attention (scale and shift),
         similarity, affine, projective or tps (a thin-plate spline; only with iterations=1).
       aspect: of rotation and similarity, see create_model; 0: that of the images, so that angles
         are kept in oblong ones. Stored configurations without it are read as 1, for square images.

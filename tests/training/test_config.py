@@ -34,7 +34,7 @@ from stn_jax.training import Config, ConfigError
         ),
         ({"schedule": "cosine"}, "schedule is 'cosine'; expected one of one_cycle, step, constant"),
         ({"padding_mode": "wrap"}, "padding_mode is 'wrap'; expected one of"),
-        ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, atten"),
+        ({"transform": "homography"}, "transform is 'homography'; expected one of rotation, trans"),
         ({"transform": "tps", "iterations": 2}, "'tps', which does not compose, and iterations is"),
         (
             {"transform": "tps", "window": 0.5},

@@ -314,8 +314,8 @@ def test_the_angle_of_a_turned_picture_is_read_back(family):
 def test_names_and_objects_are_found():
     sizes = {name: transforms.resolve(name).size for name in FAMILIES}
     assert sizes == {
-        "translation": 2,
         "rotation": 1,
+        "translation": 2,
         "attention": 3,
         "similarity": 4,
         "affine": 6,

@@ -92,7 +92,7 @@ def test_affine_transform_names_the_wrong_argument(image, theta, shape, kind, me
         (
             lambda: transforms.resolve("perspective"),
             ValueError,
-            "transform is 'perspective'; expected one of translation, rotation, attention, "
+            "transform is 'perspective'; expected one of rotation, translation, attention, "
             "similarity, affine, projective, tps",
         ),
         (lambda: transforms.resolve(None), TypeError, "transform is None; expected a Transform or"),

@@ -7,8 +7,8 @@ the user. In every family, parameters of 0 are exactly the identity.
 =========== ======================== ============================================== ==========
 name        class                    parameters                                     theta
 =========== ======================== ============================================== ==========
-translation :class:`Translation`     shift x, y                                     2x3
 rotation    :class:`Rotation`        angle in radians                               2x3
+translation :class:`Translation`     shift x, y                                     2x3
 attention   :class:`Attention`       log of the scale, shift x, y                   2x3
 similarity  :class:`Similarity`      angle in radians, log of the scale, shift x, y 2x3
 affine      :class:`Affine`          theta minus the identity, row by row           2x3 or 3x4
@@ -61,8 +61,8 @@ __all__ = [
 ]
 
 FAMILIES: dict[str, type[Transform]] = {
-    "translation": Translation,
     "rotation": Rotation,
+    "translation": Translation,
     "attention": Attention,
     "similarity": Similarity,
     "affine": Affine,

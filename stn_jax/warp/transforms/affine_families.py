@@ -1,4 +1,4 @@
-"""The families whose thetas are affine, from translation to affine."""
+"""The families whose thetas are affine."""
 
 import dataclasses
 import math
@@ -56,22 +56,6 @@ class _AffineTransform(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation(_AffineTransform):
-    """Shifts of the sampling window.
-
-    Parameters ``[..., 2]``: the window's center (x, y), normalized.
-    """
-
-    @property
-    def size(self) -> int:
-        return 2
-
-    def theta(self, params: ArrayLike) -> jax.Array:
-        """``[..., 2]`` to ``[..., 2, 3]``."""
-        return affine.translation(self._params(params))
-
-
-@dataclasses.dataclass(frozen=True)
 class _WithRotation(_AffineTransform):
     """Base of the families with a rotation, which depends on the image's aspect ratio."""
 
@@ -99,6 +83,22 @@ class Rotation(_WithRotation):
     def theta(self, params: ArrayLike) -> jax.Array:
         """``[..., 1]`` to ``[..., 2, 3]``."""
         return affine.rotation(jnp.rad2deg(self._params(params)[..., 0]), aspect=self.aspect)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation(_AffineTransform):
+    """Shifts of the sampling window.
+
+    Parameters ``[..., 2]``: the window's center (x, y), normalized.
+    """
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    def theta(self, params: ArrayLike) -> jax.Array:
+        """``[..., 2]`` to ``[..., 2, 3]``."""
+        return affine.translation(self._params(params))
 
 
 @dataclasses.dataclass(frozen=True)
