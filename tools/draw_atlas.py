@@ -13,6 +13,7 @@ import sys
 import numpy as np
 from scipy import ndimage
 
+from stn_jax.files import atomic_write
 from stn_jax.street_numbers import atlas
 
 _FINE = 8  # digits are drawn this many times larger, so that distances are accurate
@@ -96,7 +97,9 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=atlas.ATLAS, metavar="FILE")
     flags = parser.parse_args()
     try:
-        atlas.save(flags.output, draw(flags.fonts_dir))
+        drawn = draw(flags.fonts_dir)
+        with atomic_write(flags.output, "wb") as file:
+            atlas.save(file, drawn)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{flags.output}: {len(atlas.fonts())} fonts, {flags.output.stat().st_size} bytes")

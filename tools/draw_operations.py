@@ -5,6 +5,7 @@ python -m tools.draw_operations [--output=docs/operations.png]
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 
 import stn_jax
 from stn_jax import augment
+from stn_jax.files import atomic_write
 from stn_jax.warp import affine
 
 matplotlib.use("agg")
@@ -132,7 +134,8 @@ def draw(output: str) -> None:
         axis.autoscale(enable=False)
         axis.plot(*np.asarray(places.keypoints).T, "+", color="black", markersize=7)
     figure.tight_layout()
-    figure.savefig(output)
+    with atomic_write(Path(output), "wb") as file:
+        figure.savefig(file, format="png")
     pyplot.close(figure)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stn_jax.data import embedded
+from stn_jax.files import atomic_write
 
 # Split, prefix of the file names, number of digits, indices of those to keep. Two groups of writers
 # alternate in the training digits, and differ (mean pixel 0.123 and 0.139). Every 6th digit would
@@ -44,7 +45,8 @@ def make(manual_dir: pathlib.Path, output: pathlib.Path) -> None:
         labels = _read_idx(manual_dir / f"{prefix}-labels-idx1-ubyte.gz", (count,))
         arrays[f"{split}_images"] = images[kept, ..., None]
         arrays[f"{split}_labels"] = labels[kept]
-    np.savez_compressed(output, **arrays)
+    with atomic_write(output, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:

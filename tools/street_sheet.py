@@ -20,6 +20,7 @@ from scipy import stats
 
 from stn_jax import street_numbers as street
 from stn_jax.data.house_numbers import SIDE
+from stn_jax.files import atomic_write
 from stn_jax.street_numbers.scene import GRAY
 
 ROWS, COLUMNS = 6, 15
@@ -165,13 +166,16 @@ def _run(
         f"{speed:.0f} crops/s on {device.device_kind} in batches of {batch}, jax {jax.__version__}"
     )
     if output is not None:
-        Image.fromarray(tile(generated[: ROWS * COLUMNS], COLUMNS)).save(output, optimize=True)
+        sheet = Image.fromarray(tile(generated[: ROWS * COLUMNS], COLUMNS))
+        with atomic_write(output, "wb") as file:
+            sheet.save(file, "PNG", optimize=True)
     if svhn_dir is not None and beside is not None:
         real = real_crops(svhn_dir)
         print(compare(real, generated))
         gap = np.full((6 * SIDE, SIDE // 2, 3), 255, np.uint8)
         both = [tile(each[:30], 5) for each in (real, generated)]
-        Image.fromarray(np.concatenate([both[0], gap, both[1]], 1)).save(beside)
+        with atomic_write(beside, "wb") as file:
+            Image.fromarray(np.concatenate([both[0], gap, both[1]], 1)).save(file, "PNG")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ Convention
 
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -61,8 +61,8 @@ def load() -> Atlas:
     return Atlas(distance, width, height)
 
 
-def save(path: pathlib.Path, atlas: Atlas) -> None:
+def save(file: pathlib.Path | IO[bytes], atlas: Atlas) -> None:
     """Writes an atlas; distances are clipped to ``REACH`` and rounded to ``LEVELS`` steps."""
     levels = np.rint((np.clip(atlas.distance / REACH, -1, 1) + 1) * (LEVELS / 2)).astype(np.uint8)
     differences = np.diff(levels, axis=-1, prepend=np.uint8(0))
-    np.savez_compressed(path, levels=differences, width=atlas.width, height=atlas.height)
+    np.savez_compressed(file, levels=differences, width=atlas.width, height=atlas.height)
